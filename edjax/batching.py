@@ -1,0 +1,41 @@
+"""Ragged token rows to a few static shapes, so that each shape compiles once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
+
+
+def bucket(length: int, sizes: Sequence[int] = LENGTHS) -> int:
+    """The smallest listed size that holds `length`; beyond the last, the next multiple of it."""
+    for size in sizes:
+        if length <= size:
+            return size
+    return -(-length // sizes[-1]) * sizes[-1]
+
+
+def by_length(lengths: Sequence[int]) -> np.ndarray:
+    """Row indices from short to long; equal lengths keep their order."""
+    return np.argsort(np.asarray(lengths), kind="stable")
+
+
+def chunks(order: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Consecutive pieces of `order`, `size` long but for the last."""
+    return (order[i : i + size] for i in range(0, len(order), size))
+
+
+def pad(rows: Sequence[Sequence[int]], batch_size: int, length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Token rows as (batch_size, bucket) int32, right-padded with 0, and their lengths (batch_size,) int32.
+
+    Rows beyond `len(rows)` have length 0.
+    """
+    longest = max((len(r) for r in rows), default=1)
+    tokens = np.zeros((batch_size, length or bucket(max(longest, 1))), np.int32)
+    lengths = np.zeros(batch_size, np.int32)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)] = row
+        lengths[i] = len(row)
+    return tokens, lengths

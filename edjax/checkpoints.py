@@ -1,0 +1,43 @@
+"""Training checkpoints by orbax: (adapter, optimiser state) and a JSON record, complete or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+
+
+class Checkpoints:
+    """The newest `keep` checkpoints under a directory, written synchronously."""
+
+    def __init__(self, directory: str | Path, keep: int = 2):
+        import orbax.checkpoint as ocp
+
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        self._ocp = ocp
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(Path(directory).absolute(), options=options)
+
+    def save(self, step: int, state: Any, data: dict[str, Any]) -> None:
+        """Write the checkpoint of a step; one of the same step that is there already is kept."""
+        args = self._ocp.args.Composite(state=self._ocp.args.StandardSave(state), data=self._ocp.args.JsonSave(data))
+        with contextlib.suppress(self._ocp.checkpoint_manager.StepAlreadyExistsError):
+            self._manager.save(step, args=args)
+        self._manager.wait_until_finished()
+
+    def latest(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
+        """(step, state, data) of the newest complete checkpoint, shaped `like` the state given; None without one."""
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        args = self._ocp.args
+        abstract = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, like)
+        got = self._manager.restore(step, args=args.Composite(state=args.StandardRestore(abstract), data=args.JsonRestore()))
+        return step, got["state"], got["data"]
+
+    def close(self) -> None:
+        """Release the manager's threads."""
+        self._manager.close()

@@ -1,0 +1,44 @@
+"""The demo's recipe: the embedded model on the generated pool, sized for minutes on two CPU cores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edjax.demo.generate import write
+from edjax.recipe import Recipe, make_recipe
+
+POOL_ROWS = 2400
+EVALUATION_ROWS = 150
+
+
+def recipe(out: Path, seed: int = 0) -> Recipe:
+    """Write the generated pool under `out`/data and return the recipe that runs over it."""
+    data = out / "data"
+    write(data, POOL_ROWS, EVALUATION_ROWS, seed)
+    return make_recipe(
+        {
+            "title": f"edjax demo: {POOL_ROWS} generated prompts, SmolLM2-135M",
+            "pool": "pool.jsonl",
+            "evaluation": "eval.jsonl",
+            "out": str(out / "run"),
+            "model": "smollm2",
+            "template": "plain",
+            "strategies": ["random", "k_center", "facility_location"],
+            "budgets": [24, 48, 96],
+            "seeds": [0],
+            "random_seeds": [0, 1],
+            "metrics": ["response_loss", "exact_match"],
+            "max_new_tokens": 1,
+            "score_batch_size": 64,
+            "evaluation_batch_size": 75,
+            "evaluation_max_new_tokens": 12,
+            "num_train_epochs": 2,
+            "per_device_train_batch_size": 16,
+            "learning_rate": 1e-3,
+            "max_length": 128,
+            "save_steps": 0,
+            "gradient_checkpointing": False,
+        },
+        data.resolve(),
+        "demo",
+    )

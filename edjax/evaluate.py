@@ -1,0 +1,251 @@
+"""How good a model is on held-out rows, with or without an adapter."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edjax.batching import bucket, by_length, chunks, pad
+from edjax.errors import DataError, UsageError
+from edjax.metrics import exact_match, normalise, rouge_l
+from edjax.pool import Pool
+from edjax.progress import progress
+from edjax.store import atomic_write, write_json, writing
+
+if TYPE_CHECKING:
+    from edjax.lm.load import LoadedModel
+
+METRICS = ("response_loss", "exact_match", "rouge_l", "choice_accuracy")
+HIGHER_IS_BETTER = {"response_loss": False, "exact_match": True, "rouge_l": True, "choice_accuracy": True}
+CONTINUATIONS = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Means over rows by metric, how many rows each mean is over, and the rows themselves."""
+
+    scores: dict[str, float]
+    counts: dict[str, int]
+    rows: list[dict[str, Any]]
+    seconds: float
+
+
+def evaluate(
+    pool: Pool,
+    model: str = "smollm2",
+    *,
+    adapter: str | Path | None = None,
+    out: str | Path | None = None,
+    metrics: Sequence[str] = METRICS,
+    max_new_tokens: int = 32,
+    template: str = "auto",
+    max_length: int = 1024,
+    batch_size: int = 16,
+    dtype: str = "float32",
+    overwrite: bool = False,
+    show_progress: bool = True,
+    loaded: LoadedModel | None = None,
+) -> Evaluation:
+    """Score a model's answers on labelled rows.
+
+    One prefill of each prompt serves all metrics:
+
+    * response_loss: mean over rows of the mean negative log-likelihood (nats a token, end-of-text included) of the
+      reference response.
+    * exact_match, rouge_l: of the greedy answer against `refs` (else `answer`, else the response), see
+      `edjax.metrics`.
+    * choice_accuracy: over rows with `choices`, how often the right one has the largest log-likelihood. The
+      likelihood is that of the whole answer with its end-of-text token, so no length correction is needed.
+
+    Args:
+      pool: rows with responses.
+      adapter: a PEFT adapter directory to put on the model.
+      out: directory for scores.json and rows.jsonl; None writes nothing.
+      loaded: the model, if the caller has it already (with its adapter in place, if `adapter` is None).
+
+    Raises:
+      DataError: a row without a response; a damaged adapter.
+      UsageError: an unknown metric.
+    """
+    if unknown := [m for m in metrics if m not in METRICS]:
+        raise UsageError(f"metrics {unknown} are unknown; edjax computes: {', '.join(METRICS)}")
+    for i, response in enumerate(pool.responses):
+        if response is None:
+            raise DataError(f"{pool.source}: row {pool.ids[i]!r} has no response to compare with")
+    from edjax.lm.load import digest, load
+
+    loaded = loaded or load(model, dtype)
+    settings = {
+        "metrics": list(metrics),
+        "max_new_tokens": max_new_tokens,
+        "template": template,
+        "max_length": max_length,
+        "batch_size": batch_size,
+    }
+    lm = loaded.model
+    if adapter is not None:
+        from edjax.lm.peft import import_adapter
+
+        lm, _ = import_adapter(lm, adapter)
+    if out is None:
+        return _evaluate(pool, lm, loaded, settings, show_progress)
+    out = Path(out)
+    inputs = {"pool": pool.digest, "model": digest(loaded.directory), "adapter": _adapter_digest(adapter)}
+    with writing(out, kind="evaluation", config=settings, inputs=inputs, overwrite=overwrite) as artifact:
+        if not artifact.complete:
+            done = _evaluate(pool, lm, loaded, settings, show_progress)
+            with atomic_write(out / "rows.jsonl", "w") as f:
+                f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in done.rows)
+            write_json(out / "scores.json", {"scores": done.scores, "counts": done.counts, "seconds": done.seconds})
+            artifact.finish()
+    return read_evaluation(out)
+
+
+def read_evaluation(path: str | Path) -> Evaluation:
+    """What an earlier `evaluate(..., out=path)` found."""
+    from edjax.store import read_json, read_manifest
+
+    path = Path(path)
+    read_manifest(path, "evaluation")
+    head = read_json(path / "scores.json")
+    with open(path / "rows.jsonl", encoding="utf-8") as f:
+        rows = [json.loads(line) for line in f]
+    return Evaluation(head["scores"], head["counts"], rows, head["seconds"])
+
+
+def _adapter_digest(adapter: str | Path | None) -> str | None:
+    from edjax.store import sha256_file
+
+    return None if adapter is None else sha256_file(Path(adapter) / "adapter_model.safetensors")
+
+
+def references(record: dict[str, Any], response: str) -> list[str]:
+    """The acceptable answers of a row: `refs`, else `answer`, else its response."""
+    refs = record.get("refs")
+    if isinstance(refs, (list, tuple)) and (texts := [str(r) for r in refs]):
+        return texts
+    answer = record.get("answer")
+    return [str(answer)] if answer not in (None, "") else [response]
+
+
+def right_choice(record: dict[str, Any], response: str) -> int | None:
+    """The index of the right entry of `choices`; None where a row has no choices or none is the answer."""
+    choices = record.get("choices")
+    if not isinstance(choices, (list, tuple)) or len(choices) < 2:
+        return None
+    names = [normalise(str(c)) for c in choices]
+    wanted = next((n for n in (normalise(response), normalise(str(record.get("answer", "")))) if n in names), None)
+    return None if wanted is None else names.index(wanted)
+
+
+def _evaluate(pool: Pool, lm: Any, loaded: LoadedModel, settings: dict, show: bool) -> Evaluation:
+    from edjax.lm.encode import Encoder
+
+    start = time.monotonic()
+    encoder = Encoder(loaded.tokenizer, settings["template"], settings["max_length"])
+    prompts = [encoder.prompt(m) for m in pool.messages]
+    rows: list[dict[str, Any]] = [{"id": i} for i in pool.ids]
+    order = by_length([len(p) for p in prompts])
+    with progress("evaluate", len(pool), "rows", show=show) as advance:
+        for batch in chunks(order, settings["batch_size"]):
+            _evaluate_batch(pool, lm, loaded.eos_ids, encoder, prompts, batch, settings, rows)
+            advance(len(batch))
+    scores, counts = {}, {}
+    for name in settings["metrics"]:
+        values = [row[name] for row in rows if row.get(name) is not None]
+        if values:
+            scores[name], counts[name] = float(np.mean(values)), len(values)
+    return Evaluation(scores, counts, rows, round(time.monotonic() - start, 3))
+
+
+def _evaluate_batch(pool, lm, eos_ids, encoder, prompts, batch, settings, rows) -> None:
+    run, metrics, size = _compiled(), settings["metrics"], settings["batch_size"]
+    tokens, lengths = pad([prompts[i] for i in batch], size)
+    state = run.prefill(lm, tokens)
+    if "exact_match" in metrics or "rouge_l" in metrics:
+        n = settings["max_new_tokens"]
+        out = run.generate(lm, state, lengths, max_new_tokens=n, eos_ids=eos_ids)
+        texts = [encoder.decode(t[m]) for t, m in zip(np.asarray(out.tokens), np.asarray(out.mask), strict=True)]
+        for i, text in zip(batch, texts, strict=False):
+            refs = references(pool.records[i], pool.responses[i])
+            rows[i]["generated"] = text.strip()
+            if "exact_match" in metrics:
+                rows[i]["exact_match"] = exact_match(text, refs)
+            if "rouge_l" in metrics:
+                rows[i]["rouge_l"] = rouge_l(text, refs)
+    wanted: list[tuple[int, int, list[int]]] = []  # (place in the batch, choice or -1 for the response, tokens)
+    for place, i in enumerate(batch):
+        if "response_loss" in metrics:
+            wanted.append((place, -1, encoder.response(pool.responses[i])[: settings["max_length"]]))
+        if "choice_accuracy" in metrics and right_choice(pool.records[i], pool.responses[i]) is not None:
+            wanted += [(place, c, encoder.response(str(t))) for c, t in enumerate(pool.records[i]["choices"])]
+    choices: dict[int, dict[int, float]] = {}
+    for (place, choice, ids), nll in zip(wanted, _continuations(run, lm, state, lengths, wanted, size), strict=True):
+        if choice < 0:
+            rows[batch[place]]["response_loss"] = nll / len(ids)
+        else:
+            choices.setdefault(place, {})[choice] = nll
+    for place, nlls in choices.items():
+        i = batch[place]
+        rows[i]["choice"] = best = min(nlls, key=nlls.__getitem__)
+        rows[i]["choice_accuracy"] = float(best == right_choice(pool.records[i], pool.responses[i]))
+
+
+def _continuations(run, lm, state, lengths, wanted, size) -> list[float]:
+    """Total -ln P of every wanted continuation, batched by length."""
+    nlls = [0.0] * len(wanted)
+    groups: dict[int, list[int]] = {}
+    for at, (_, _, ids) in enumerate(wanted):
+        groups.setdefault(bucket(len(ids), CONTINUATIONS), []).append(at)
+    for width, members in sorted(groups.items()):
+        for part in chunks(np.asarray(members), size):
+            height = -(-size // 4) if 4 * len(part) <= size else size
+            tokens, counts = pad([wanted[at][2] for at in part], height, width)
+            places = np.zeros(height, np.int32)
+            places[: len(part)] = [wanted[at][0] for at in part]
+            values = np.asarray(run.continuation(lm, state, lengths, places, tokens, counts))
+            for at, value in zip(part, values, strict=False):
+                nlls[at] = float(value)
+    return nlls
+
+
+@dataclass(frozen=True)
+class _Run:
+    prefill: Any
+    generate: Any
+    continuation: Any
+
+
+@functools.cache
+def _compiled() -> _Run:
+    import jax
+
+    from edjax.lm.decode import continuation_nll, decode
+    from edjax.lm.decoder import Cache
+
+    @jax.jit
+    def prefill(lm, tokens):
+        hidden, _, cache = lm.prefill(tokens)
+        return hidden, cache
+
+    @functools.partial(jax.jit, static_argnames=("max_new_tokens", "eos_ids"))
+    def generate(lm, state, lengths, *, max_new_tokens, eos_ids):
+        hidden, cache = state
+        return decode(
+            lm, hidden, cache, lengths, max_new_tokens=max_new_tokens, eos_ids=eos_ids, statistics=False
+        )
+
+    @jax.jit
+    def continuation(lm, state, lengths, places, tokens, counts):
+        hidden, cache = state
+        rows = Cache(cache.k[:, places], cache.v[:, places])
+        return continuation_nll(lm, hidden[places], rows, lengths[places], tokens, counts).sum(1)
+
+    return _Run(prefill, generate, continuation)

@@ -1,0 +1,112 @@
+"""Weights from a Hugging Face directory (safetensors, one file or an index of shards) into the decoder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+from flax import nnx
+from safetensors import SafetensorError, safe_open
+
+from edjax.errors import DataError
+from edjax.lm.config import LMConfig
+from edjax.lm.decoder import CausalLM
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP = ("gate_proj", "up_proj", "down_proj")
+PROJECTIONS = {**dict.fromkeys(ATTENTION, "self_attn"), **dict.fromkeys(MLP, "mlp")}
+
+
+def shard_of(directory: Path) -> dict[str, Path]:
+    """Which safetensors file holds each tensor. Only names inside the directory are followed."""
+    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
+    try:
+        if single.exists():
+            with safe_open(single, "np") as f:
+                return dict.fromkeys(f.keys(), single)
+        if index.exists():
+            table = json.loads(index.read_text())["weight_map"]
+            for name in set(table.values()):
+                if Path(name).name != name:
+                    raise DataError(f"{index} points outside its directory ({name!r}); refused")
+                if not (directory / name).exists():
+                    raise DataError(f"{directory / name} is missing, though {index.name} lists it")
+            return {key: directory / name for key, name in table.items()}
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise DataError(f"{directory}: the weights cannot be read ({e}); fetch or convert the model again") from e
+    if any(directory.glob("*.bin")) or any(directory.glob("*.pt*")):
+        raise DataError(f"{directory} holds pickled weights only; edjax reads safetensors: convert them first")
+    raise DataError(f"{directory} holds no model.safetensors and no model.safetensors.index.json")
+
+
+class _Reader:
+    """Tensors by name, one at a time, each shape checked."""
+
+    def __init__(self, directory: Path):
+        self.directory, self.where, self.open = directory, shard_of(directory), {}
+
+    def __call__(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if name not in self.where:
+            raise DataError(f"{self.directory} has no tensor {name!r}; is it a complete Llama checkpoint?")
+        path = self.where[name]
+        try:
+            if path not in self.open:
+                self.open[path] = safe_open(path, "np")
+            value = self.open[path].get_tensor(name)
+        except SafetensorError as e:
+            raise DataError(f"{path}: tensor {name!r} cannot be read ({e}); fetch or convert the model again") from e
+        if value.shape != shape:
+            raise DataError(f"{path}: tensor {name!r} has shape {value.shape}, the config asks for {shape}")
+        if not np.issubdtype(value.dtype, np.floating) and value.dtype != ml_dtypes.bfloat16:
+            raise DataError(f"{path}: tensor {name!r} has dtype {value.dtype}; float32, float16 or bfloat16 is read")
+        return value
+
+
+def load_weights(directory: Path, config: LMConfig, dtype: Any = jnp.float32) -> CausalLM:
+    """Read a checkpoint into a `CausalLM`, tensor by tensor.
+
+    Host memory holds one stacked projection at a time beside what is already on the device.
+
+    Raises:
+      DataError: a missing tensor, another shape or dtype than the config says, a value that is not finite, or
+        pickled weights (never loaded).
+    """
+    graph, state = nnx.split(nnx.eval_shape(lambda: CausalLM(config, rngs=nnx.Rngs(0))))
+    read = _Reader(directory)
+    flat = dict(nnx.to_flat_state(state))
+    for path, variable in flat.items():
+        value = _tensor(path, variable.shape, config, read, np.dtype(dtype))
+        array = jax.device_put(value)
+        if not bool(jnp.isfinite(jnp.sum(jnp.abs(array), dtype=jnp.float32))):
+            raise DataError(f"{directory}: tensor {'.'.join(map(str, path))} holds NaN or infinite values")
+        flat[path] = variable.replace(array)
+    return nnx.merge(graph, nnx.from_flat_state(list(flat.items())))
+
+
+def _tensor(path: tuple, shape: tuple[int, ...], c: LMConfig, read: _Reader, dtype: np.dtype) -> np.ndarray:
+    if path == ("embed",):
+        return read("model.embed_tokens.weight", shape).astype(dtype)
+    if path == ("head",):
+        return read("lm_head.weight", shape).astype(dtype)
+    if path == ("norm", "weight"):
+        return read("model.norm.weight", shape).astype(dtype)
+    out = np.empty(shape, dtype)
+    for i, name in enumerate(_names(path, c)):
+        if path[-1] == "kernel":
+            out[i] = read(name, shape[:0:-1]).T
+        else:
+            out[i] = read(name, shape[1:])
+    return out
+
+
+def _names(path: tuple, c: LMConfig) -> Iterator[str]:
+    _, module, leaf = path
+    suffix = "bias" if leaf == "bias" else "weight"
+    middle = f"{PROJECTIONS[module]}.{module}" if module in PROJECTIONS else module
+    return (f"model.layers.{i}.{middle}.{suffix}" for i in range(c.num_layers))

@@ -1,0 +1,135 @@
+"""From the name a user gives to a model, a tokenizer and a digest of both."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edjax.errors import DataError, EnvError, UsageError
+from edjax.lm import smollm2
+from edjax.store import sha256_file, sha256_json
+
+DTYPES = ("float32", "bfloat16")
+FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A decoder, its tokenizer, the end-of-text ids that stop it, and where it came from."""
+
+    model: Any
+    tokenizer: Any
+    eos_ids: tuple[int, ...]
+    directory: Path
+    name: str
+
+
+def locate(name: str) -> Path:
+    """The Hugging Face directory of `name`: "smollm2", a directory, a .gguf file, or a hub id.
+
+    Raises:
+      EnvError: a hub id that cannot be fetched.
+      DataError: a path that does not exist or holds no model.
+    """
+    path = Path(name)
+    if name == "smollm2":
+        return smollm2.directory()
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise DataError(f"{path} is not a model directory: it has no config.json")
+        return path
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise DataError(f"model file {path} does not exist")
+        from edjax.lm.gguf import convert
+
+        out = smollm2.cache_dir() / "models" / f"{path.stem}-{sha256_file(path)[:12]}"
+        return out if (out / "tokenizer_config.json").exists() else convert(path, out)
+    if path.exists():
+        raise DataError(f"{path} is a file; a model is a directory, a .gguf file, a hub id, or smollm2")
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return _from_hub(name)
+    raise DataError(f"model {name!r} was not found: neither a directory, a .gguf file, a hub id (org/name) nor smollm2")
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=FILES))
+    except Exception as e:  # the hub client raises a dozen kinds, all of which mean: not fetched
+        first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        hint = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        raise EnvError(
+            f"model {name!r} is not a local directory and could not be fetched from the hub{hint}: {first}"
+        ) from e
+
+
+def digest(directory: Path) -> str:
+    """One sha256 over the weights, config and tokenizer files of a model directory."""
+    files = sorted(p for pattern in ("*.safetensors", "*.json", "*.jinja") for p in directory.glob(pattern))
+    return sha256_json({p.name: _file_digest(p) for p in files})
+
+
+def _file_digest(path: Path) -> str:
+    """sha256 of a file; remembered by size and time of change, since hashing gigabytes takes a while."""
+    import json
+
+    stat = path.stat()
+    memory = smollm2.cache_dir() / "digests.json"
+    key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+    try:
+        known = json.loads(memory.read_text())
+    except (OSError, ValueError):
+        known = {}
+    if key not in known:
+        known[key] = sha256_file(path)
+        if stat.st_size > 10_000_000:
+            from edjax.store import write_json
+
+            try:
+                write_json(memory, known)
+            except EnvError:
+                return known[key]
+    return known[key]
+
+
+def load(name: str = "smollm2", dtype: str = "float32") -> LoadedModel:
+    """Load a model by name; see `locate` for what a name may be. No code from the model directory ever runs.
+
+    Raises:
+      UsageError: a dtype other than float32 or bfloat16.
+      DataError, EnvError: the model is damaged, unsupported, or cannot be had.
+    """
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    directory = locate(name)
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        hf = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except Exception as e:  # transformers raises many kinds for a damaged directory
+        first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        raise DataError(f"{directory}: config or tokenizer cannot be read: {first}") from e
+    tokenizer.model_max_length = 2**62  # the encoder cuts; the tokenizer's own warning would be wrong
+    import jax.numpy as jnp
+
+    from edjax.lm.checkpoint import load_weights
+    from edjax.lm.config import LMConfig
+
+    config = LMConfig.from_hf(hf)
+    model = load_weights(directory, config, jnp.dtype(dtype))
+    return LoadedModel(model, tokenizer, _eos_ids(hf, tokenizer), directory, name)
+
+
+def _eos_ids(hf: Any, tokenizer: Any) -> tuple[int, ...]:
+    ids = getattr(hf, "eos_token_id", None)
+    listed = [] if ids is None else list(ids) if isinstance(ids, (list, tuple)) else [ids]
+    if tokenizer.eos_token_id is not None:
+        listed.append(tokenizer.eos_token_id)
+    if not listed:
+        raise DataError("the model names no end-of-text token (eos_token_id), so its answers would have no end")
+    return tuple(sorted(set(listed)))

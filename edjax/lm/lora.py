@@ -1,0 +1,62 @@
+"""LoRA (Hu et al. 2021): a trainable low-rank addition to frozen projections."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from edjax.errors import UsageError
+from edjax.lm.checkpoint import PROJECTIONS
+from edjax.lm.decoder import CausalLM, Linear
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Rank, scale and places of an adapter; names and defaults are PEFT's where it has them.
+
+    y = x W + (lora_alpha / lora_r) x A B with A (in, r) drawn from U(-1/sqrt(in), 1/sqrt(in)) and B (r, out) zero, so
+    a fresh adapter changes nothing.
+    """
+
+    lora_r: int = 8
+    lora_alpha: float = 16.0
+    lora_target_modules: tuple[str, ...] = tuple(PROJECTIONS)
+
+    def __post_init__(self):
+        if self.lora_r < 1:
+            raise UsageError(f"lora_r is {self.lora_r}; a rank is 1 or more")
+        if unknown := [m for m in self.lora_target_modules if m not in PROJECTIONS]:
+            raise UsageError(f"lora_target_modules {unknown} are unknown; the projections are {list(PROJECTIONS)}")
+        if not self.lora_target_modules:
+            raise UsageError(f"lora_target_modules is empty; name some of {list(PROJECTIONS)}")
+
+    @property
+    def scale(self) -> float:
+        """lora_alpha / lora_r."""
+        return self.lora_alpha / self.lora_r
+
+
+def targets(model: CausalLM, config: LoraConfig) -> dict[str, Linear]:
+    """The projections an adapter touches, by their PEFT names, in a fixed order."""
+    return {name: getattr(model.layers, name) for name in PROJECTIONS if name in config.lora_target_modules}
+
+
+def add_lora(model: CausalLM, config: LoraConfig, seed: int = 0) -> CausalLM:
+    """A model with a fresh float32 adapter; base weights are shared with `model`, which stays as it was."""
+    graph, state = nnx.split(model)
+    adapted = nnx.merge(graph, state)
+    key = jax.random.key(seed)
+    for i, linear in enumerate(targets(adapted, config).values()):
+        layers, n_in, n_out = linear.kernel.shape
+        bound = 1.0 / math.sqrt(n_in)
+        a = jax.random.uniform(
+            jax.random.fold_in(key, i), (layers, n_in, config.lora_r), jnp.float32, minval=-bound, maxval=bound
+        )
+        linear.lora_a = nnx.LoRAParam(a)
+        linear.lora_b = nnx.LoRAParam(jnp.zeros((layers, config.lora_r, n_out), jnp.float32))
+        linear.lora_scale = config.scale
+    return adapted

@@ -1,0 +1,95 @@
+"""Adapters in PEFT's format: adapter_config.json and adapter_model.safetensors, out and in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from edjax.errors import DataError
+from edjax.lm.checkpoint import PROJECTIONS
+from edjax.lm.decoder import CausalLM
+from edjax.lm.lora import LoraConfig, add_lora, targets
+from edjax.store import atomic_write, read_json, write_json
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+def _key(layer: int, module: str, side: str) -> str:
+    return f"base_model.model.model.layers.{layer}.{PROJECTIONS[module]}.{module}.lora_{side}.weight"
+
+
+def export_adapter(model: CausalLM, config: LoraConfig, directory: str | Path, base_model: str) -> None:
+    """Write the adapter of `model` so that `peft.PeftModel.from_pretrained` reads it.
+
+    PEFT keeps A as (r, in) and B as (out, r), one pair a layer, in float32.
+    """
+    directory = Path(directory)
+    tensors = {}
+    for module, linear in targets(model, config).items():
+        a, b = np.asarray(linear.lora_a[...]), np.asarray(linear.lora_b[...])
+        for layer in range(a.shape[0]):
+            tensors[_key(layer, module, "A")] = np.ascontiguousarray(a[layer].T)
+            tensors[_key(layer, module, "B")] = np.ascontiguousarray(b[layer].T)
+    with atomic_write(directory / WEIGHTS) as f:
+        f.write(save(dict(sorted(tensors.items())), metadata={"format": "pt"}))
+    write_json(
+        directory / CONFIG,
+        {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": base_model,
+            "r": config.lora_r,
+            "lora_alpha": config.lora_alpha,
+            "lora_dropout": 0.0,
+            "target_modules": list(targets(model, config)),
+            "bias": "none",
+            "fan_in_fan_out": False,
+            "use_rslora": False,
+            "inference_mode": True,
+        },
+    )
+
+
+def import_adapter(model: CausalLM, directory: str | Path) -> tuple[CausalLM, LoraConfig]:
+    """The model with the PEFT adapter of `directory` in place.
+
+    Raises:
+      DataError: no adapter there, not LoRA, features beyond plain LoRA, or tensors that do not fit the model.
+    """
+    directory = Path(directory)
+    if not (directory / CONFIG).exists() or not (directory / WEIGHTS).exists():
+        raise DataError(f"{directory} is not an adapter: {CONFIG} and {WEIGHTS} are expected")
+    raw = read_json(directory / CONFIG)
+    unsupported = [k for k in ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save") if raw.get(k)]
+    if raw.get("peft_type") != "LORA" or unsupported or raw.get("bias", "none") != "none":
+        raise DataError(f"{directory / CONFIG}: only plain LoRA is read (found {raw.get('peft_type')} {unsupported})")
+    modules = raw.get("target_modules")
+    config = LoraConfig(
+        int(raw["r"]),
+        float(raw["lora_alpha"]),
+        tuple(PROJECTIONS) if modules == "all-linear" else tuple(sorted(modules, key=list(PROJECTIONS).index)),
+    )
+    try:
+        tensors = load_file(directory / WEIGHTS)
+    except SafetensorError as e:
+        raise DataError(f"{directory / WEIGHTS} cannot be read ({e})") from e
+    model = add_lora(model, config)
+    for module, linear in targets(model, config).items():
+        for side, variable in (("A", linear.lora_a), ("B", linear.lora_b)):
+            layers, n_in, n_out = variable.shape
+            value = np.empty((layers, n_in, n_out), np.float32)
+            for i in range(layers):
+                t = tensors.pop(_key(i, module, side), None)
+                if t is None or t.shape != (n_out, n_in):
+                    found = "is missing" if t is None else f"has shape {t.shape}, expected {(n_out, n_in)}"
+                    raise DataError(f"{directory / WEIGHTS}: tensor {_key(i, module, side)!r} {found}")
+                value[i] = t.T
+            setattr(linear, f"lora_{side.lower()}", nnx.LoRAParam(jnp.asarray(value)))
+    if tensors:
+        raise DataError(f"{directory / WEIGHTS} holds tensors the model has no place for: {sorted(tensors)[:3]}")
+    return model, config

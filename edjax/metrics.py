@@ -1,0 +1,35 @@
+"""What a generated answer is worth beside the reference answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+
+def normalise(text: str) -> str:
+    """Lower case, single spaces, no quotes around and no full stop, ! or ? at the end.
+
+    Milder than SQuAD's rule on purpose: inner punctuation and articles stay, so that "3.5" is not "35".
+    """
+    return " ".join(text.lower().split()).strip(" \"'`").rstrip(".!? ")
+
+
+def exact_match(answer: str, references: Sequence[str]) -> float:
+    """1.0 where the normalised answer equals a normalised reference, else 0.0."""
+    return float(normalise(answer) in {normalise(r) for r in references})
+
+
+@cache
+def _rouge() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"], use_stemmer=True)
+
+
+def rouge_l(answer: str, references: Sequence[str]) -> float:
+    """ROUGE-L F-measure (Lin 2004) against the best reference, by Google's `rouge_score` with stemming.
+
+    Its tokenizer keeps ASCII letters and digits only: text in other scripts scores 0.
+    """
+    return max(_rouge().score(r, answer)["rougeL"].fmeasure for r in references)

@@ -1,0 +1,147 @@
+"""A recipe: one flat YAML file that says what `edjax run` does."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edjax.errors import DataError, UsageError
+from edjax.evaluate import HIGHER_IS_BETTER, METRICS
+from edjax.finetune import FinetuneConfig
+from edjax.strategies import STRATEGIES
+
+_FINETUNE = {f.name: f for f in dataclasses.fields(FinetuneConfig) if f.name not in ("seed", "template", "dtype")}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of a run. Paths are relative to the recipe's directory, `out` to the working directory.
+
+    Every field of `edjax.finetune.FinetuneConfig` but its seed may stand beside these in the file.
+    """
+
+    pool: str
+    evaluation: str
+    out: str
+    title: str = ""
+    model: str = "smollm2"
+    pool_rows: int | None = None  # a random slice of so many rows, drawn with slice_seed
+    evaluation_rows: int | None = None
+    slice_seed: int = 0
+    strategies: tuple[str, ...] = ("random", "k_center", "facility_location")
+    finetune_strategies: tuple[str, ...] | None = None  # those that are also trained; None: all
+    budgets: tuple[int, ...] = (100,)
+    seeds: tuple[int, ...] = (0,)
+    random_seeds: tuple[int, ...] | None = None  # seeds of the strategy random; None: seeds
+    metric: str = "response_loss"
+    metrics: tuple[str, ...] = METRICS
+    template: str = "auto"
+    dtype: str = "float32"
+    layer: int = -1
+    pooling: str = "mean"
+    normalise: str = "l2"
+    max_new_tokens: int = 16
+    score_batch_size: int = 32
+    evaluation_batch_size: int = 16
+    evaluation_max_new_tokens: int = 32
+    finetune: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        for name in ("strategies", "finetune_strategies", "budgets", "seeds", "random_seeds", "metrics"):
+            value = getattr(self, name)
+            if value is not None:
+                items = tuple(STRATEGIES) if name == "strategies" and value == "all" else value
+                if isinstance(items, (str, int)):
+                    items = (items,)
+                object.__setattr__(self, name, tuple(dict.fromkeys(items)))
+        self._check()
+
+    def _check(self) -> None:
+        for name in (*self.strategies, *(self.finetune_strategies or ())):
+            if name not in STRATEGIES:
+                raise UsageError(f"unknown strategy {name!r}{_nearest(str(name), STRATEGIES)}: {', '.join(STRATEGIES)}")
+        if extra := set(self.finetune_strategies or ()) - set(self.strategies):
+            raise UsageError(f"finetune_strategies {sorted(extra)} are not among strategies {list(self.strategies)}")
+        if not self.strategies or not self.budgets or not self.seeds:
+            raise UsageError("strategies, budgets and seeds each need at least one entry")
+        for budget in self.budgets:
+            if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
+                raise UsageError(f"budget {budget!r} is not a whole number of rows above 0")
+        for name in ("pool_rows", "evaluation_rows"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise UsageError(f"{name} is {value!r}; it must be a whole number above 0, or null for all rows")
+        if self.metric not in HIGHER_IS_BETTER or self.metric not in self.metrics:
+            raise UsageError(f"metric {self.metric!r} is not among metrics {list(self.metrics)}")
+        self.finetune_config(0)
+
+    def finetune_config(self, seed: int) -> FinetuneConfig:
+        """The hyper-parameters of a cell."""
+        try:
+            return FinetuneConfig(**self.finetune, template=self.template, dtype=self.dtype, seed=seed)
+        except TypeError as e:
+            raise UsageError(f"a finetuning setting has a value of the wrong kind: {e}") from e
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The strategies whose selections are finetuned on."""
+        return self.strategies if self.finetune_strategies is None else self.finetune_strategies
+
+    def seeds_of(self, strategy: str) -> tuple[int, ...]:
+        """The training seeds of a strategy; for random also the seeds of its choice."""
+        return self.random_seeds if strategy == "random" and self.random_seeds else self.seeds
+
+
+def _nearest(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ";"
+
+
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a YAML recipe and apply `key=value` overrides, whose values are YAML too.
+
+    Raises:
+      DataError: no such file, not YAML, not a flat mapping.
+      UsageError: an unknown key (the nearest is named), a value that makes no sense.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"recipe {path} does not exist") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        mark = getattr(e, "problem_mark", None)
+        where = f":{mark.line + 1}" if mark else ""
+        raise DataError(f"{path}{where}: not valid YAML ({getattr(e, 'problem', None) or e})") from None
+    if not isinstance(raw, dict):
+        raise DataError(f"{path}: a recipe is a list of `key: value` lines")
+    for item in overrides:
+        key, eq, value = item.partition("=")
+        if not eq:
+            raise UsageError(f"{item!r} is not of the form key=value")
+        raw[key] = yaml.safe_load(value)
+    return make_recipe(raw, path.parent, str(path))
+
+
+def make_recipe(raw: dict[str, Any], base: Path, where: str = "recipe") -> Recipe:
+    """A recipe from its keys; relative input paths are taken from `base`."""
+    known = {f.name for f in dataclasses.fields(Recipe)} - {"finetune"}
+    for key in raw:
+        if key not in known and key not in _FINETUNE:
+            raise UsageError(f"{where}: unknown key {key!r}{_nearest(str(key), [*known, *_FINETUNE])}".rstrip(";"))
+    for key in ("pool", "evaluation", "out"):
+        if not raw.get(key):
+            raise UsageError(f"{where}: the key {key!r} is missing")
+    own = {k: v for k, v in raw.items() if k in known}
+    for key in ("pool", "evaluation"):
+        if (base / str(own[key])).exists():
+            own[key] = str(base / str(own[key]))
+    if (base / str(own.get("model", ""))).is_dir() and own.get("model"):
+        own["model"] = str(base / own["model"])
+    return Recipe(**own, finetune={k: v for k, v in raw.items() if k in _FINETUNE})

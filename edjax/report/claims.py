@@ -1,0 +1,150 @@
+"""What the run claims, and how far it can be trusted: the top of the page and the tables of savings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edjax.report.reading import (
+    BASELINE,
+    best_saving,
+    by_saving,
+    either,
+    has_interval,
+    interval_of,
+    largest_budget,
+    part,
+    place,
+)
+from edjax.report.svg import Style
+from edjax.report.words import NONE, MetricWords, count, finite, number, percent
+
+
+def tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The figures in large type: (figure, what it is, the small print)."""
+    out = []
+    best, budget = best_saving(results), largest_budget(results)
+    if best and budget:
+        share, needed = finite(best.get("share_saved")), finite(best.get("budget_needed"))
+        saved = share is not None and share > 0
+        figure = percent(share if saved else -either(share, 0.0))
+        others = sum(s["strategy"] != BASELINE for s in by_saving(results))
+        print_ = f"{best['strategy']}, the best of {count(others, 'strategy', 'strategies')}"
+        low, high = finite(best.get("low")), finite(best.get("high"))
+        if low is not None and high is not None:
+            print_ += f"; {percent(low)} to {percent(high)}"
+        out.append((figure, "fewer labels than random" if saved else "more labels than random", print_))
+        if needed is not None:
+            out.append((number(round(needed)), f"labels do what {number(budget)} random ones do", "read off the curve"))
+    share = finite(part(results, "overhead").get("select_share_of_finetune"))
+    if share is not None:
+        out.append((percent(share), "of finetuning time goes into selecting", "the scoring pass is listed under Time"))
+    return out
+
+
+def how_sure(results: Mapping[str, Any], metric: MetricWords) -> list[str]:
+    """Sentences on how far the figures can be trusted, computed from seeds, rows and intervals."""
+    out = []
+    seeds = {c.get("seed") for c in results.get("cells") or ()}
+    rows = finite(part(results, "evaluation").get("rows"))
+    if seeds:
+        on = f" on {count(int(rows), 'evaluation row')}" if rows else ""
+        out.append(
+            f"Measured with {count(len(seeds), 'seed')}{on}."
+            + (" One seed is a lead, not a result." if len(seeds) == 1 else "")
+        )
+    best = best_saving(results)
+    name = best["strategy"] if best else None
+    if name and (clear := _clear(results, name, metric)):
+        out.append(clear)
+    elif not name and savings(results):
+        out.append("No strategy reached what random reaches with its largest budget.")
+    return out
+
+
+def _clear(results: Mapping[str, Any], name: str, metric: MetricWords) -> str | None:
+    """In how many budgets the strategy is better than random beyond its interval: paired, if that was computed."""
+    sign = 1 if metric.higher_is_better else -1
+    paired = [d for d in results.get("differences") or () if d.get("strategy") == name and has_interval(d)]
+    if paired:
+        won = sum(min(sign * low, sign * high) > 0 for low, high in map(interval_of, paired))
+        lost = sum(max(sign * low, sign * high) < 0 for low, high in map(interval_of, paired))
+        text = f"{name} beats random beyond its paired interval at {won} of {count(len(paired), 'budget')}"
+        return text + (f", and loses to it at {lost}." if lost else ".")
+    curves = part(results, "curves")
+    other = {p.get("budget"): p for p in curves.get(BASELINE) or () if has_interval(p)}
+    both = [(p, other[p.get("budget")]) for p in curves.get(name) or () if has_interval(p) and p.get("budget") in other]
+    if not both:
+        return f"No interval was computed for {name}, so how sure its lead is cannot be said."
+    won = 0
+    for mine, yours in both:
+        (a, b), (c, d) = interval_of(mine), interval_of(yours)
+        won += a > d if metric.higher_is_better else b < c
+    where = f"at {won} of {count(len(both), 'budget')}"
+    return f"{name} and random have intervals that do not touch, in favour of {name}, {where}."
+
+
+def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The small line under the verdict: model, pool, evaluation, date."""
+    out = []
+    if results.get("model"):
+        out.append(("Model", str(results["model"])))
+    for key, label in (("pool", "Pool"), ("evaluation", "Evaluation")):
+        data = part(results, key)
+        rows = finite(data.get("rows"))
+        text = ", ".join(
+            t for t in (str(data.get("source") or ""), count(int(rows), "row") if rows is not None else "") if t
+        )
+        if text:
+            out.append((label, text))
+    if results.get("created"):
+        out.append(("Made", str(results["created"]).replace("T", " ")))
+    return out
+
+
+def savings(results: Mapping[str, Any]) -> list[dict[str, str]] | None:
+    """Rows of the savings table, best first."""
+    out = []
+    for s in by_saving(results):
+        if s["strategy"] == BASELINE:
+            continue
+        share, needed = finite(s.get("share_saved")), finite(s.get("budget_needed"))
+        low, high = finite(s.get("low")), finite(s.get("high"))
+        text = "not reached" if share is None else (percent(share) if share >= 0 else f"{percent(-share)} more")
+        out.append(
+            {
+                "strategy": s["strategy"],
+                "needed": number(round(needed)) if needed is not None else "not reached",
+                "saved": text,
+                "interval": f"{percent(low)} to {percent(high)}" if low is not None and high is not None else "",
+                "note": str(s.get("note") or ""),
+            }
+        )
+    return out or None
+
+
+def differences(results: Mapping[str, Any], looks: Mapping[str, Style], metric: MetricWords) -> dict[str, Any] | None:
+    """The table of strategy minus random: a strategy a row, a budget a column.
+
+    A cell is (difference, interval, word); the word says better or worse only where the interval leaves out zero.
+    """
+    found: dict[str, dict[float, tuple[str, str, str]]] = {}
+    for d in results.get("differences") or ():
+        mean, budget = finite(d.get("mean")), finite(d.get("budget"))
+        if mean is None or budget is None or not d.get("strategy"):
+            continue
+        text, word = "", ""
+        if has_interval(d):
+            low, high = interval_of(d)
+            text = f"{metric.difference(low).removesuffix(' points')} to {metric.difference(high)}"
+            word = "better" if (mean > 0) == metric.higher_is_better else "worse"
+            word = word if low > 0 or high < 0 else "no clear difference"
+        found.setdefault(d["strategy"], {})[budget] = (metric.difference(mean), text, word)
+    if not found:
+        return None
+    budgets = sorted({b for row in found.values() for b in row})
+    rows = [
+        (name, [row.get(b, (NONE, "", "")) for b in budgets])
+        for name, row in sorted(found.items(), key=lambda item: place(looks, item[0]))
+    ]
+    return {"budgets": [number(b) for b in budgets], "rows": rows}

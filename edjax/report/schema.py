@@ -1,0 +1,156 @@
+"""The shape of `results.json`: what `edjax run` writes and the page reads.
+
+Every key may be missing and every number may be None; the page then leaves the part out, or says what is missing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+Scores = dict[str, float | None]
+
+
+class Metric(TypedDict, total=False):
+    """The primary metric, and in words how the intervals of it were made."""
+
+    name: str
+    higher_is_better: bool
+    interval: str  # for example "95 % bootstrap over evaluation rows, seeds pooled"
+
+
+class Source(TypedDict, total=False):
+    """Rows read from a file, and the sha256 of it."""
+
+    source: str
+    rows: int
+    digest: str
+
+
+class Base(TypedDict, total=False):
+    """The model before any finetuning, on the same evaluation rows."""
+
+    scores: Scores
+    seconds: float
+
+
+class Cell(TypedDict, total=False):
+    """One finetuning run: a strategy at a budget from a seed."""
+
+    strategy: str
+    budget: int
+    seed: int
+    scores: Scores
+    response_tokens: int
+    seconds: dict[str, float]  # "finetune", "evaluate"
+
+
+class CurvePoint(TypedDict, total=False):
+    """The primary metric of a strategy at a budget: mean over n seeds, and its interval."""
+
+    budget: int
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+class Saving(TypedDict, total=False):
+    """Labels a strategy needs for the score random reaches at the largest budget; None where it never gets there."""
+
+    strategy: str
+    budget_needed: float | None
+    share_saved: float | None
+    low: float | None  # interval of share_saved, where one was computed
+    high: float | None
+    note: str
+
+
+class Difference(TypedDict, total=False):
+    """Strategy minus random at one budget in the primary metric, with its paired interval."""
+
+    strategy: str
+    budget: int
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+class Pick(TypedDict, total=False):
+    """One chosen prompt."""
+
+    id: str
+    text: str
+    task: str
+
+
+class Picked(TypedDict, total=False):
+    """One selection at the largest budget."""
+
+    strategy: str
+    seed: int
+    seconds: float
+    gains: list[float | None] | None  # None for random and for scores that are no gains
+    ids: list[str]
+    first: list[Pick]
+    last: list[Pick]
+    tasks_covered: int | None
+    tasks_total: int | None
+    mean_prompt_tokens: float | None
+    warning: str | None
+
+
+class Overlap(TypedDict, total=False):
+    """Jaccard similarity of the selections at the largest budget; row i, column j is strategy i against j."""
+
+    strategies: list[str]
+    matrix: list[list[float | None]]
+
+
+class PoolMap(TypedDict, total=False):
+    """Two coordinates a prompt, the group of each, and which points each strategy picked."""
+
+    points: list[list[float]]
+    groups: list[int]
+    group_names: list[str]
+    picks: dict[str, list[int]]
+    total: int  # prompts in the pool, where `points` is a sample of them
+
+
+class Stage(TypedDict, total=False):
+    """Wall time of one stage, all cells together."""
+
+    name: str
+    seconds: float
+
+
+class Overhead(TypedDict, total=False):
+    """What choosing costs, as a share of the time spent finetuning."""
+
+    select_share_of_finetune: float | None
+    score_and_select_share: float | None
+
+
+class Results(TypedDict, total=False):
+    """The whole file."""
+
+    title: str
+    verdict: str
+    created: str
+    command: str
+    metric: Metric
+    model: str
+    pool: Source
+    evaluation: Source
+    versions: dict[str, str]
+    hashes: dict[str, str]
+    recipe: dict[str, Any]
+    base: Base
+    cells: list[Cell]
+    curves: dict[str, list[CurvePoint]]
+    savings: list[Saving]
+    differences: list[Difference]
+    selections: list[Picked]
+    overlap: Overlap | None
+    map: PoolMap | None
+    stages: list[Stage]
+    overhead: Overhead

@@ -1,0 +1,274 @@
+"""Walk a recipe: score once, select, finetune and evaluate every cell, then say what it was worth."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edjax.analysis import INTERVAL, Cell, analyse, verdict
+from edjax.evaluate import HIGHER_IS_BETTER, Evaluation, evaluate
+from edjax.features import Features
+from edjax.finetune import finetune
+from edjax.pool import Pool, read_pool
+from edjax.recipe import Recipe
+from edjax.score import score
+from edjax.select import Selection, pool_rows, read_selection, select, write_selection
+from edjax.store import read_json, read_manifest, versions, write_json, writing
+
+Say = Callable[[str], None]
+
+
+def run(
+    recipe: Recipe,
+    *,
+    out: str | Path | None = None,
+    command: str = "",
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> dict[str, Any]:
+    """Run every cell of a recipe that is not done yet and write results.json and report.html.
+
+    Cells are strategies x budgets x seeds, all over one scored pool. The same recipe again goes on where it was
+    stopped; further strategies, budgets or seeds only add cells.
+
+    Returns:
+      what results.json holds, see `edjax.report.schema`.
+
+    Raises:
+      any `EdjaxError` of a stage; what was done stays.
+    """
+    out = Path(out or recipe.out)
+    pool = _slice(read_pool(recipe.pool), recipe.pool_rows, recipe.slice_seed)
+    held_out = _slice(read_pool(recipe.evaluation), recipe.evaluation_rows, recipe.slice_seed)
+    _check(recipe, pool)
+    grid = {k: list(getattr(recipe, k)) for k in ("strategies", "trained", "budgets", "seeds")}
+    grid["random_seeds"] = list(recipe.seeds_of("random"))
+    fixed = {k: v for k, v in asdict(recipe).items() if k not in (*grid, "out", "title", "finetune_strategies")}
+    inputs = {"pool": pool.digest, "evaluation": held_out.digest}
+    with writing(out, kind="run", config=fixed, inputs=inputs, overwrite=overwrite) as artifact:
+        if artifact.complete:
+            if read_json(out / "manifest.json").get("grid") == grid:
+                return read_json(out / "results.json")
+            (out / "manifest.json").unlink()
+        walk = _Walk(recipe, out, pool, held_out, show_progress)
+        results = walk.results(command)
+        write_json(out / "results.json", results)
+        from edjax import report
+
+        report.write(results, out / "report.html")
+        artifact.finish(grid=grid)
+    return results
+
+
+def _slice(pool: Pool, rows: int | None, seed: int) -> Pool:
+    """A random slice of a pool, in the pool's order."""
+    if rows is None or rows >= len(pool):
+        return pool
+    chosen = np.random.Generator(np.random.PCG64(seed)).permutation(len(pool))[:rows]
+    return pool.take(sorted(int(i) for i in chosen))
+
+
+def _check(recipe: Recipe, pool: Pool) -> None:
+    """Refuse before the first minute of work what would fail after an hour."""
+    from edjax.errors import DataError, UsageError
+    from edjax.strategies import STRATEGIES
+
+    if max(recipe.budgets) > len(pool):
+        raise UsageError(f"budget {max(recipe.budgets)} is larger than the pool ({len(pool)} rows); lower it")
+    unlabelled = [i for i, r in zip(pool.ids, pool.responses, strict=True) if r is None]
+    if unlabelled:
+        raise DataError(
+            f"{pool.source}: a run buys labels from the pool's responses, and row {unlabelled[0]!r} has none "
+            f"({len(unlabelled)} such); `edjax score` and `edjax select` need no responses"
+        )
+    needs_tokens = [s for s in recipe.strategies if STRATEGIES[s].needs not in ("nothing", "embeddings")]
+    if needs_tokens and recipe.max_new_tokens < 1:
+        raise UsageError(f"{needs_tokens[0]} needs decoded tokens: set max_new_tokens to 1 or more")
+
+
+class _Walk:
+    """The stages of one run, each done at most once; the model is loaded when the first of them needs it."""
+
+    def __init__(self, recipe: Recipe, out: Path, pool: Pool, held_out: Pool, show: bool):
+        self.recipe, self.out, self.pool, self.held_out, self.show = recipe, out, pool, held_out, show
+
+    def say(self, text: str) -> None:
+        if self.show:
+            print(f"edjax: {text}", file=sys.stderr, flush=True)
+
+    @cached_property
+    def loaded(self):
+        from edjax.lm.load import load
+
+        return load(self.recipe.model, self.recipe.dtype)
+
+    @cached_property
+    def features(self) -> Features:
+        r = self.recipe
+        return score(
+            self.pool,
+            r.model,
+            out=self.out / "features",
+            layer=r.layer,
+            pooling=r.pooling,
+            max_new_tokens=r.max_new_tokens,
+            template=r.template,
+            max_length=r.finetune_config(0).max_length,
+            batch_size=r.score_batch_size,
+            dtype=r.dtype,
+            show_progress=self.show,
+            loaded=self.loaded,
+        )
+
+    @cached_property
+    def selections(self) -> dict[tuple[str, int], Selection]:
+        """By (strategy, seed of the choice), at the largest budget: smaller budgets are its beginnings."""
+        made = {}
+        for strategy in self.recipe.strategies:
+            for seed in self.choice_seeds(strategy):
+                made[strategy, seed] = self.selection(strategy, seed, max(self.recipe.budgets))
+        return made
+
+    def selection_path(self, strategy: str, seed: int) -> Path:
+        return self.out / "selections" / f"{strategy}-b{max(self.recipe.budgets)}-s{seed}"
+
+    def choice_seeds(self, strategy: str) -> tuple[int, ...]:
+        return self.recipe.seeds_of(strategy) if strategy == "random" else (0,)
+
+    def selection(self, strategy: str, seed: int, budget: int) -> Selection:
+        path = self.selection_path(strategy, seed)
+        if (path / "manifest.json").exists():
+            return read_selection(path)
+        chosen = select(self.features, strategy, budget, seed=seed, normalise=self.recipe.normalise)
+        config = {"strategy": strategy, "budget": budget, "seed": seed, "normalise": self.recipe.normalise}
+        write_selection(chosen, self.features, self.pool, path, config=config)
+        self.say(f"selected {budget} of {len(self.pool)} by {strategy} in {chosen.seconds:.2f} s")
+        return chosen
+
+    @cached_property
+    def base(self) -> Evaluation:
+        return self.evaluation(self.loaded, self.out / "base" / "evaluation", None)
+
+    def evaluation(self, loaded: Any, out: Path, adapter: Path | None) -> Evaluation:
+        r = self.recipe
+        return evaluate(
+            self.held_out,
+            r.model,
+            adapter=adapter,
+            out=out,
+            metrics=r.metrics,
+            max_new_tokens=r.evaluation_max_new_tokens,
+            template=r.template,
+            max_length=r.finetune_config(0).max_length,
+            batch_size=r.evaluation_batch_size,
+            show_progress=self.show,
+            loaded=loaded,
+        )
+
+    @cached_property
+    def cells(self) -> list[dict[str, Any]]:
+        r, made = self.recipe, []
+        plan = [(s, b, seed) for b in r.budgets for s in r.trained for seed in r.seeds_of(s)]
+        for number, (strategy, budget, seed) in enumerate(plan, 1):
+            made.append(self.cell(strategy, budget, seed, f"cell {number} of {len(plan)}"))
+        return made
+
+    def cell(self, strategy: str, budget: int, seed: int, label: str) -> dict[str, Any]:
+        choice = self.selections[strategy, seed if strategy == "random" else 0]
+        rows = self.pool.take(pool_rows(choice, self.pool)[:budget])
+        path = self.out / "cells" / f"{strategy}-b{budget}-s{seed}"
+        known = path.exists()
+        done = finetune(
+            rows,
+            self.recipe.model,
+            out=path / "adapter",
+            config=self.recipe.finetune_config(seed),
+            show_progress=self.show,
+            loaded=self.loaded,
+        )
+        scores = self.evaluation(self.loaded, path / "evaluation", path / "adapter")
+        metric = self.recipe.metric
+        value = scores.scores.get(metric, float("nan"))
+        again = " (done before)" if known and (path / "evaluation" / "manifest.json").exists() else ""
+        self.say(f"{label}: {strategy}, {budget} labels, seed {seed}: {metric} {value:.4f}{again}")
+        return {
+            "strategy": strategy,
+            "budget": budget,
+            "seed": seed,
+            "scores": scores.scores,
+            "train_loss": done.train_loss,
+            "response_tokens": done.response_tokens,
+            "seconds": {"finetune": done.seconds, "evaluate": scores.seconds},
+            "rows": scores.rows,
+        }
+
+    def results(self, command: str) -> dict[str, Any]:
+        """Walk every stage and put the outcome together."""
+        from edjax.lm.load import digest
+
+        r, metric = self.recipe, self.recipe.metric
+        start = time.monotonic()
+        features, selections, base = self.features, self.selections, self.base
+        cells = self.cells
+        higher = HIGHER_IS_BETTER[metric]
+        found = analyse(
+            [Cell(c["strategy"], c["budget"], c["seed"], _values(c.pop("rows"), metric)) for c in cells],
+            _values(base.rows, metric),
+            higher_is_better=higher,
+        )
+        stages = self.stages(cells)
+        from edjax.portrait import portrait
+
+        return {
+            "title": r.title or f"{self.pool.source}: {len(self.pool)} prompts, budgets up to {max(r.budgets)}",
+            "verdict": verdict(found["savings"], found["differences"], found["curves"], metric, higher),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "command": command,
+            "metric": {"name": metric, "higher_is_better": higher, "interval": INTERVAL},
+            "model": r.model,
+            "pool": {"source": self.pool.source, "rows": len(self.pool), "digest": self.pool.digest},
+            "evaluation": {
+                "source": self.held_out.source,
+                "rows": len(self.held_out),
+                "digest": self.held_out.digest,
+                "counts": base.counts,
+            },
+            "versions": versions(),
+            "hashes": {"model": digest(self.loaded.directory), "features": features.digest},
+            "recipe": json.loads(json.dumps(asdict(r))),
+            "base": {"scores": base.scores, "seconds": base.seconds},
+            "cells": cells,
+            **found,
+            **portrait(self.pool, features, selections, r.normalise),
+            **stages,
+            "wall_seconds": round(time.monotonic() - start, 1),
+        }
+
+    def stages(self, cells: list[dict[str, Any]]) -> dict[str, Any]:
+        """Wall time of every stage, all sessions of this run together, and what choosing costs beside training."""
+        seconds = {
+            "score": read_manifest(self.out / "features", "features")["seconds"],
+            "select": sum(s.seconds for s in self.selections.values()),
+            "finetune": sum(c["seconds"]["finetune"] for c in cells),
+            "evaluate": self.base.seconds + sum(c["seconds"]["evaluate"] for c in cells),
+        }
+        train = seconds["finetune"]
+        return {
+            "stages": [{"name": k, "seconds": round(v, 3)} for k, v in seconds.items()],
+            "overhead": {
+                "select_share_of_finetune": seconds["select"] / train if train else None,
+                "score_and_select_share": (seconds["score"] + seconds["select"]) / train if train else None,
+            },
+        }
+
+
+def _values(rows: list[dict[str, Any]], metric: str) -> np.ndarray:
+    return np.asarray([float("nan") if row.get(metric) is None else row[metric] for row in rows], float)

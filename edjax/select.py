@@ -1,0 +1,213 @@
+"""Spend a budget: order the pool by a strategy and keep the first rows."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import operator
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edjax.errors import DataError, UsageError
+from edjax.features import Features
+from edjax.store import atomic_write, read_manifest, writing
+
+if TYPE_CHECKING:
+    from edjax.pool import Pool
+
+NORMALISE = ("l2", "centre", "none")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows in the order they were taken; the first j of a larger budget's selection are the budget-j selection.
+
+    `indices` (k,) int64 into the features, `gains` (k,) float32 or None where the strategy has none, `seconds` the
+    wall time of the choice, compilation included, `warning` a sentence where the gains ran out before the budget.
+    """
+
+    strategy: str
+    ids: tuple[str, ...]
+    indices: np.ndarray
+    gains: np.ndarray | None
+    seconds: float
+    warning: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def prepare(embeddings: np.ndarray, normalise: str = "l2") -> np.ndarray:
+    """Embeddings as the diversity strategies see them, (n, d) float32.
+
+    "l2": centred, then each row scaled to length 1 (a row equal to the mean stays 0). "centre": centred only.
+    "none": as they are. Hidden states share an offset larger than their spread and a few directions hold most of
+    their variance, so without this k-center and D-optimal chase rows of large norm.
+    """
+    if normalise not in NORMALISE:
+        raise UsageError(f"normalise {normalise!r} is not one of {', '.join(NORMALISE)}")
+    if normalise == "none" or not len(embeddings):
+        return embeddings
+    x = embeddings - embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)
+    if normalise == "l2":
+        norm = np.linalg.norm(x, axis=1, keepdims=True)
+        x = x / np.where(norm > 1e-6 * max(float(norm.max(initial=0.0)), 1e-30), norm, np.inf)
+    return x
+
+
+def select(
+    features: Features,
+    strategy: str,
+    budget: int,
+    *,
+    seed: int = 0,
+    normalise: str = "l2",
+    allow_fewer: bool = False,
+    drop_invalid: bool = False,
+) -> Selection:
+    """Choose `budget` rows by a strategy of `edjax.strategies.STRATEGIES`.
+
+    Args:
+      features: of the pool.
+      strategy: its name.
+      budget: how many rows. 0 gives an empty selection.
+      seed: for "random".
+      normalise: as in `prepare`.
+      allow_fewer: take all rows where the budget is larger, instead of an error.
+      drop_invalid: leave rows with NaN or infinite features out, instead of an error.
+
+    Raises:
+      UsageError: an unknown strategy, a budget that is negative, not whole, or beyond the pool.
+      DataError: rows that are not finite; a score the features do not hold.
+    """
+    from edjax.strategies import STRATEGIES
+
+    if strategy not in STRATEGIES:
+        near = difflib.get_close_matches(strategy, STRATEGIES, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"unknown strategy {strategy!r}; {hint}strategies: {', '.join(STRATEGIES)}")
+    try:
+        budget = operator.index(budget)
+    except TypeError:
+        raise UsageError(f"budget {budget!r} is not a whole number of rows") from None
+    if budget < 0:
+        raise UsageError(f"budget {budget} is negative")
+    chosen = STRATEGIES[strategy]
+    keep = _valid(features, chosen.needs, drop_invalid)
+    if budget > len(keep):
+        if not allow_fewer:
+            raise UsageError(
+                f"budget {budget} is larger than the {len(keep)} rows to choose from; lower it or --allow-fewer"
+            )
+        budget = len(keep)
+    part = features if len(keep) == len(features) else _take(features, keep)
+    start = time.perf_counter()
+    x = prepare(part.embeddings, normalise) if chosen.needs == "embeddings" else part.embeddings
+    picks, gains = chosen.order(part, x, budget, seed) if budget else (np.zeros(0, np.int64), None)
+    seconds = time.perf_counter() - start
+    indices = keep[np.asarray(picks, np.int64)]
+    warning = _exhausted(gains) if chosen.needs == "embeddings" else None
+    return Selection(strategy, tuple(features.ids[i] for i in indices), indices, gains, seconds, warning)
+
+
+def _take(features: Features, rows: np.ndarray) -> Features:
+    return Features(
+        tuple(features.ids[i] for i in rows),
+        features.embeddings[rows],
+        {k: v[rows] for k, v in features.scores.items()},
+        {k: v[rows] for k, v in features.facts.items()},
+        features.digest,
+    )
+
+
+def _valid(features: Features, needs: str, drop_invalid: bool) -> np.ndarray:
+    """Rows whose features are finite, as far as the strategy reads them."""
+    if needs == "nothing":
+        return np.arange(len(features))
+    if needs == "embeddings":
+        finite = np.isfinite(features.embeddings).all(axis=1)
+    elif needs in features.scores:
+        finite = np.isfinite(features.scores[needs])
+    else:
+        found = ", ".join(features.scores) or "none"
+        raise DataError(f"the features hold no score {needs!r} (found: {found}); score with --max-new-tokens above 0")
+    bad = np.flatnonzero(~finite)
+    if len(bad) and not drop_invalid:
+        first = ", ".join(features.ids[i] for i in bad[:5])
+        raise DataError(f"{len(bad)} rows have NaN or infinite features ({first}); mend them or --drop-invalid")
+    return np.flatnonzero(finite)
+
+
+def _exhausted(gains: np.ndarray | None) -> str | None:
+    if gains is None or not len(gains):
+        return None
+    largest = float(np.max(gains, where=np.isfinite(gains), initial=0.0))  # the first k-center gain is infinite
+    alive = int(np.count_nonzero(gains > 1e-6 * largest))
+    if alive == len(gains):
+        return None
+    return f"the gains ran out after {alive} of {len(gains)} picks: later picks add nothing this strategy can see"
+
+
+def write_selection(
+    selection: Selection, features: Features, pool: Pool, out: str | Path, *, config: dict, overwrite: bool = False
+) -> Path:
+    """Write selected.jsonl (the chosen rows untouched, in order) and selection.csv (order, id, row, gain, scores).
+
+    Raises:
+      DataError: a chosen id that the pool does not have.
+    """
+    out = Path(out)
+    rows = pool_rows(selection, pool)
+    inputs = {"features": features.digest, "pool": pool.digest}
+    with writing(out, kind="selection", config=config, inputs=inputs, overwrite=overwrite) as artifact:
+        if not artifact.complete:
+            from edjax.pool import write_rows
+
+            write_rows(out / "selected.jsonl", pool, rows)
+            with atomic_write(out / "selection.csv", "w") as f:
+                f.write(_side_file(selection, features))
+            artifact.finish(seconds=round(selection.seconds, 4), warning=selection.warning)
+    return out
+
+
+def read_selection(path: str | Path) -> Selection:
+    """What an earlier `write_selection` wrote."""
+    path = Path(path)
+    manifest = read_manifest(path, "selection")
+    with open(path / "selection.csv", encoding="utf-8", newline="") as f:
+        rows = list(csv.DictReader(f))
+    gains = None if any(r["gain"] == "" for r in rows) else np.asarray([r["gain"] for r in rows], np.float32)
+    return Selection(
+        manifest["config"]["strategy"],
+        tuple(r["id"] for r in rows),
+        np.asarray([r["row"] for r in rows], np.int64),
+        gains,
+        manifest["seconds"],
+        manifest["warning"],
+    )
+
+
+def pool_rows(selection: Selection, pool: Pool) -> list[int]:
+    """Rows of the pool that the selection's ids name."""
+    missing = [i for i in selection.ids if i not in pool.index_of]
+    if missing:
+        raise DataError(
+            f"{pool.source} has no row with id {missing[0]!r} ({len(missing)} such); these features are of another pool"
+        )
+    return [pool.index_of[i] for i in selection.ids]
+
+
+def _side_file(selection: Selection, features: Features) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["order", "id", "row", "gain", *features.scores])
+    for order, (row, name) in enumerate(zip(selection.indices, selection.ids, strict=True)):
+        gain = "" if selection.gains is None else repr(float(selection.gains[order]))
+        values = [repr(float(v[row])) for v in features.scores.values()]
+        table.writerow([order, name, int(row), gain, *values])
+    return text.getvalue()

@@ -1,0 +1,287 @@
+"""Artefacts on disk: atomic writes, one writer a directory, a manifest written last.
+
+A verb writes its result into a directory as follows. `plan.json` first: what the directory will hold, from which
+inputs, with which settings. Then the files, each by `atomic_write`. `manifest.json` last, with the size and sha256 of
+every file. A reader trusts only a directory with a manifest. The same command again resumes what has a plan and no
+manifest, and changes nothing where there is a manifest; other settings or inputs are refused with the difference.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from edjax.errors import DataError, EnvError, LockedError, UsageError
+
+SCHEMA = 1
+
+
+def sha256_file(path: str | Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Hex sha256 of a JSON value in canonical form (sorted keys, no spaces)."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _fsync_dir(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a file that appears under `path` whole, or not at all.
+
+    Writes to `path.tmp-<pid>`, then fsync, `os.replace`, fsync of the parent directory. A full disk or a read-only
+    directory becomes one `EnvError`; the old file stays.
+    """
+    path = Path(path)
+    tmp = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = "b" not in mode
+        with open(tmp, mode, encoding="utf-8" if text else None, newline="\n" if text else None) as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(tmp, path)
+        _fsync_dir(path.parent)
+    except OSError as e:
+        with contextlib.suppress(OSError):
+            tmp.unlink()
+        raise _os_error(e, path) from e
+    except BaseException:
+        with contextlib.suppress(OSError):
+            tmp.unlink()
+        raise
+
+
+def _os_error(e: OSError, path: Path) -> EnvError:
+    remedy = {
+        errno.ENOSPC: "the disk is full; free some space and run the same command again",
+        errno.EROFS: "the file system is read-only; choose another --out",
+        errno.EACCES: "permission denied; choose another --out",
+        errno.ENOTDIR: "a part of the path is a file; choose another --out",
+        errno.EEXIST: "a file is in the way; choose another --out",
+    }.get(e.errno or 0, e.strerror or str(e))
+    return EnvError(f"cannot write {path}: {remedy}")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a JSON value atomically, indented, keys in the order given."""
+    with atomic_write(path, "w") as f:
+        json.dump(value, f, indent=1, ensure_ascii=False, allow_nan=False)
+        f.write("\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file; a damaged one is a `DataError` that names it."""
+    try:
+        with open(path, encoding="utf-8") as f:
+            return json.load(f)
+    except (ValueError, UnicodeDecodeError) as e:
+        raise DataError(f"{path} is not valid JSON ({e}); run the command that wrote it again with --overwrite") from e
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a result's bytes."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    out = {"python": platform.python_version()}
+    for name in ("edjax", "jax", "jaxlib", "flax", "optax", "transformers", "numpy"):
+        with contextlib.suppress(PackageNotFoundError):
+            out[name] = version(name)
+    return out
+
+
+class Lock:
+    """One writer a directory: a lock file holding host and pid; a dead pid's lock on this host is taken over."""
+
+    def __init__(self, directory: Path):
+        self.path = directory / ".lock"
+
+    def __enter__(self) -> Lock:
+        me = json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
+        for _ in range(3):
+            mine = self.path.with_name(f".lock.tmp-{os.getpid()}")
+            try:
+                mine.write_text(me)
+                os.link(mine, self.path)  # atomic: fails where a lock exists, and never shows an empty one
+                return self
+            except FileExistsError:
+                holder = self._holder()
+                if holder is not None:
+                    raise LockedError(
+                        f"{self.path.parent} is being written by process {holder['pid']} on {holder['host']}; "
+                        "wait for it to end, or choose another --out"
+                    ) from None
+            except OSError as e:
+                raise _os_error(e, self.path) from e
+            finally:
+                mine.unlink(missing_ok=True)
+        raise LockedError(f"{self.path} keeps coming back: another run is starting in the same directory")
+
+    def _holder(self) -> dict[str, Any] | None:
+        """The live holder, or None after a dead one's lock has been moved aside."""
+        try:
+            held = json.loads(self.path.read_text())
+            pid, host = int(held["pid"]), str(held["host"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            pid, host = -1, socket.gethostname()
+        if host != socket.gethostname() or _alive(pid):
+            return {"pid": pid, "host": host}
+        aside = self.path.with_name(f".lock.stale-{os.getpid()}")
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.path, aside)
+            aside.unlink()
+        return None
+
+    def __exit__(self, *exc: object) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    if pid <= 0 or pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:  # a pid that was reused after a reboot or a zombie is not the run that took the lock
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        return state != "Z"
+    except OSError:
+        return True
+
+
+class Artifact:
+    """A directory that one verb writes once; see the module's text for the protocol."""
+
+    def __init__(self, path: Path, plan: dict[str, Any]):
+        self.path = path
+        self.plan = plan
+
+    @property
+    def complete(self) -> bool:
+        """Whether the manifest is there: nothing is left to do."""
+        return (self.path / "manifest.json").exists()
+
+    def finish(self, **facts: Any) -> dict[str, Any]:
+        """Write the manifest: every file's size and sha256, versions, and any further facts."""
+        files = {
+            p.relative_to(self.path).as_posix(): {"size": p.stat().st_size, "sha256": sha256_file(p)}
+            for p in sorted(self.path.rglob("*"))
+            if p.is_file() and not _is_scratch(p, self.path)
+        }
+        manifest = {**self.plan, **facts, "versions": versions(), "files": files}
+        write_json(self.path / "manifest.json", manifest)
+        return manifest
+
+
+def _is_scratch(p: Path, root: Path) -> bool:
+    parts = p.relative_to(root).parts
+    return ".tmp-" in p.name or parts[0] in ("plan.json", "manifest.json", "checkpoints") or p.name.startswith(".lock")
+
+
+@contextlib.contextmanager
+def writing(
+    path: str | Path, *, kind: str, config: dict[str, Any], inputs: dict[str, Any], overwrite: bool = False
+) -> Iterator[Artifact]:
+    """Hold the lock on an artefact directory and yield it, fresh, half done or complete.
+
+    Args:
+      path: the directory; made where it is missing.
+      kind: what it holds ("features", "selection", "adapter", ...).
+      config: the settings that decide the content; JSON values.
+      inputs: the sha256 of everything read.
+      overwrite: start again, deleting what an earlier plan left.
+
+    Raises:
+      UsageError: the directory holds something else, or was planned with other settings (the difference is named).
+      LockedError: another process writes it.
+    """
+    path = Path(path)
+    plan = json.loads(json.dumps({"schema": SCHEMA, "kind": kind, "config": config, "inputs": inputs}))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise _os_error(e, path) from e
+    with Lock(path):
+        old = path / "plan.json"
+        if old.exists() and not overwrite:
+            _refuse_difference(path, read_json(old), plan)
+        else:
+            strangers = [p for p in path.iterdir() if not p.name.startswith(".lock") and ".tmp-" not in p.name]
+            if strangers and not old.exists():
+                raise UsageError(
+                    f"{path} holds other files ({strangers[0].name}, ...) and was not written by `edjax`; "
+                    "choose an empty or new --out"
+                )
+            for p in strangers:
+                shutil.rmtree(p) if p.is_dir() and not p.is_symlink() else p.unlink()
+            write_json(old, plan)
+        for p in path.rglob("*.tmp-*"):
+            if p.is_file():
+                p.unlink()
+        yield Artifact(path, plan)
+
+
+def _refuse_difference(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    if old == new:
+        return
+    diff = []
+    if old.get("kind") != new["kind"]:
+        diff.append(f"kind {old.get('kind')!r} is not {new['kind']!r}")
+    for part in ("config", "inputs"):
+        a, b = old.get(part) or {}, new[part]
+        for key in sorted(a.keys() | b.keys()):
+            if a.get(key) != b.get(key):
+                diff.append(f"{key}: {_short(a.get(key))} there, {_short(b.get(key))} now")
+    raise UsageError(
+        f"{path} was made with other settings ({'; '.join(diff) or 'another schema'}); "
+        "choose another --out, or --overwrite to start again"
+    )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def read_manifest(path: str | Path, kind: str) -> dict[str, Any]:
+    """The manifest of a complete artefact of this kind; sizes of its files are checked, hashes by `edjax verify`."""
+    path = Path(path)
+    file = path / "manifest.json"
+    if not file.exists():
+        state = "is not complete: run the command that writes it again" if (path / "plan.json").exists() else (
+            "is not a directory that edjax wrote"
+        )
+        raise DataError(f"{path} {state} ({kind} expected)")
+    manifest = read_json(file)
+    if manifest.get("kind") != kind:
+        raise DataError(f"{path} holds {manifest.get('kind')!r}, not {kind!r}")
+    for name, fact in manifest.get("files", {}).items():
+        p = path / name
+        if not p.exists() or p.stat().st_size != fact["size"]:
+            raise DataError(f"{p} is missing or damaged; run the command that wrote {path} again with --overwrite")
+    return manifest

@@ -1,0 +1,253 @@
+"""Pools beyond one device's memory: greedy over partitions, and greedy over a pool that stays on the host."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import geometry, greedy
+from .d_optimal import DEFAULT_RIDGE, update
+from .d_optimal import objective as d_optimal_objective
+from .geometry import Points, Precision
+from .greedy import EXCLUDED, INVALID, Block, Objective, Selection
+from .k_center import objective as k_center_objective
+
+_LABELLED = 64  # labelled rows a pass takes at a time
+_TILE_BYTES = 64 << 20
+
+
+def two_stage(
+    select: Callable[[jax.Array, int], Selection],
+    x: jax.Array,
+    budget: int,
+    *,
+    parts: int,
+    local_budget: int | None = None,
+) -> Selection:
+    """Select in each of `parts` partitions at once, then among the union of what they picked.
+
+    GreeDi (Mirzasoleiman, Karbasi, Sarkar & Krause 2013, "Distributed submodular maximization", Algorithm 2), with
+    the partitions under `vmap`. Row i belongs to partition i mod parts. Differs in returning the second stage's
+    picks always, where GreeDi compares them with the best partition's: the order stays that of one greedy run. Not
+    the picks of greedy on the whole pool; at least 1/min(parts, sqrt(budget)) of its value up to a constant, in
+    practice close to it.
+
+    Args:
+        select: (rows (r, d), budget) -> Selection, traceable: `k_center`, or a `functools.partial` of a selector.
+        x: (n, d) rows.
+        budget: how many rows, 0 <= budget <= n.
+        parts: 1 <= parts <= n.
+        local_budget: picks of each partition; default `budget`, or all its rows if it has fewer.
+
+    Returns:
+        Selection of rows of x. Gains are those of the second stage, among the union.
+
+    Raises:
+        ValueError: naming the value, for a bad budget or number of parts, or if the union is smaller than `budget`.
+
+    Cost: the pool's work of the first stage, in pieces of n/parts rows; memory as for the pool under `vmap`.
+
+    >>> x = jnp.arange(12.0)[:, None] ** 2
+    >>> from edjax.kernels import k_center
+    >>> two_stage(k_center, x, 3, parts=2).indices.tolist() == k_center(x, 3).indices.tolist()
+    True
+    """
+    x = geometry.check_pool(x)
+    n = x.shape[0]
+    budget = greedy.check_budget(budget, n)
+    parts = greedy.check_budget(parts, n, "parts")
+    if budget == 0:
+        return greedy.nothing()
+    if parts == 0:
+        raise ValueError("parts must be at least 1, got 0")
+    each = -(-n // parts)
+    local = min(budget if local_budget is None else greedy.check_budget(local_budget, n, "local_budget"), each)
+    if min(local, n // parts) * parts < budget:
+        raise ValueError(f"{parts} parts of {local} picks are fewer than the budget {budget}: raise local_budget")
+    # NaN rows fill the last partitions; every selector takes them last.
+    padded = jnp.pad(x.astype(jnp.float32), ((0, each * parts - n), (0, 0)), constant_values=jnp.nan)
+    of_parts = padded.reshape(each, parts, -1).swapaxes(0, 1)
+    picked = jax.vmap(lambda rows: select(rows, local))(of_parts).indices
+    union = jnp.sort((picked * parts + jnp.arange(parts)[:, None]).reshape(-1))
+    final = select(padded[union], budget)
+    return final._replace(indices=jnp.where(final.indices < 0, -1, union[final.indices]).astype(jnp.int32))
+
+
+def k_center_streamed(
+    x: Any,
+    budget: int,
+    *,
+    first: int | None = None,
+    labelled: Any = None,
+    block: int = 512,
+    tile: int | None = None,
+    precision: Precision = "highest",
+) -> Selection:
+    """`k_center` of a pool that stays on the host: a NumPy array or memmap, read in tiles once per round.
+
+    The device holds one tile, one block and nothing of size n; the host holds 8 n bytes. The picks are those of
+    `k_center`. `x` is anything with `shape` (n, d) that takes a slice and an int array of rows. Not for use inside
+    `jit`. Cost: (rounds + 3) passes over the pool, see `Selection.refreshes`.
+
+    >>> x = np.array([[0.0, 0.0], [0.1, 0.0], [5.0, 0.0], [0.0, 3.0]])
+    >>> k_center_streamed(x, 3).indices.tolist()
+    [1, 2, 3]
+    """
+    pool = _HostPool(x, tile, precision, centre=True)
+    labelled, given = greedy.check_rows(labelled, pool.n)
+    budget = greedy.check_budget(budget, pool.n - given)
+    if budget == 0:
+        return greedy.nothing()
+    ridge = jnp.float32(1)  # k-center has none
+    if given:
+        bounds = np.where(pool.valid, np.inf, INVALID).astype(np.float32)
+        rows, count = pool.rows(np.asarray(labelled)), labelled.shape[0]
+        block_ = Block(jnp.zeros(count), (jnp.zeros(()), rows.x, rows.norms), ())
+        _, bounds = _commit("k_center", pool, ridge, (), bounds, block_, jnp.arange(count), count)
+        bounds[np.asarray(labelled)] = EXCLUDED
+    else:
+        if first is None:
+            first = int(np.argmin(np.where(pool.valid, pool.norms, np.inf)))
+        start = np.arange(pool.n) == greedy.check_budget(first, pool.n - 1, "first")
+        bounds = np.where(pool.valid, np.where(start, np.inf, np.finfo(np.float32).max), INVALID).astype(np.float32)
+    return _stream("k_center", pool, ridge, (), bounds, budget, greedy.check_block(block))
+
+
+def d_optimal_streamed(
+    x: Any,
+    budget: int,
+    *,
+    ridge: float | None = None,
+    labelled: Any = None,
+    centre: bool = False,
+    block: int = 256,
+    tile: int | None = None,
+    precision: Precision = "highest",
+) -> Selection:
+    """`d_optimal` of a pool that stays on the host, as `k_center_streamed` does for `k_center`.
+
+    >>> x = np.array([[3.0, 0.0], [2.9, 0.0], [0.0, 1.0]])
+    >>> d_optimal_streamed(x, 3, ridge=0.1).indices.tolist()
+    [0, 2, 1]
+    """
+    pool = _HostPool(x, tile, precision, centre=centre)
+    labelled, given = greedy.check_rows(labelled, pool.n)
+    budget = greedy.check_budget(budget, pool.n - given)
+    if budget == 0:
+        return greedy.nothing()
+    if ridge is None:
+        ridge = DEFAULT_RIDGE * pool.spread or 1.0
+    ridge = jnp.float32(ridge)
+    bounds = np.where(pool.valid, pool.norms / np.float32(ridge), INVALID).astype(np.float32)
+    inverse = jnp.eye(pool.d, dtype=jnp.float32) / ridge
+    rows = np.asarray(labelled)
+    for start in range(0, len(rows), _LABELLED):
+        some = pool.rows(rows[start : start + _LABELLED]).x.astype(jnp.float32)
+        block_ = Block(jnp.zeros(0), (), (update(inverse, some, precision), jnp.zeros((), jnp.int32)))
+        inverse, bounds = _commit("d_optimal", pool, ridge, inverse, bounds, block_, jnp.zeros(0, jnp.int32), 0)
+    bounds[rows] = EXCLUDED
+    return _stream("d_optimal", pool, ridge, inverse, bounds, budget, greedy.check_block(block))
+
+
+class _HostPool:
+    """Rows on the host, measured tile by tile: norms, validity and mean in float32, the rows only as they are read."""
+
+    def __init__(self, x: Any, tile: int | None, precision: Precision, *, centre: bool):
+        if len(x.shape) != 2:
+            raise ValueError(f"x must be 2-dimensional (rows, features), got shape {tuple(x.shape)}")
+        self.x, (self.n, self.d) = x, x.shape
+        self.precision = geometry.check_precision(precision)
+        self.tile = min(max(1, _TILE_BYTES // (4 * max(self.d, 1))) if tile is None else tile, max(self.n, 1))
+        sums, finite = np.zeros(self.d), []
+        for rows in self._read():
+            ok = np.isfinite(rows).all(axis=1)
+            finite.append(ok)
+            sums += np.where(ok[:, None], rows, 0).sum(axis=0, dtype=np.float64)
+        self.valid = np.concatenate(finite) if finite else np.zeros(0, bool)
+        mean = sums / max(int(self.valid.sum()), 1)
+        rough = mean.astype(np.float32)
+        two_terms = np.stack([rough, (mean - rough).astype(np.float32)])
+        self.shift = jnp.asarray(two_terms if centre else np.zeros_like(two_terms))
+        norms = [np.asarray(tile.norms) for _, tile in self.tiles()]
+        self.norms = np.concatenate(norms)[: self.n] if norms else np.zeros(0, np.float32)
+        total = float(self.norms.sum(dtype=np.float64)) / max(int(self.valid.sum()), 1)
+        self.spread = max(total - (0.0 if centre else float(mean @ mean)), 0.0)
+
+    def _read(self):
+        for start in range(0, self.n, self.tile):
+            yield np.asarray(self.x[start : start + self.tile], np.float32)
+
+    def rows(self, ids: np.ndarray) -> Points:
+        return _ready(np.asarray(self.x[ids], np.float32), self.shift, self.precision)
+
+    def tiles(self):
+        """(start, Points) of each tile, all of one shape: NaN rows fill the last."""
+        for start, rows in zip(range(0, self.n, self.tile), self._read(), strict=True):
+            padded = np.pad(rows, ((0, self.tile - len(rows)), (0, 0)), constant_values=np.nan)
+            yield start, _ready(padded, self.shift, self.precision)
+
+
+@partial(jax.jit, static_argnames="precision")
+def _ready(x, shift, precision):
+    return geometry.points(x, shift=shift, precision=precision)
+
+
+def _objective(kind: str, pool: Points, ridge: jax.Array, precision: Precision) -> Objective:
+    if kind == "k_center":
+        return k_center_objective(pool, precision=precision, shards=1)
+    return d_optimal_objective(pool, ridge, precision=precision, shards=1)
+
+
+def _stream(kind: str, pool: _HostPool, ridge, state, bounds, budget: int, block: int) -> Selection:
+    """`greedy.maximize` with the pool and the bounds on the host."""
+    size = min(block, pool.n)
+    indices, gains, rounds = [np.zeros(0, np.int32)], [np.zeros(0, np.float32)], 0
+    left = budget
+    while left > 0 and bounds.max() > EXCLUDED:
+        top, ids = (np.asarray(a) for a in jax.lax.top_k(bounds, min(size + 1, pool.n)))
+        rest, rest_id = (top[size], ids[size]) if size < pool.n else (np.float32(EXCLUDED), np.int32(pool.n))
+        ids = np.sort(ids[:size])
+        fresh, done, order, count, taken = _round(
+            kind, pool.rows(ids), ridge, state, bounds[ids], ids, rest, rest_id, np.int32(left), pool.precision
+        )
+        bounds[ids] = fresh
+        state, bounds = _commit(kind, pool, ridge, state, bounds, done, order, count)
+        bounds[ids] = np.minimum(bounds[ids], done.gains)
+        count = int(count)
+        indices.append(ids[np.asarray(order)[:count]])
+        gains.append(np.asarray(taken)[:count])
+        left, rounds = left - count, rounds + 1
+    picks, raw = np.concatenate(indices), jnp.asarray(np.concatenate(gains))
+    report = _objective(kind, pool.rows(picks[:1]), ridge, pool.precision).report
+    shown = jnp.where(raw >= 0, report(jnp.maximum(raw, 0)), EXCLUDED)
+    return Selection(jnp.asarray(picks, jnp.int32), shown, jnp.asarray(rounds, jnp.int32))
+
+
+def _commit(kind: str, pool: _HostPool, ridge, state, bounds, block: Block, order, count):
+    """The state and the bounds of all rows after a block's picks: one pass over the host's tiles."""
+    after, tightened = state, np.empty_like(bounds)
+    for start, rows in pool.tiles():
+        stop = min(start + pool.tile, pool.n)
+        some = np.full(pool.tile, INVALID, np.float32)
+        some[: stop - start] = bounds[start:stop]
+        after, some = _commit_tile(kind, rows, ridge, state, some, block, order, count, pool.precision)
+        tightened[start:stop] = np.asarray(some)[: stop - start]
+    return after, tightened
+
+
+@partial(jax.jit, static_argnames=("kind", "precision"))
+def _round(kind, rows, ridge, state, bounds, ids, rest, rest_id, room, precision):
+    objective = _objective(kind, rows, ridge, precision)
+    size = ids.shape[0]
+    block = objective.refresh(state, jnp.arange(size))
+    block = block._replace(gains=jnp.minimum(block.gains, bounds))
+    room = jnp.minimum(room, min(size, objective.limit or size))
+    return block.gains, *greedy.greedy_in_block(objective, block, ids, rest, rest_id, room)
+
+
+@partial(jax.jit, static_argnames=("kind", "precision"))
+def _commit_tile(kind, rows, ridge, state, bounds, block, order, count, precision):
+    return _objective(kind, rows, ridge, precision).commit(state, bounds, block, order, count)

@@ -1,0 +1,97 @@
+"""What a call will cost, before it is made: memory and FLOPs from the shapes alone."""
+
+from typing import NamedTuple
+
+from . import greedy
+from .geometry import check_precision
+
+_TILE_BYTES = 16 << 20  # a row tile's temporary, see `geometry.over_rows`
+
+
+class Plan(NamedTuple):
+    """method, form: what runs. bytes: peak memory of the device, the caller's pool included. flops: of the matrix
+    products. says: the same in a sentence."""
+
+    method: str
+    form: str
+    bytes: int
+    flops: int
+    says: str
+
+
+def plan(
+    method: str,
+    n: int,
+    d: int,
+    budget: int,
+    *,
+    represented: int | None = None,
+    form: str = "auto",
+    memory: int = 4 << 30,
+    block: int | None = None,
+    itemsize: int = 4,
+    precision: str = "highest",
+) -> Plan:
+    """Memory and FLOPs of `k_center`, `d_optimal` or `facility_location` on an (n, d) pool.
+
+    Args:
+        method: the selector's name. n, d: the pool's shape. budget: rows to pick. represented: m, for facility
+            location with rows to cover of their own. form, memory, block: as the selector takes them.
+            itemsize: bytes of an element of the pool as given (2 for bfloat16). precision: as the selector takes it.
+
+    Returns:
+        `Plan`. Bytes are an estimate within about 15 % on one device for pools of a gigabyte or less of tiles; FLOPs
+        count the first pass and one pass per pick, which a selector's blocks may undercut or, for facility location
+        in tiles, exceed by the candidates it has to refresh.
+
+    Raises:
+        ValueError: for an unknown method or form, or sizes that cannot be.
+
+    >>> plan("k_center", 20_000, 384, 1_000).says
+    'k_center of 1,000 rows from 20,000 x 384: 78 MB of memory, 15 GFLOP'
+    >>> plan("facility_location", 100_000, 768, 1_000).form
+    'tiled'
+    """
+    for name, size in (("n", n), ("d", d)):
+        if size < 0:
+            raise ValueError(f"{name} must not be negative, got {size}")
+    greedy.check_budget(budget, n)
+    check_precision(precision)
+    kept = 2 if itemsize == 2 and precision == "fast" else 4
+    pool = n * d * (itemsize + kept)
+    rows = 4 * 5 * n + n
+    if method == "k_center":
+        form, block = "blocked", min(block or 512, n)
+        work = 2 * n * d * budget
+        temporary = 4 * block * (block + d) + min(4 * 64 * n, _TILE_BYTES)
+    elif method == "d_optimal":
+        form, block = "blocked", min(block or 256, n)
+        work = 2 * n * d * budget + 2 * d * d * budget
+        temporary = 4 * (2 * d * d + (block + 64) * (block + d)) + 4 * block * d + min(4 * 64 * n, _TILE_BYTES)
+    elif method == "facility_location":
+        m = n if represented is None else represented
+        if form not in ("auto", "resident", "tiled"):
+            raise ValueError(f"form must be 'auto', 'resident' or 'tiled', got {form!r}")
+        if form == "auto":
+            form = "resident" if 4 * n * m <= memory else "tiled"
+        block = min(block or (256 if form == "resident" else 128), n)
+        work = n * m * d * (1 if represented is None else 2)
+        if form == "tiled":
+            work += 2 * m * d * n  # every row is refreshed about once or twice in the first picks
+        temporary = 4 * m * (n if form == "resident" else 0) + 4 * 2 * block * m
+        if represented is not None:
+            pool += m * d * (itemsize + kept)
+            rows += 4 * 5 * m
+    else:
+        raise ValueError(f"method must be 'k_center', 'd_optimal' or 'facility_location', got {method!r}")
+    total = pool + rows + temporary
+    says = f"{method} of {budget:,} rows from {n:,} x {d:,}: {_bytes(total)} of memory, {_flops(work)}"
+    return Plan(method, form, total, work, says)
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _flops(count: int) -> str:
+    return f"{count / 1e12:.1f} TFLOP" if count >= 1e12 else f"{count / 1e9:.0f} GFLOP"

@@ -1,0 +1,119 @@
+"""Every selector against its float64 twin and against brute force."""
+
+import sys
+from itertools import combinations
+
+import numpy as np
+import pytest
+from kernel_cases import SELECTORS, Problem, assert_greedy, mixture, problem
+
+from edjax.kernels import d_optimal, facility_location, k_center, reference
+
+
+def check(name, seed):
+    select, twin = SELECTORS[name]
+    p, block = problem(name, seed)
+    assert_greedy(select(p.x, p.budget, block=block, **p.options), twin, p)
+
+
+@pytest.mark.parametrize("name", SELECTORS)
+@pytest.mark.parametrize("family", range(10))
+def test_order_is_the_twins_on_50_problems(name, family):
+    for repeat in range(5):
+        check(name, family + 10 * repeat)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", SELECTORS)
+def test_order_is_the_twins_on_200_problems(name):
+    for seed in range(200):
+        check(name, seed)
+
+
+@pytest.mark.parametrize("name", SELECTORS)
+def test_block_size_changes_nothing(name):
+    select, _ = SELECTORS[name]
+    x = mixture(5, 300, 12)
+    orders = [select(x, 60, block=b).indices.tolist() for b in (1, 7, 256, 300)]
+    assert all(order == orders[0] for order in orders)
+
+
+@pytest.mark.parametrize("name", SELECTORS)
+def test_order_is_nested(name):
+    select, _ = SELECTORS[name]
+    x = mixture(6, 200, 10)
+    assert select(x, 50).indices[:20].tolist() == select(x, 20).indices.tolist()
+
+
+SUBSETS = np.array(list(combinations(range(12), 4)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_k_center_radius_is_at_most_twice_the_best(seed):
+    x = mixture(seed, 12, 3).astype(np.float64)
+    d = np.linalg.norm(x[:, None] - x[None], axis=-1)
+
+    def radius(rows):
+        return d[:, rows].min(axis=1).max()
+
+    picks = np.asarray(k_center(x, 4).indices)
+    assert radius(picks) <= 2 * min(radius(s) for s in SUBSETS) + 1e-6
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_d_optimal_reaches_its_share_of_the_best(seed):
+    x = mixture(seed, 12, 3).astype(np.float64)
+
+    def value(rows):
+        return np.linalg.slogdet(np.eye(3) + x[rows].T @ x[rows] / 0.5)[1]
+
+    picks = d_optimal(x, 4, ridge=0.5)
+    best = max(value(s) for s in SUBSETS)
+    assert value(np.asarray(picks.indices)) >= (1 - 1 / np.e) * best
+    np.testing.assert_allclose(picks.gains.sum(), value(np.asarray(picks.indices)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_facility_location_reaches_its_share_of_the_best(seed):
+    x = mixture(seed, 12, 3).astype(np.float64)
+    d2 = ((x[:, None] - x[None]) ** 2).sum(-1)
+    s = np.exp(-d2 / (0.25 * d2.mean()))
+
+    def value(rows):
+        return s[rows].max(axis=0).sum()
+
+    picks = facility_location(x, 4)
+    assert value(np.asarray(picks.indices)) >= (1 - 1 / np.e) * max(value(r) for r in SUBSETS)
+    np.testing.assert_allclose(picks.gains.sum(), value(np.asarray(picks.indices)), rtol=1e-5)
+
+
+def test_d_optimal_order_is_the_determinantal_process_order():
+    x = mixture(3, 60, 40).astype(np.float64)
+    kernel = np.eye(60) + x @ x.T / 5.0
+    chosen = []
+    for _ in range(30):
+        rest = [i for i in range(60) if i not in chosen]
+        chosen.append(max(rest, key=lambda i: np.linalg.slogdet(kernel[np.ix_([*chosen, i], [*chosen, i])])[1]))
+    assert d_optimal(x, 30, ridge=5.0).indices.tolist() == chosen
+
+
+@pytest.mark.parametrize("form", ["resident", "tiled"])
+@pytest.mark.parametrize("options", [{}, {"represented": True}, {"quality": True}, {"labelled": [3, 9, 11]}])
+def test_facility_location_forms_agree_with_the_twin(form, options):
+    rng = np.random.default_rng(0)
+    options = dict(options)
+    if "represented" in options:
+        options["represented"] = mixture(9, 77, 6)
+        options["weights"] = rng.uniform(0, 1, 77)
+    if "quality" in options:
+        options["quality"] = rng.uniform(0.5, 1, 130)
+    p = Problem(mixture(8, 130, 6), 30, options)
+    assert_greedy(facility_location(p.x, 30, form=form, block=16, **options), reference.facility_location, p)
+
+
+def test_facility_location_half_pass_over_many_tiles(monkeypatch):
+    module = sys.modules["edjax.kernels.facility_location"]  # the package's attribute of that name is the function
+    monkeypatch.setattr(module, "_TILES", {True: 32, False: 48})
+    p = Problem(mixture(8, 135, 7), 30, {"labelled": [1, 2]})
+    for form in ("resident", "tiled"):
+        assert_greedy(facility_location(p.x, 30, form=form, labelled=[1, 2]), reference.facility_location, p)

@@ -1,0 +1,152 @@
+"""jit, vmap, one trace a shape, and a pool split over devices."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from kernel_cases import SELECTORS, Problem, assert_greedy, mixture
+
+from edjax.kernels import Block, Objective, facility_location, maximize
+
+all_selectors = pytest.mark.parametrize("name", SELECTORS)
+
+
+@all_selectors
+def test_inside_jit(name):
+    select, twin = SELECTORS[name]
+    x, rows = mixture(1, 90, 6), np.array([3, 5])
+    inside = jax.jit(lambda x, rows: select(x, 20, labelled=rows, block=16))(x, rows)
+    assert_greedy(inside, twin, Problem(x, 20, {"labelled": rows.tolist()}))
+
+
+@all_selectors
+def test_vmap_over_pools(name):
+    select, twin = SELECTORS[name]
+    stack = np.stack([mixture(s, 90, 6) for s in range(4)])
+    stacked = jax.vmap(lambda p: select(p, 20, block=16))(stack)
+    for i, pool in enumerate(stack):
+        assert_greedy(jax.tree.map(lambda a, i=i: a[i], stacked), twin, Problem(pool, 20, {}))
+
+
+@all_selectors
+def test_vmap_over_start_sets(name):
+    select, twin = SELECTORS[name]
+    x, starts = mixture(1, 90, 6), jnp.array([[0, 1], [40, 41], [7, 89]])
+    stacked = jax.vmap(lambda rows: select(x, 20, labelled=rows, block=16))(starts)
+    for i, rows in enumerate(starts):
+        one = jax.tree.map(lambda a, i=i: a[i], stacked)
+        assert_greedy(one, twin, Problem(x, 20, {"labelled": rows.tolist()}))
+
+
+@all_selectors
+def test_one_trace_for_three_calls(name):
+    select, _ = SELECTORS[name]
+    jitted = getattr(sys.modules[f"edjax.kernels.{name}"], f"_{name}")
+    before = jitted._cache_size()
+    for seed in range(3):
+        select(mixture(seed, 73, 4), 9)
+    assert jitted._cache_size() == before + 1
+
+
+def test_tiles_change_nothing(monkeypatch):
+    from edjax.kernels import geometry
+
+    orders = {name: select(mixture(2, 301, 5), 40).indices.tolist() for name, (select, _) in SELECTORS.items()}
+    monkeypatch.setattr(geometry, "_TILE_ELEMENTS", 64 * 50)
+    jax.clear_caches()
+    for name, (select, _) in SELECTORS.items():
+        assert select(mixture(2, 301, 5), 40).indices.tolist() == orders[name]
+    jax.clear_caches()
+
+
+def test_a_fourth_objective_needs_no_engine_line():
+    """Weighted coverage: the gain of a set is the weight of what it newly covers."""
+    rng = np.random.default_rng(0)
+    sets = jnp.asarray(rng.random((60, 40)) < 0.1)
+    weights = jnp.asarray(rng.random(40), jnp.float32)
+
+    def gains(sets, covered):
+        return jnp.sum(jnp.where(sets & ~covered, weights, 0), axis=-1)
+
+    covered = jnp.zeros(40, bool)
+    coverage = Objective(
+        init=lambda: (covered, gains(sets, covered)),
+        refresh=lambda covered, ids: Block(gains(sets[ids], covered), sets[ids], covered),
+        take=lambda rows, covered, old, j: (covered | rows[j], old),
+        commit=lambda covered, bounds, block, order, count: (block.live, bounds),
+        peek=lambda rows, covered, j: gains(rows[j], covered),
+    )
+    picks = jax.jit(lambda: maximize(coverage, 15, block=8))().indices.tolist()
+    expected = []
+    for _ in range(15):
+        now = np.array(gains(sets, covered))
+        now[expected] = -1
+        expected.append(int(np.argmax(now)))
+        covered = covered | sets[expected[-1]]
+    assert picks == expected
+
+
+def test_facility_location_in_tiles_holds_no_square():
+    n = 20_000
+    module = sys.modules["edjax.kernels.facility_location"]
+    compiled = module._facility_location.lower(
+        jax.ShapeDtypeStruct((n, 16), jnp.float32), None, jnp.zeros(0, jnp.int32), None, None, jnp.float32(0.2),
+        budget=50, similarity="rbf", form="tiled", block=128, precision="highest", shards=1,
+    ).compile()  # fmt: skip
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * n * n / 16
+    assert facility_location(mixture(0, 50, 3), 5, memory=0).indices.shape == (5,)
+
+
+SHARDED = """
+    import re
+    import sys
+    import jax, jax.numpy as jnp, numpy as np
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+    from kernel_cases import SELECTORS, mixture
+    from edjax.kernels import geometry
+
+    n, d = 2048, 24
+    assert len(jax.devices()) == 8
+    mesh = Mesh(np.array(jax.devices()), ("rows",))
+    x = mixture(0, n, d)
+    split = jax.device_put(x, NamedSharding(mesh, PartitionSpec("rows")))
+    geometry._TILE_ELEMENTS = 64 * 8 * 50  # several tiles a device
+    for name, (select, _) in SELECTORS.items():
+        options = {"form": "tiled"} if name == "facility_location" else {}
+        one = select(x, 60, block=32, **options).indices.tolist()
+        assert select(split, 60, block=32, **options).indices.tolist() == one, name
+        labelled = jnp.array([5, 900])
+        assert (select(split, 60, block=32, labelled=labelled, **options).indices.tolist()
+                == select(x, 60, block=32, labelled=labelled, **options).indices.tolist()), name
+        for shards in (None, 8):
+            call = jax.jit(lambda x: select(x, 60, block=32, shards=shards, **options))
+            assert call(split).indices.tolist() == one, name
+            text = call.lower(split).compile().as_text()
+            moved = [line for line in text.splitlines() if re.search(r"= \\S*(all-gather|all-to-all)", line)]
+            for line in moved:
+                sizes = [int(np.prod([int(v) for v in s.split(",") if v])) for s in re.findall(r"\\[([\\d,]*)\\]", line)]
+                assert max(sizes) < n * d / 8, (name, shards, line)
+            reduced = [line for line in text.splitlines() if re.search(r"= \\S*all-reduce", line)]
+            for line in reduced:
+                sizes = [int(np.prod([int(v) for v in s.split(",") if v])) for s in re.findall(r"\\[([\\d,]*)\\]", line)]
+                assert max(sizes) < n * d / 4, (name, shards, line)
+            print(name, shards, len(moved), len(reduced))
+    print("same picks")
+"""
+
+
+def test_a_pool_split_over_eight_devices():
+    script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + textwrap.dedent(SHARDED)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert "same picks" in done.stdout, done.stdout + done.stderr
