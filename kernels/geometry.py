@@ -22,7 +22,9 @@ _LAX_PRECISION = {"highest": lax.Precision.HIGHEST, "fast": lax.Precision.DEFAUL
 # expansion |a|^2 + |b|^2 - 2ab returns rounding noise, and copies of a row would seem to be apart.
 _SAME_POINT = 2e-6
 
-# Elements of the largest temporary a row tile may make: 4 M float32, 16 MB, which fits a CPU's cache and fills a GPU.
+# A temporary of up to 128 MB is made whole: a tile copies its rows, and costs more than it saves. Above that, row
+# tiles and their temporaries are 16 MB each.
+_WHOLE_ELEMENTS = 1 << 25
 _TILE_ELEMENTS = 1 << 22
 
 
@@ -72,7 +74,7 @@ def points(
     """
     keep = x.dtype if precision == "fast" and x.dtype == jnp.bfloat16 else jnp.float32
     x = x.astype(jnp.float32)
-    valid = jnp.isfinite(jnp.sum(x * 0, axis=1))
+    valid = jnp.all(jnp.isfinite(x), axis=1)
     count = jnp.maximum(jnp.sum(valid), 1).astype(jnp.float32)
     x = jnp.where(valid[:, None], x, 0)
     if shift is None and centre:
@@ -111,7 +113,7 @@ def squared_distances(
 def mean_squared_distance(pool: Points) -> jax.Array:
     """Mean of ||x_i - x_j||^2 over all pairs of valid rows: 2 (mean ||x||^2 - ||mean x||^2), without a pair formed."""
     count = jnp.maximum(jnp.sum(pool.valid), 1).astype(jnp.float32)
-    mean = jnp.sum(pool.x.astype(jnp.float32), axis=0) / count
+    mean = matmul(pool.valid[None].astype(pool.x.dtype), pool.x.T)[0] / count
     return 2 * jnp.maximum(jnp.sum(pool.norms) / count - jnp.sum(jnp.square(mean)), 0)
 
 
@@ -143,7 +145,7 @@ def row_shards(x: Any) -> int | None:
 def over_rows(
     fn: Callable[..., Any], *rows: jax.Array, width: int, shards: int | None, tile: int | None = None
 ) -> Any:
-    """`fn(*rows)` computed tile by tile down the rows, so that a temporary (n, width) is never held in full.
+    """`fn(*rows)` computed tile by tile down the rows, so that a large temporary (n, width) is never held in full.
 
     `fn` maps arrays of r rows to an array, or a pytree of arrays, of r rows. `shards` is the number of pieces in
     which the rows lie on devices (`row_shards`): tiles are cut inside each piece, so no row moves between devices.
@@ -151,10 +153,11 @@ def over_rows(
     4 n width bytes.
     """
     n = rows[0].shape[0]
-    if shards is None or n % shards:
+    if shards is None or n % shards or (tile is None and n * width <= _WHOLE_ELEMENTS * shards):
         return fn(*rows)
     local = n // shards
-    tile = max(1, _TILE_ELEMENTS // (width * shards)) if tile is None else tile
+    widest = max(width, *(math.prod(a.shape[1:]) for a in rows))
+    tile = max(1, _TILE_ELEMENTS // widest) if tile is None else tile
     if tile >= local:
         return fn(*rows)
     split = [a.reshape(shards, local, *a.shape[1:]) for a in rows]

@@ -58,6 +58,7 @@ def test_tiles_change_nothing(monkeypatch):
     from edjax.kernels import geometry
 
     orders = {name: select(mixture(2, 301, 5), 40).indices.tolist() for name, (select, _) in SELECTORS.items()}
+    monkeypatch.setattr(geometry, "_WHOLE_ELEMENTS", 0)
     monkeypatch.setattr(geometry, "_TILE_ELEMENTS", 64 * 50)
     jax.clear_caches()
     for name, (select, _) in SELECTORS.items():
@@ -116,7 +117,7 @@ SHARDED = """
     mesh = Mesh(np.array(jax.devices()), ("rows",))
     x = mixture(0, n, d)
     split = jax.device_put(x, NamedSharding(mesh, PartitionSpec("rows")))
-    geometry._TILE_ELEMENTS = 64 * 8 * 50  # several tiles a device
+    geometry._WHOLE_ELEMENTS, geometry._TILE_ELEMENTS = 0, 64 * 50  # several tiles a device
     for name, (select, _) in SELECTORS.items():
         options = {"form": "tiled"} if name == "facility_location" else {}
         one = select(x, 60, block=32, **options).indices.tolist()
