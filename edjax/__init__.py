@@ -44,7 +44,7 @@ _HOME = {
     "score": "score",
     "select": "select",
 }
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

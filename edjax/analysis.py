@@ -109,14 +109,17 @@ def _saving(strategy: str, needed: float | None, draws: list[float | None], larg
     shares = np.asarray([-np.inf if d is None else 1 - d / largest for d in draws])
     low, high = np.quantile(shares, [0.025, 0.975], method="nearest")
     reached = float(np.mean(np.isfinite(shares)))
-    if needed is None:
+    if needed == 0:
+        low = high = -np.inf
+        note = f"{largest} random labels did no better than the model before finetuning: nothing to save"
+    elif needed is None:
         note = f"did not reach random's score at {largest} labels within its budgets"
     else:
         note = f"reached it in {reached:.0%} of the bootstrap draws"
     return {
         "strategy": strategy,
         "budget_needed": needed,
-        "share_saved": None if needed is None else 1 - needed / largest,
+        "share_saved": None if not needed else 1 - needed / largest,
         "low": float(low) if np.isfinite(low) else None,
         "high": float(high) if np.isfinite(high) else None,
         "note": note,
@@ -143,6 +146,11 @@ def verdict(
     if not savings:
         return f"Only {baseline} was run, so nothing can be said about saving labels."
     largest, metric = points[-1]["budget"], metric.replace("_", " ")
+    if any(s["budget_needed"] == 0 for s in savings):
+        return (
+            f"Finetuning on {largest} random labels did not improve {metric} over the model before it, "
+            "so there is nothing to save labels on."
+        )
     saved = [s for s in savings if s["share_saved"] is not None and s["share_saved"] > 0.005]
     if not saved:
         at = [d for d in differences if d["budget"] == largest]

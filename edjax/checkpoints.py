@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.ERROR)
         self._ocp = ocp
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(Path(directory).absolute(), options=options)
+        self._directory = Path(directory).absolute()
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     def save(self, step: int, state: Any, data: dict[str, Any]) -> None:
         """Write the checkpoint of a step; one of the same step that is there already is kept."""
@@ -29,14 +31,26 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def latest(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
-        """(step, state, data) of the newest complete checkpoint, shaped `like` the state given; None without one."""
-        step = self._manager.latest_step()
-        if step is None:
-            return None
+        """(step, state, data) of the newest complete checkpoint, shaped `like` the state given; None without one.
+
+        A damaged checkpoint is named on stderr and removed, so that its step can be saved again.
+        """
         args = self._ocp.args
         abstract = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, like)
-        got = self._manager.restore(step, args=args.Composite(state=args.StandardRestore(abstract), data=args.JsonRestore()))
-        return step, got["state"], got["data"]
+        wanted = args.Composite(state=args.StandardRestore(abstract), data=args.JsonRestore())
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                got = self._manager.restore(step, args=wanted)
+            except Exception as e:  # orbax raises a dozen kinds for a file that is missing or cut short
+                print(
+                    f"edjax: checkpoint {self._directory / str(step)} is damaged ({type(e).__name__}); "
+                    "going on from the one before",
+                    file=sys.stderr,
+                )
+                self._manager.delete(step)
+                continue
+            return step, got["state"], got["data"]
+        return None
 
     def close(self) -> None:
         """Release the manager's threads."""

@@ -40,9 +40,7 @@ def pool_options(f: Any) -> Any:
 def _pool(source: str, text_column: str | None, id_column: str, skip_bad_lines: bool) -> Any:
     from edjax.pool import read_pool
 
-    return read_pool(
-        source, text_column=text_column, id_column=id_column, skip_bad_lines=skip_bad_lines, log=_note
-    )
+    return read_pool(source, text_column=text_column, id_column=id_column, skip_bad_lines=skip_bad_lines, log=_note)
 
 
 def _note(text: str) -> None:
@@ -136,7 +134,8 @@ def select(
     write_selection(chosen, found, rows, out, config=settings, overwrite=overwrite)
     if chosen.warning:
         _note(chosen.warning)
-    click.echo(f"{len(chosen)} of {len(found)} rows by {chosen.strategy} in {chosen.seconds:.2f} s: {out}/selected.jsonl")
+    click.echo(f"{len(chosen)} of {len(found)} rows by {chosen.strategy} in {chosen.seconds:.2f} s")
+    click.echo(f"{out}/selected.jsonl")
 
 
 @cli.command()
@@ -202,7 +201,8 @@ def finetune(
     settings["lora_target_modules"] = tuple(m.strip() for m in settings["lora_target_modules"].split(","))
     data = _pool(rows, text_column, id_column, skip_bad_lines)
     done = run_finetune(data, model, out=out, config=FinetuneConfig(**settings), overwrite=overwrite)
-    click.echo(f"{done.steps} steps on {len(data)} rows in {done.seconds:.1f} s, last loss {done.train_loss:.4f}: {out}")
+    click.echo(f"{done.steps} steps on {len(data)} rows in {done.seconds:.1f} s, last loss {done.train_loss:.4f}")
+    click.echo(f"adapter in {out}")
 
 
 @cli.command()

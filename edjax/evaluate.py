@@ -238,9 +238,7 @@ def _compiled() -> _Run:
     @functools.partial(jax.jit, static_argnames=("max_new_tokens", "eos_ids"))
     def generate(lm, state, lengths, *, max_new_tokens, eos_ids):
         hidden, cache = state
-        return decode(
-            lm, hidden, cache, lengths, max_new_tokens=max_new_tokens, eos_ids=eos_ids, statistics=False
-        )
+        return decode(lm, hidden, cache, lengths, max_new_tokens=max_new_tokens, eos_ids=eos_ids, statistics=False)
 
     @jax.jit
     def continuation(lm, state, lengths, places, tokens, counts):

@@ -35,7 +35,7 @@ class Features:
 def read_features(path: str | Path) -> Features:
     """Read a directory that `edjax score` wrote, or a Parquet file with `id` and `embedding`.
 
-    Every further column of numbers becomes a score, to select by its name.
+    Every further column of floating-point numbers becomes a score, to select by its name: the largest first.
 
     Raises:
       DataError: incomplete or damaged, a missing column, embeddings of unequal length, duplicate ids.
@@ -46,15 +46,15 @@ def read_features(path: str | Path) -> Features:
     path = Path(path)
     if path.is_dir():
         manifest = read_manifest(path, "features")
-        files = sorted(path.glob("shard-*.parquet"))
-        digest = sha256_json({f.name: manifest["files"][f.name]["sha256"] for f in files})
+        shards = {n: f["sha256"] for n, f in sorted(manifest["files"].items()) if n.endswith(".parquet")}
+        files, digest = [path / n for n in shards], sha256_json(shards)
     elif path.exists():
         files, digest = [path], sha256_file(path)
     else:
         raise DataError(f"features {path} do not exist; `edjax score POOL --out {path}` makes them")
     try:
         table = pa.concat_tables([pq.read_table(f) for f in files])
-    except (pa.ArrowInvalid, OSError) as e:
+    except (pa.ArrowException, OSError) as e:
         raise DataError(f"{path} cannot be read as Parquet ({e})") from e
     if missing := {"id", "embedding"} - set(table.column_names):
         raise DataError(f"{path} has no column {sorted(missing)}; found {table.column_names}")
@@ -67,18 +67,27 @@ def from_table(table: Any, digest: str, where: str) -> Features:
     """Columns of an Arrow table to `Features`."""
     import pyarrow as pa
 
+    if not len(table):
+        raise DataError(f"{where} holds no rows; score a pool first")
+    if table["id"].null_count:
+        raise DataError(f"{where}: {table['id'].null_count} rows have no id; every row needs one")
     ids = tuple(str(i) for i in table["id"].to_pylist())
     if len(set(ids)) != len(ids):
         seen: set[str] = set()
         twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
         raise DataError(f"{where}: id {twice!r} stands twice")
     column = table["embedding"].combine_chunks()
+    if not (_is_list(column.type) and _is_number(column.type.value_type)):
+        raise DataError(f"{where}: the column 'embedding' holds {column.type}; a list of numbers a row is needed")
+    if column.null_count:
+        raise DataError(f"{where}: {column.null_count} rows have no embedding; every row needs one")
     lengths = {len(v) for v in column} if not pa.types.is_fixed_size_list(column.type) else {column.type.list_size}
-    if len(lengths) != 1 or column.null_count:
-        raise DataError(f"{where}: embeddings have lengths {sorted(lengths)[:4]}; every row needs the same")
+    if len(lengths) != 1 or lengths == {0}:
+        raise DataError(f"{where}: embeddings have lengths {sorted(lengths)[:4]}; every row needs the same, above 0")
     flat = column.flatten().to_numpy(zero_copy_only=False)
     embeddings = np.ascontiguousarray(flat, dtype=np.float32).reshape(len(ids), lengths.pop())
-    scores, facts = {}, {}
+    scores: dict[str, np.ndarray] = {}
+    facts: dict[str, np.ndarray] = {}
     for name in table.column_names:
         if name in ("id", "embedding"):
             continue
@@ -86,3 +95,15 @@ def from_table(table: Any, digest: str, where: str) -> Features:
         numeric = pa.types.is_floating(table[name].type)
         (scores if numeric else facts)[name] = values.astype(np.float32) if numeric else values
     return Features(ids, embeddings, scores, facts, digest)
+
+
+def _is_list(kind: Any) -> bool:
+    import pyarrow.types as t
+
+    return bool(t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind))
+
+
+def _is_number(kind: Any) -> bool:
+    import pyarrow.types as t
+
+    return bool(t.is_floating(kind) or t.is_integer(kind))

@@ -89,9 +89,7 @@ def encode_rows(pool: Pool, encoder: Any, max_length: int) -> list[tuple[list[in
     rows = []
     for i, response in enumerate(pool.responses):
         if response is None:
-            raise DataError(
-                f"{pool.source}: row {pool.ids[i]!r} has no response to learn; label it, or leave it out"
-            )
+            raise DataError(f"{pool.source}: row {pool.ids[i]!r} has no response to learn; label it, or leave it out")
         answer = encoder.response(response)[: max(max_length - 1, 1)]
         prompt = encoder.prompt(pool.messages[i])[-(max_length - len(answer)) :]
         rows.append((prompt, answer))

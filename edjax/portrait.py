@@ -9,6 +9,7 @@ import numpy as np
 from edjax.features import Features
 from edjax.pool import Pool
 from edjax.select import Selection, prepare
+from edjax.strategies import STRATEGIES
 
 MAP_POINTS = 3000
 GROUP_COLUMNS = ("task", "group", "category", "dataset", "source")
@@ -52,7 +53,7 @@ def _picked(strategy, seed, sel: Selection, pool: Pool, features: Features, task
         "strategy": strategy,
         "seed": seed,
         "seconds": round(sel.seconds, 4),
-        "gains": None if sel.gains is None else [float(g) if np.isfinite(g) else None for g in sel.gains],
+        "gains": _gains(sel),
         "ids": list(sel.ids),
         "first": [pick(i) for i in rows[:8]],
         "last": [pick(i) for i in rows[8:][-4:]],
@@ -61,6 +62,13 @@ def _picked(strategy, seed, sel: Selection, pool: Pool, features: Features, task
         "mean_prompt_tokens": float(np.mean(lengths[sel.indices])) if lengths is not None and len(sel) else None,
         "warning": sel.warning,
     }
+
+
+def _gains(sel: Selection) -> list[float | None] | None:
+    """The gain of every pick, None for the infinite first of k-center; a score that ranks rows is no gain."""
+    if sel.gains is None or STRATEGIES[sel.strategy].needs != "embeddings":
+        return None
+    return [float(g) if np.isfinite(g) else None for g in sel.gains]
 
 
 def _overlap(shown: dict[str, Selection]) -> dict[str, Any]:

@@ -4,17 +4,45 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edjax.errors import DataError, UsageError
-from edjax.evaluate import HIGHER_IS_BETTER, METRICS
+from edjax.evaluate import METRICS
 from edjax.finetune import FinetuneConfig
+from edjax.lm.encode import TEMPLATES
+from edjax.lm.load import DTYPES
+from edjax.score import POOLINGS
+from edjax.select import NORMALISE
 from edjax.strategies import STRATEGIES
 
 _FINETUNE = {f.name: f for f in dataclasses.fields(FinetuneConfig) if f.name not in ("seed", "template", "dtype")}
+
+_TEXTS = ("pool", "evaluation", "out", "title", "model", "metric", "template", "dtype", "pooling", "normalise")
+_LISTS = {
+    "strategies": str,
+    "finetune_strategies": str,
+    "metrics": str,
+    "budgets": int,
+    "seeds": int,
+    "random_seeds": int,
+}
+_NUMBERS = {  # and the least value that makes sense
+    "pool_rows": 1,
+    "evaluation_rows": 1,
+    "slice_seed": 0,
+    "layer": None,
+    "max_new_tokens": 0,
+    "score_batch_size": 1,
+    "evaluation_batch_size": 1,
+    "evaluation_max_new_tokens": 1,
+}
+_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 @dataclass(frozen=True)
@@ -51,32 +79,49 @@ class Recipe:
     finetune: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        for name in ("strategies", "finetune_strategies", "budgets", "seeds", "random_seeds", "metrics"):
+        for name, kind in _LISTS.items():
             value = getattr(self, name)
             if value is not None:
                 items = tuple(STRATEGIES) if name == "strategies" and value == "all" else value
-                if isinstance(items, (str, int)):
+                if not isinstance(items, (list, tuple)):
                     items = (items,)
+                for item in items:
+                    _typed(name, item, kind)
                 object.__setattr__(self, name, tuple(dict.fromkeys(items)))
         self._check()
 
     def _check(self) -> None:
+        for name in _TEXTS:
+            _typed(name, getattr(self, name), str)
+        for name, least in _NUMBERS.items():
+            value = getattr(self, name)
+            if value is not None or not name.endswith("_rows"):
+                _typed(name, value, int)
+                if least is not None and value < least:
+                    raise UsageError(f"{name} is {value}; it must be {least} or more")
+        for name, known in {"template": TEMPLATES, "dtype": DTYPES, "pooling": POOLINGS, "normalise": NORMALISE}.items():
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
         for name in (*self.strategies, *(self.finetune_strategies or ())):
             if name not in STRATEGIES:
-                raise UsageError(f"unknown strategy {name!r}{_nearest(str(name), STRATEGIES)}: {', '.join(STRATEGIES)}")
+                raise UsageError(f"unknown strategy {name!r}{_nearest(name, STRATEGIES)}; known: {', '.join(STRATEGIES)}")
         if extra := set(self.finetune_strategies or ()) - set(self.strategies):
             raise UsageError(f"finetune_strategies {sorted(extra)} are not among strategies {list(self.strategies)}")
         if not self.strategies or not self.budgets or not self.seeds:
             raise UsageError("strategies, budgets and seeds each need at least one entry")
         for budget in self.budgets:
-            if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
+            if budget < 1:
                 raise UsageError(f"budget {budget!r} is not a whole number of rows above 0")
-        for name in ("pool_rows", "evaluation_rows"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise UsageError(f"{name} is {value!r}; it must be a whole number above 0, or null for all rows")
-        if self.metric not in HIGHER_IS_BETTER or self.metric not in self.metrics:
+        for seed in (*self.seeds, *(self.random_seeds or ())):
+            if seed < 0:
+                raise UsageError(f"seed {seed} is negative; it is 0 or more")
+        for metric in self.metrics:
+            if metric not in METRICS:
+                raise UsageError(f"unknown metric {metric!r}{_nearest(metric, METRICS)}; known: {', '.join(METRICS)}")
+        if self.metric not in self.metrics:
             raise UsageError(f"metric {self.metric!r} is not among metrics {list(self.metrics)}")
+        for name, value in self.finetune.items():
+            _setting(name, value)
         self.finetune_config(0)
 
     def finetune_config(self, seed: int) -> FinetuneConfig:
@@ -98,7 +143,32 @@ class Recipe:
 
 def _nearest(name: str, known: Any) -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ";"
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _typed(name: str, value: Any, kind: type) -> None:
+    """Refuse a YAML value of another kind; the kinds are text, whole numbers, numbers, true or false."""
+    kinds: tuple[type, ...] = (int, float) if kind is float else (kind,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
+        hint = ""
+        if kind is float and isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+            mantissa, exponent = re.split("[eE]", value)
+            hint = f"; YAML wants {float(mantissa)}e{int(exponent):+d} for it"
+        raise UsageError(f"{name} holds {value!r}, which is not {_WORDS[kind]}{hint}")
+
+
+def _setting(name: str, value: Any) -> None:
+    """Refuse a finetuning setting whose kind is not that of its default."""
+    default = _FINETUNE[name].default
+    if isinstance(default, tuple):
+        if not isinstance(value, (list, tuple)):
+            raise UsageError(f"{name} holds {value!r}, which is not a list: [q_proj, v_proj]")
+        for item in value:
+            _typed(name, item, str)
+    else:
+        _typed(name, value, type(default))
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{name} is {value}; it must be finite")
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -125,7 +195,10 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         key, eq, value = item.partition("=")
         if not eq:
             raise UsageError(f"{item!r} is not of the form key=value")
-        raw[key] = yaml.safe_load(value)
+        try:
+            raw[key] = yaml.safe_load(value)
+        except yaml.YAMLError as e:
+            raise UsageError(f"{item!r}: the value is not valid YAML ({getattr(e, 'problem', None) or e})") from None
     return make_recipe(raw, path.parent, str(path))
 
 
@@ -134,14 +207,14 @@ def make_recipe(raw: dict[str, Any], base: Path, where: str = "recipe") -> Recip
     known = {f.name for f in dataclasses.fields(Recipe)} - {"finetune"}
     for key in raw:
         if key not in known and key not in _FINETUNE:
-            raise UsageError(f"{where}: unknown key {key!r}{_nearest(str(key), [*known, *_FINETUNE])}".rstrip(";"))
+            raise UsageError(f"{where}: unknown key {key!r}{_nearest(str(key), [*known, *_FINETUNE])}")
     for key in ("pool", "evaluation", "out"):
         if not raw.get(key):
             raise UsageError(f"{where}: the key {key!r} is missing")
     own = {k: v for k, v in raw.items() if k in known}
     for key in ("pool", "evaluation"):
         if (base / str(own[key])).exists():
-            own[key] = str(base / str(own[key]))
+            own[key] = os.path.normpath(base / str(own[key]))
     if (base / str(own.get("model", ""))).is_dir() and own.get("model"):
-        own["model"] = str(base / own["model"])
+        own["model"] = os.path.normpath(base / own["model"])
     return Recipe(**own, finetune={k: v for k, v in raw.items() if k in _FINETUNE})

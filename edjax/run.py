@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from edjax.analysis import INTERVAL, Cell, analyse, verdict
+from edjax.errors import DataError, UsageError
 from edjax.evaluate import HIGHER_IS_BETTER, Evaluation, evaluate
 from edjax.features import Features
 from edjax.finetune import finetune
@@ -49,14 +51,19 @@ def run(
     pool = _slice(read_pool(recipe.pool), recipe.pool_rows, recipe.slice_seed)
     held_out = _slice(read_pool(recipe.evaluation), recipe.evaluation_rows, recipe.slice_seed)
     _check(recipe, pool)
+    from edjax.lm.load import digest, locate
+
     grid = {k: list(getattr(recipe, k)) for k in ("strategies", "trained", "budgets", "seeds")}
     grid["random_seeds"] = list(recipe.seeds_of("random"))
-    fixed = {k: v for k, v in asdict(recipe).items() if k not in (*grid, "out", "title", "finetune_strategies")}
-    inputs = {"pool": pool.digest, "evaluation": held_out.digest}
+    named = ("out", "title", "finetune_strategies", "pool", "evaluation")  # the last two count by their digests
+    settings = asdict(recipe) | asdict(recipe.finetune_config(0))
+    fixed = {k: v for k, v in settings.items() if k not in (*grid, *named, "finetune", "seed")}
+    inputs = {"pool": pool.digest, "evaluation": held_out.digest, "model": digest(locate(recipe.model))}
     with writing(out, kind="run", config=fixed, inputs=inputs, overwrite=overwrite) as artifact:
         if artifact.complete:
-            if read_json(out / "manifest.json").get("grid") == grid:
-                return read_json(out / "results.json")
+            with contextlib.suppress(DataError):  # a missing or damaged file: walk again, to mend it or to name it
+                if read_manifest(out, "run").get("grid") == grid:
+                    return read_json(out / "results.json")
             (out / "manifest.json").unlink()
         walk = _Walk(recipe, out, pool, held_out, show_progress)
         results = walk.results(command)
@@ -78,7 +85,6 @@ def _slice(pool: Pool, rows: int | None, seed: int) -> Pool:
 
 def _check(recipe: Recipe, pool: Pool) -> None:
     """Refuse before the first minute of work what would fail after an hour."""
-    from edjax.errors import DataError, UsageError
     from edjax.strategies import STRATEGIES
 
     if max(recipe.budgets) > len(pool):
@@ -92,6 +98,12 @@ def _check(recipe: Recipe, pool: Pool) -> None:
     needs_tokens = [s for s in recipe.strategies if STRATEGIES[s].needs not in ("nothing", "embeddings")]
     if needs_tokens and recipe.max_new_tokens < 1:
         raise UsageError(f"{needs_tokens[0]} needs decoded tokens: set max_new_tokens to 1 or more")
+    from edjax.lm.lora import LoraConfig
+    from edjax.lm.train import schedule
+
+    config = recipe.finetune_config(0)
+    LoraConfig(config.lora_r, config.lora_alpha, config.lora_target_modules)
+    schedule(config.lr_scheduler_type, config.learning_rate, 1, config.warmup_ratio)
 
 
 class _Walk:
@@ -185,7 +197,7 @@ class _Walk:
         choice = self.selections[strategy, seed if strategy == "random" else 0]
         rows = self.pool.take(pool_rows(choice, self.pool)[:budget])
         path = self.out / "cells" / f"{strategy}-b{budget}-s{seed}"
-        known = path.exists()
+        known = (path / "evaluation" / "manifest.json").exists()
         done = finetune(
             rows,
             self.recipe.model,
@@ -197,7 +209,7 @@ class _Walk:
         scores = self.evaluation(self.loaded, path / "evaluation", path / "adapter")
         metric = self.recipe.metric
         value = scores.scores.get(metric, float("nan"))
-        again = " (done before)" if known and (path / "evaluation" / "manifest.json").exists() else ""
+        again = " (done before)" if known else ""
         self.say(f"{label}: {strategy}, {budget} labels, seed {seed}: {metric} {value:.4f}{again}")
         return {
             "strategy": strategy,

@@ -19,6 +19,7 @@ from edjax.store import atomic_write, read_manifest, writing
 
 if TYPE_CHECKING:
     from edjax.pool import Pool
+    from edjax.strategies import Strategy
 
 NORMALISE = ("l2", "centre", "none")
 
@@ -70,11 +71,11 @@ def select(
     allow_fewer: bool = False,
     drop_invalid: bool = False,
 ) -> Selection:
-    """Choose `budget` rows by a strategy of `edjax.strategies.STRATEGIES`.
+    """Choose `budget` rows by a strategy of `edjax.strategies.STRATEGIES`, or by a score of the features' own.
 
     Args:
       features: of the pool.
-      strategy: its name.
+      strategy: its name, or that of a score in `features.scores` (the largest first).
       budget: how many rows. 0 gives an empty selection.
       seed: for "random".
       normalise: as in `prepare`.
@@ -85,20 +86,16 @@ def select(
       UsageError: an unknown strategy, a budget that is negative, not whole, or beyond the pool.
       DataError: rows that are not finite; a score the features do not hold.
     """
-    from edjax.strategies import STRATEGIES
-
-    if strategy not in STRATEGIES:
-        near = difflib.get_close_matches(strategy, STRATEGIES, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"unknown strategy {strategy!r}; {hint}strategies: {', '.join(STRATEGIES)}")
+    chosen = _strategy(strategy, features)
     try:
         budget = operator.index(budget)
     except TypeError:
         raise UsageError(f"budget {budget!r} is not a whole number of rows") from None
     if budget < 0:
-        raise UsageError(f"budget {budget} is negative")
-    chosen = STRATEGIES[strategy]
-    keep = _valid(features, chosen.needs, drop_invalid)
+        raise UsageError(f"budget {budget} is negative; it is a number of rows, 0 or more")
+    if seed < 0:
+        raise UsageError(f"seed {seed} is negative; it is 0 or more")
+    keep, dropped = _valid(features, chosen.needs, drop_invalid)
     if budget > len(keep):
         if not allow_fewer:
             raise UsageError(
@@ -111,8 +108,21 @@ def select(
     picks, gains = chosen.order(part, x, budget, seed) if budget else (np.zeros(0, np.int64), None)
     seconds = time.perf_counter() - start
     indices = keep[np.asarray(picks, np.int64)]
-    warning = _exhausted(gains) if chosen.needs == "embeddings" else None
+    warning = "; ".join(filter(None, (dropped, _exhausted(gains) if chosen.needs == "embeddings" else None))) or None
     return Selection(strategy, tuple(features.ids[i] for i in indices), indices, gains, seconds, warning)
+
+
+def _strategy(name: str, features: Features) -> Strategy:
+    from edjax.strategies import STRATEGIES, Strategy, by_score
+
+    if name in STRATEGIES:
+        return STRATEGIES[name]
+    if name in features.scores:
+        return Strategy(name, f"largest {name}", by_score(name))
+    known = list(dict.fromkeys([*STRATEGIES, *features.scores]))
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise UsageError(f"unknown strategy {name!r}; {hint}strategies: {', '.join(known)}")
 
 
 def _take(features: Features, rows: np.ndarray) -> Features:
@@ -125,22 +135,25 @@ def _take(features: Features, rows: np.ndarray) -> Features:
     )
 
 
-def _valid(features: Features, needs: str, drop_invalid: bool) -> np.ndarray:
-    """Rows whose features are finite, as far as the strategy reads them."""
-    if needs == "nothing":
-        return np.arange(len(features))
-    if needs == "embeddings":
-        finite = np.isfinite(features.embeddings).all(axis=1)
-    elif needs in features.scores:
-        finite = np.isfinite(features.scores[needs])
-    else:
+def _valid(features: Features, needs: str, drop_invalid: bool) -> tuple[np.ndarray, str | None]:
+    """Rows with a finite embedding and, where the strategy reads one, a finite score; and a note on the others.
+
+    Random is held to it too: strategies are compared on the same candidates.
+    """
+    finite = np.isfinite(features.embeddings).all(axis=1)
+    if needs in features.scores:
+        finite &= np.isfinite(features.scores[needs])
+    elif needs not in ("nothing", "embeddings"):
         found = ", ".join(features.scores) or "none"
         raise DataError(f"the features hold no score {needs!r} (found: {found}); score with --max-new-tokens above 0")
     bad = np.flatnonzero(~finite)
-    if len(bad) and not drop_invalid:
-        first = ", ".join(features.ids[i] for i in bad[:5])
-        raise DataError(f"{len(bad)} rows have NaN or infinite features ({first}); mend them or --drop-invalid")
-    return np.flatnonzero(finite)
+    if not len(bad):
+        return np.arange(len(features)), None
+    first = ", ".join(features.ids[i] for i in bad[:5]) + (", ..." if len(bad) > 5 else "")
+    said = f"{len(bad)} {'row has' if len(bad) == 1 else 'rows have'} NaN or infinite features ({first})"
+    if not drop_invalid:
+        raise DataError(f"{said}; mend them, or --drop-invalid to leave them out")
+    return np.flatnonzero(finite), f"{said}: left out"
 
 
 def _exhausted(gains: np.ndarray | None) -> str | None:
@@ -181,10 +194,10 @@ def read_selection(path: str | Path) -> Selection:
     manifest = read_manifest(path, "selection")
     with open(path / "selection.csv", encoding="utf-8", newline="") as f:
         rows = list(csv.DictReader(f))
-    gains = None if any(r["gain"] == "" for r in rows) else np.asarray([r["gain"] for r in rows], np.float32)
+    gains = None if not rows or any(r["gain"] == "" for r in rows) else np.asarray([r["gain"] for r in rows], np.float32)
     return Selection(
         manifest["config"]["strategy"],
-        tuple(r["id"] for r in rows),
+        tuple(r["id"].removeprefix("'") for r in rows),
         np.asarray([r["row"] for r in rows], np.int64),
         gains,
         manifest["seconds"],
@@ -204,10 +217,15 @@ def pool_rows(selection: Selection, pool: Pool) -> list[int]:
 
 def _side_file(selection: Selection, features: Features) -> str:
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
+    table = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # an id may hold a line end
     table.writerow(["order", "id", "row", "gain", *features.scores])
     for order, (row, name) in enumerate(zip(selection.indices, selection.ids, strict=True)):
-        gain = "" if selection.gains is None else repr(float(selection.gains[order]))
-        values = [repr(float(v[row])) for v in features.scores.values()]
-        table.writerow([order, name, int(row), gain, *values])
+        gain = "" if selection.gains is None else float(selection.gains[order])
+        values = [float(v[row]) for v in features.scores.values()]
+        table.writerow([order, _cell(name), int(row), gain, *values])
     return text.getvalue()
+
+
+def _cell(name: str) -> str:
+    """An id that no spreadsheet takes for a formula; `read_selection` takes the mark off again."""
+    return f"'{name}" if name[:1] in ("=", "+", "-", "@", "\t", "\r", "'") else name

@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -111,51 +112,81 @@ def versions() -> dict[str, str]:
 
 
 class Lock:
-    """One writer a directory: a lock file holding host and pid; a dead pid's lock on this host is taken over."""
+    """One writer a directory: a locked file that holds host and pid.
+
+    The lock is the kernel's (`flock`), so it ends with its process, however that ends: a dead process's file is taken
+    over, and a process that merely got the same pid later does not hold it. Where the file system has no `flock`, what
+    the file says decides.
+    """
 
     def __init__(self, directory: Path):
         self.path = directory / ".lock"
+        self._fd = -1
 
     def __enter__(self) -> Lock:
-        me = json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
-        for _ in range(3):
-            mine = self.path.with_name(f".lock.tmp-{os.getpid()}")
-            try:
-                mine.write_text(me)
-                os.link(mine, self.path)  # atomic: fails where a lock exists, and never shows an empty one
-                return self
-            except FileExistsError:
-                holder = self._holder()
-                if holder is not None:
-                    raise LockedError(
-                        f"{self.path.parent} is being written by process {holder['pid']} on {holder['host']}; "
-                        "wait for it to end, or choose another --out"
-                    ) from None
-            except OSError as e:
-                raise _os_error(e, self.path) from e
-            finally:
-                mine.unlink(missing_ok=True)
-        raise LockedError(f"{self.path} keeps coming back: another run is starting in the same directory")
-
-    def _holder(self) -> dict[str, Any] | None:
-        """The live holder, or None after a dead one's lock has been moved aside."""
+        me = json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode()
         try:
-            held = json.loads(self.path.read_text())
-            pid, host = int(held["pid"]), str(held["host"])
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError):
-            pid, host = -1, socket.gethostname()
-        if host != socket.gethostname() or _alive(pid):
-            return {"pid": pid, "host": host}
-        aside = self.path.with_name(f".lock.stale-{os.getpid()}")
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(self.path, aside)
-            aside.unlink()
-        return None
+            self._fd = self._locked_file()
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, me, 0)
+        except OSError as e:
+            self._close()
+            raise _os_error(e, self.path) from e
+        return self
+
+    def _locked_file(self) -> int:
+        """A descriptor of the file at `path`, locked."""
+        import fcntl
+
+        while True:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise self._refusal(fd) from None
+                except OSError:
+                    held = _holder(fd)
+                    if held and (held["host"] != socket.gethostname() or _alive(held["pid"])):
+                        raise self._refusal(fd) from None
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(fd), self.path.stat()):
+                        return fd
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)  # the holder before us has just deleted this file
+
+    def _refusal(self, fd: int) -> LockedError:
+        held = None
+        for _ in range(100):  # the winner may not have written its name yet
+            held = _holder(fd)
+            if held:
+                break
+            time.sleep(0.01)
+        who = f"process {held['pid']} on {held['host']}" if held else "another process"
+        return LockedError(
+            f"{self.path.parent} is being written by {who}; wait for it to end, or choose another --out"
+        )
 
     def __exit__(self, *exc: object) -> None:
-        self.path.unlink(missing_ok=True)
+        try:
+            self.path.unlink(missing_ok=True)
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+
+def _holder(fd: int) -> dict[str, Any] | None:
+    try:
+        held = json.loads(os.pread(fd, 4096, 0))
+        return {"pid": int(held["pid"]), "host": str(held["host"])}
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _alive(pid: int) -> bool:
@@ -191,7 +222,7 @@ class Artifact:
         files = {
             p.relative_to(self.path).as_posix(): {"size": p.stat().st_size, "sha256": sha256_file(p)}
             for p in sorted(self.path.rglob("*"))
-            if p.is_file() and not _is_scratch(p, self.path)
+            if p.is_file() and not p.is_symlink() and not _is_scratch(p, self.path)
         }
         manifest = {**self.plan, **facts, "versions": versions(), "files": files}
         write_json(self.path / "manifest.json", manifest)
@@ -228,22 +259,34 @@ def writing(
         raise _os_error(e, path) from e
     with Lock(path):
         old = path / "plan.json"
+        strangers = [p for p in path.iterdir() if not p.name.startswith(".lock") and ".tmp-" not in p.name]
+        if strangers and not _ours(path):
+            raise UsageError(
+                f"{path} holds other files ({min(p.name for p in strangers)}, ...) and was not written by `edjax`; "
+                "choose an empty or new --out"
+            )
         if old.exists() and not overwrite:
             _refuse_difference(path, read_json(old), plan)
         else:
-            strangers = [p for p in path.iterdir() if not p.name.startswith(".lock") and ".tmp-" not in p.name]
-            if strangers and not old.exists():
-                raise UsageError(
-                    f"{path} holds other files ({strangers[0].name}, ...) and was not written by `edjax`; "
-                    "choose an empty or new --out"
-                )
-            for p in strangers:
-                shutil.rmtree(p) if p.is_dir() and not p.is_symlink() else p.unlink()
+            # manifest first, plan last: killed in between, the directory is an unfinished one, and still ours
+            for p in sorted(strangers, key=lambda p: p.name != "manifest.json"):
+                if p != old:
+                    shutil.rmtree(p) if p.is_dir() and not p.is_symlink() else p.unlink()
             write_json(old, plan)
         for p in path.rglob("*.tmp-*"):
             if p.is_file():
                 p.unlink()
         yield Artifact(path, plan)
+
+
+def _ours(path: Path) -> bool:
+    """Whether edjax wrote this directory: its plan or its manifest says what is in it."""
+    for name in ("plan.json", "manifest.json"):
+        with contextlib.suppress(DataError, FileNotFoundError):
+            value = read_json(path / name)
+            if isinstance(value, dict) and {"schema", "kind", "config", "inputs"} <= value.keys():
+                return True
+    return False
 
 
 def _refuse_difference(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
@@ -282,6 +325,8 @@ def read_manifest(path: str | Path, kind: str) -> dict[str, Any]:
         raise DataError(f"{path} holds {manifest.get('kind')!r}, not {kind!r}")
     for name, fact in manifest.get("files", {}).items():
         p = path / name
-        if not p.exists() or p.stat().st_size != fact["size"]:
+        if ".." in Path(name).parts or not p.resolve().is_relative_to(path.resolve()):
+            raise DataError(f"{file} names {name!r}, which is outside {path}; do not trust this directory")
+        if not p.is_file() or p.stat().st_size != fact["size"]:
             raise DataError(f"{p} is missing or damaged; run the command that wrote {path} again with --overwrite")
     return manifest

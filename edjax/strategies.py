@@ -52,19 +52,15 @@ def _kernel(name: str) -> Callable[[Features, np.ndarray, int, int], Order]:
 
 STRATEGIES: dict[str, Strategy] = {
     "random": Strategy("nothing", "uniformly at random: what every other strategy is compared with", _random, True),
-    "mean_entropy": Strategy("mean_entropy", "largest mean entropy of the model's own answer", by_score("mean_entropy")),
+    "mean_entropy": Strategy("mean_entropy", "largest mean entropy of the model's answer", by_score("mean_entropy")),
     "max_entropy": Strategy("max_entropy", "largest entropy of any token of it", by_score("max_entropy")),
     "least_confidence": Strategy(
         "least_confidence", "smallest probability of the whole answer", by_score("least_confidence")
     ),
     "mean_nll": Strategy("mean_nll", "largest negative log-likelihood a token", by_score("mean_nll")),
-    "mean_margin": Strategy("mean_margin", "smallest mean gap between the two likeliest tokens", by_score("mean_margin")),
+    "mean_margin": Strategy("mean_margin", "smallest mean gap between the two top tokens", by_score("mean_margin")),
     "min_margin": Strategy("min_margin", "smallest gap at any token", by_score("min_margin")),
     "k_center": Strategy("embeddings", "farthest first: no prompt is far from a chosen one", _kernel("k_center")),
-    "d_optimal": Strategy(
-        "embeddings", "largest log-determinant of the information matrix", _kernel("d_optimal")
-    ),
-    "facility_location": Strategy(
-        "embeddings", "every prompt has a similar chosen one", _kernel("facility_location")
-    ),
+    "d_optimal": Strategy("embeddings", "largest log-determinant of the information matrix", _kernel("d_optimal")),
+    "facility_location": Strategy("embeddings", "every prompt has a similar chosen one", _kernel("facility_location")),
 }

@@ -98,9 +98,7 @@ def _kmeans(x, key, initial, *, clusters, iterations, precision, shards):
     labels, distances = assign(centres)
     labels = jnp.where(pool.valid, labels, -1)
     counts = jnp.zeros(clusters, jnp.int32).at[jnp.where(pool.valid, labels, clusters)].add(1, mode="drop")
-    return Clusters(
-        centres + pool.shift[0] + pool.shift[1], labels, jnp.where(pool.valid, distances, jnp.nan), counts
-    )
+    return Clusters(centres + pool.shift[0] + pool.shift[1], labels, jnp.where(pool.valid, distances, jnp.nan), counts)
 
 
 def _assign(pool: Points, centres, *, precision, shards):
@@ -124,9 +122,9 @@ def _plus_plus(pool: Points, clusters, key, precision):
     def step(carry, key):
         nearest = carry
         j = draw(key, nearest)
-        d2 = geometry.squared_distances(
-            pool.x, pool.x[j][None], pool.norms, pool.norms[j][None], precision=precision
-        )[:, 0]
+        d2 = geometry.squared_distances(pool.x, pool.x[j][None], pool.norms, pool.norms[j][None], precision=precision)[
+            :, 0
+        ]
         return jnp.where(pool.valid, jnp.minimum(nearest, d2), 0), pool.x[j].astype(jnp.float32)
 
     # An even first draw: with all distances equal, every valid row is as likely.

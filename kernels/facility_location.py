@@ -67,8 +67,8 @@ def facility_location(
     Raises:
         ValueError: naming the value, for a bad shape, budget, block, option, row index or weight.
 
-    Cost: n m d FLOPs for the first gains (2 n m d with `represented`, in `jit` or sharded); then per candidate refreshed
-    m (resident) or 2 m d (tiled). Memory: 4 n m bytes (resident) or 8 block m (tiled), and one copy of x.
+    Cost: n m d FLOPs for the first gains (2 n m d with `represented`, in `jit` or sharded); then per candidate
+    refreshed m (resident) or 2 m d (tiled). Memory: 4 n m bytes (resident) or 8 block m (tiled), and one copy of x.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[0.0], [0.1], [0.2], [5.0], [5.1]])

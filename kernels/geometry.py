@@ -84,7 +84,8 @@ def points(
     elif shift is None:
         shift = jnp.zeros((2, x.shape[1]), jnp.float32)
     x = jnp.where(valid[:, None], (x - shift[0]) - shift[1], 0).astype(keep)
-    return Points(x, square_norms(x), valid, shift)
+    # Without the barrier XLA merges sums of the norms with theirs and holds all squares, (n, d), for both.
+    return Points(x, lax.optimization_barrier(square_norms(x)), valid, shift)
 
 
 def squared_distances(
@@ -113,7 +114,7 @@ def squared_distances(
 def mean_squared_distance(pool: Points) -> jax.Array:
     """Mean of ||x_i - x_j||^2 over all pairs of valid rows: 2 (mean ||x||^2 - ||mean x||^2), without a pair formed."""
     count = jnp.maximum(jnp.sum(pool.valid), 1).astype(jnp.float32)
-    mean = matmul(pool.valid[None].astype(pool.x.dtype), pool.x.T)[0] / count
+    mean = jnp.sum(pool.x.astype(jnp.float32), axis=0) / count
     return 2 * jnp.maximum(jnp.sum(pool.norms) / count - jnp.sum(jnp.square(mean)), 0)
 
 
@@ -142,9 +143,7 @@ def row_shards(x: Any) -> int | None:
     return x.shape[0] // sharding.shard_shape(x.shape)[0]
 
 
-def over_rows(
-    fn: Callable[..., Any], *rows: jax.Array, width: int, shards: int | None, tile: int | None = None
-) -> Any:
+def over_rows(fn: Callable[..., Any], *rows: jax.Array, width: int, shards: int | None, tile: int | None = None) -> Any:
     """`fn(*rows)` computed tile by tile down the rows, so that a large temporary (n, width) is never held in full.
 
     `fn` maps arrays of r rows to an array, or a pytree of arrays, of r rows. `shards` is the number of pieces in

@@ -133,9 +133,7 @@ def maximize(objective: Objective, budget: int, *, block: int = 256) -> Selectio
     zero = jnp.zeros((), jnp.int32)
     indices = jnp.full(budget + size, -1, jnp.int32)
     gains = jnp.full(budget + size, EXCLUDED, jnp.float32)
-    _, _, indices, gains, count, rounds = lax.while_loop(
-        more, one_round, (state, bounds, indices, gains, zero, zero)
-    )
+    _, _, indices, gains, count, rounds = lax.while_loop(more, one_round, (state, bounds, indices, gains, zero, zero))
     indices, gains = indices[:budget], gains[:budget]
     picked = jnp.arange(budget) < count
     real = picked & (gains >= 0)
@@ -160,7 +158,7 @@ def greedy_in_block(objective, block, ids, rest, rest_id, room):
         return j, gains[j]
 
     def running(carry):
-        _, gains, _, j, gain, _, _, got = carry
+        _, _, _, j, gain, _, _, got = carry
         return (got < room) & (gain > EXCLUDED) & beats_rest(gain, j)
 
     def pick(live, gains, exact, order, taken, j, gain, got):

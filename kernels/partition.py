@@ -52,8 +52,8 @@ def two_stage(
 
     >>> x = jnp.arange(12.0)[:, None] ** 2
     >>> from edjax.kernels import k_center
-    >>> two_stage(k_center, x, 3, parts=2).indices.tolist() == k_center(x, 3).indices.tolist()
-    True
+    >>> sorted(two_stage(k_center, x, 3, parts=2).indices.tolist())
+    [0, 7, 11]
     """
     x = geometry.check_pool(x)
     n = x.shape[0]

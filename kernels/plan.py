@@ -5,7 +5,7 @@ from typing import NamedTuple
 from . import greedy
 from .geometry import check_precision
 
-_TILE_BYTES = 16 << 20  # a row tile's temporary, see `geometry.over_rows`
+_TILE_BYTES = 128 << 20  # the largest temporary of a commit, see `geometry.over_rows`
 
 
 class Plan(NamedTuple):
@@ -37,18 +37,17 @@ def plan(
     Args:
         method: the selector's name. n, d: the pool's shape. budget: rows to pick. represented: m, for facility
             location with rows to cover of their own. form, memory, block: as the selector takes them.
-            itemsize: bytes of an element of the pool as given (2 for bfloat16). precision: as the selector takes it.
+        itemsize: bytes of an element of the pool as given (2 for bfloat16). precision: as the selector takes it.
 
     Returns:
-        `Plan`. Bytes are an estimate within about 15 % on one device for pools of a gigabyte or less of tiles; FLOPs
-        count the first pass and one pass per pick, which a selector's blocks may undercut or, for facility location
-        in tiles, exceed by the candidates it has to refresh.
+        `Plan`. Bytes are an estimate, within 15 % on one CPU device. FLOPs count the first pass and one pass per pick;
+        for facility location in tiles, one refresh of every row, which a kernel that is too wide exceeds.
 
     Raises:
         ValueError: for an unknown method or form, or sizes that cannot be.
 
     >>> plan("k_center", 20_000, 384, 1_000).says
-    'k_center of 1,000 rows from 20,000 x 384: 78 MB of memory, 15 GFLOP'
+    'k_center of 1,000 rows from 20,000 x 384: 69 MB of memory, 15 GFLOP'
     >>> plan("facility_location", 100_000, 768, 1_000).form
     'tiled'
     """

@@ -41,18 +41,18 @@ def k_center(
     """
     x, valid = _clean(x)
     w = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
-    state = {"nearest": np.full(len(x), np.inf), "empty": len(labelled) == 0}
+    nearest, empty = np.full(len(x), np.inf), len(labelled) == 0
     centre = np.linalg.norm(x - x[valid].mean(0), axis=1) if valid.any() else np.zeros(len(x))
     start = int(np.argmin(np.where(valid, centre, np.inf))) if first is None else int(first)
 
     def add(j: int) -> None:
-        state["nearest"] = np.minimum(state["nearest"], np.linalg.norm(x - x[j], axis=1))
-        state["empty"] = False
+        nonlocal nearest, empty
+        nearest, empty = np.minimum(nearest, np.linalg.norm(x - x[j], axis=1)), False
 
     def gains() -> np.ndarray:
-        if state["empty"]:
+        if empty:
             return np.where(np.arange(len(x)) == start, np.inf, np.finfo(np.float64).max)
-        return w * state["nearest"]
+        return w * nearest
 
     return _greedy(gains, add, valid, budget, labelled, follow)
 

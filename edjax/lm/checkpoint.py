@@ -33,7 +33,7 @@ def shard_of(directory: Path) -> dict[str, Path]:
         if index.exists():
             table = json.loads(index.read_text())["weight_map"]
             for name in set(table.values()):
-                if Path(name).name != name:
+                if Path(name).name != name or name == "..":
                     raise DataError(f"{index} points outside its directory ({name!r}); refused")
                 if not (directory / name).exists():
                     raise DataError(f"{directory / name} is missing, though {index.name} lists it")
@@ -49,7 +49,8 @@ class _Reader:
     """Tensors by name, one at a time, each shape checked."""
 
     def __init__(self, directory: Path):
-        self.directory, self.where, self.open = directory, shard_of(directory), {}
+        self.directory, self.where = directory, shard_of(directory)
+        self.open: dict[Path, Any] = {}
 
     def __call__(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         if name not in self.where:

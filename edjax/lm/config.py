@@ -71,7 +71,7 @@ class LMConfig:
             num_kv_heads=hf.num_key_value_heads or hf.num_attention_heads,
             head_dim=getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads,
             rms_norm_eps=float(hf.rms_norm_eps),
-            rope_theta=float(rope.get("rope_theta") or getattr(hf, "rope_theta", 10_000.0)),
+            rope_theta=float(rope.get("rope_theta") or getattr(hf, "rope_theta", None) or 10_000.0),
             rope_scaling=scaling,
             max_position_embeddings=hf.max_position_embeddings,
             tie_word_embeddings=bool(hf.tie_word_embeddings),

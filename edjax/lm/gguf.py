@@ -23,6 +23,15 @@ MODULES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+REQUIRED = (
+    "llama.attention.head_count",
+    "llama.attention.layer_norm_rms_epsilon",
+    "llama.block_count",
+    "llama.context_length",
+    "llama.embedding_length",
+    "llama.feed_forward_length",
+    "tokenizer.ggml.tokens",
+)
 CONTROL = 3  # token type of special tokens in tokenizer.ggml.token_type
 
 
@@ -33,7 +42,8 @@ def convert(gguf_path: Path, out: Path) -> Path:
 
     Raises:
       EnvError: the `gguf` package is missing.
-      DataError: the file is not GGUF, not of the Llama architecture, or its tokenizer is of an unknown kind.
+      DataError: the file is not GGUF, is damaged, not a Llama that the decoder computes, or its tokenizer is of an
+        unknown kind.
     """
     try:
         import gguf
@@ -48,6 +58,13 @@ def convert(gguf_path: Path, out: Path) -> Path:
         raise DataError(f"{gguf_path} is not a readable GGUF file ({e}); fetch it again") from e
     if meta.get("general.architecture") != "llama":
         raise DataError(f"{gguf_path} is of architecture {meta.get('general.architecture')!r}; llama is supported")
+    scaling = meta.get("llama.rope.scaling.type", "none")
+    if scaling != "none":
+        raise DataError(f"{gguf_path} uses rope scaling {scaling!r}, which edjax does not read from GGUF")
+    missing = [key for key in REQUIRED if key not in meta]
+    if missing:
+        raise DataError(f"{gguf_path} lacks the settings {', '.join(missing)}; is it a whole Llama checkpoint?")
+    config = hf_config(meta, tied=not any(t.name == "output.weight" for t in reader.tensors))
     tmp = out.with_name(f"{out.name}.tmp-{os.getpid()}")
     shutil.rmtree(tmp, ignore_errors=True)
     tmp.mkdir(parents=True)
@@ -57,11 +74,11 @@ def convert(gguf_path: Path, out: Path) -> Path:
             name = hf_name(t.name)
             value = gguf.quants.dequantize(t.data, t.tensor_type).astype(np.float32).reshape(t.shape[::-1])
             if name.endswith(("q_proj.weight", "k_proj.weight")):
-                heads = "head_count" if name.endswith("q_proj.weight") else "head_count_kv"
-                value = unpermute(value, int(meta[f"llama.attention.{heads}"]))
+                heads = "num_attention_heads" if name.endswith("q_proj.weight") else "num_key_value_heads"
+                value = unpermute(value, config[heads])
             tensors[name] = np.ascontiguousarray(value)
         save_file(tensors, tmp / "model.safetensors", metadata={"format": "pt"})
-        _write(tmp / "config.json", hf_config(meta, tied="lm_head.weight" not in tensors))
+        _write(tmp / "config.json", config)
         _write_tokenizer(meta, gguf_path, tmp)
         if out.exists():
             shutil.rmtree(out)

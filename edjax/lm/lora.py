@@ -45,6 +45,13 @@ def targets(model: CausalLM, config: LoraConfig) -> dict[str, Linear]:
     return {name: getattr(model.layers, name) for name in PROJECTIONS if name in config.lora_target_modules}
 
 
+def adapter_of(linear: Linear) -> tuple[nnx.LoRAParam, nnx.LoRAParam]:
+    """A and B of a projection that has an adapter."""
+    if linear.lora_a is None or linear.lora_b is None:
+        raise ValueError("this projection carries no adapter; add_lora puts one there")
+    return linear.lora_a, linear.lora_b
+
+
 def add_lora(model: CausalLM, config: LoraConfig, seed: int = 0) -> CausalLM:
     """A model with a fresh float32 adapter; base weights are shared with `model`, which stays as it was."""
     graph, state = nnx.split(model)

@@ -10,10 +10,10 @@ from flax import nnx
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from edjax.errors import DataError
+from edjax.errors import DataError, UsageError
 from edjax.lm.checkpoint import PROJECTIONS
 from edjax.lm.decoder import CausalLM
-from edjax.lm.lora import LoraConfig, add_lora, targets
+from edjax.lm.lora import LoraConfig, adapter_of, add_lora, targets
 from edjax.store import atomic_write, read_json, write_json
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -31,7 +31,7 @@ def export_adapter(model: CausalLM, config: LoraConfig, directory: str | Path, b
     directory = Path(directory)
     tensors = {}
     for module, linear in targets(model, config).items():
-        a, b = np.asarray(linear.lora_a[...]), np.asarray(linear.lora_b[...])
+        a, b = (np.asarray(v[...]) for v in adapter_of(linear))
         for layer in range(a.shape[0]):
             tensors[_key(layer, module, "A")] = np.ascontiguousarray(a[layer].T)
             tensors[_key(layer, module, "B")] = np.ascontiguousarray(b[layer].T)
@@ -59,28 +59,35 @@ def import_adapter(model: CausalLM, directory: str | Path) -> tuple[CausalLM, Lo
     """The model with the PEFT adapter of `directory` in place.
 
     Raises:
-      DataError: no adapter there, not LoRA, features beyond plain LoRA, or tensors that do not fit the model.
+      DataError: no adapter there, not LoRA, features beyond plain LoRA, or tensors that do not fit the model or are
+        not finite.
     """
     directory = Path(directory)
     if not (directory / CONFIG).exists() or not (directory / WEIGHTS).exists():
         raise DataError(f"{directory} is not an adapter: {CONFIG} and {WEIGHTS} are expected")
     raw = read_json(directory / CONFIG)
-    unsupported = [k for k in ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save") if raw.get(k)]
+    beyond = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save")
+    unsupported = [k for k in beyond if raw.get(k)]
     if raw.get("peft_type") != "LORA" or unsupported or raw.get("bias", "none") != "none":
         raise DataError(f"{directory / CONFIG}: only plain LoRA is read (found {raw.get('peft_type')} {unsupported})")
-    modules = raw.get("target_modules")
-    config = LoraConfig(
-        int(raw["r"]),
-        float(raw["lora_alpha"]),
-        tuple(PROJECTIONS) if modules == "all-linear" else tuple(sorted(modules, key=list(PROJECTIONS).index)),
-    )
+    modules = list(PROJECTIONS) if raw.get("target_modules") == "all-linear" else raw.get("target_modules")
+    if not isinstance(modules, list) or not modules or not set(modules) <= set(PROJECTIONS):
+        raise DataError(
+            f"{directory / CONFIG}: target_modules is {modules!r}; edjax reads a list of {', '.join(PROJECTIONS)}"
+        )
+    try:
+        config = LoraConfig(
+            int(raw["r"]), float(raw["lora_alpha"]), tuple(name for name in PROJECTIONS if name in modules)
+        )
+    except (KeyError, TypeError, ValueError, UsageError) as e:
+        raise DataError(f"{directory / CONFIG}: r and lora_alpha cannot be read ({e})") from e
     try:
         tensors = load_file(directory / WEIGHTS)
     except SafetensorError as e:
         raise DataError(f"{directory / WEIGHTS} cannot be read ({e})") from e
     model = add_lora(model, config)
     for module, linear in targets(model, config).items():
-        for side, variable in (("A", linear.lora_a), ("B", linear.lora_b)):
+        for side, variable in zip("AB", adapter_of(linear), strict=True):
             layers, n_in, n_out = variable.shape
             value = np.empty((layers, n_in, n_out), np.float32)
             for i in range(layers):
@@ -89,6 +96,8 @@ def import_adapter(model: CausalLM, directory: str | Path) -> tuple[CausalLM, Lo
                     found = "is missing" if t is None else f"has shape {t.shape}, expected {(n_out, n_in)}"
                     raise DataError(f"{directory / WEIGHTS}: tensor {_key(i, module, side)!r} {found}")
                 value[i] = t.T
+            if not np.isfinite(value).all():
+                raise DataError(f"{directory / WEIGHTS}: lora_{side} of {module} holds NaN or infinite values")
             setattr(linear, f"lora_{side.lower()}", nnx.LoRAParam(jnp.asarray(value)))
     if tensors:
         raise DataError(f"{directory / WEIGHTS} holds tensors the model has no place for: {sorted(tensors)[:3]}")

@@ -26,10 +26,10 @@ class Batch(NamedTuple):
     `targets` (b, r) int32, these next tokens; `weights` (b, r) float32, 1 where there is one, else 0.
     """
 
-    tokens: np.ndarray
-    where: np.ndarray
-    targets: np.ndarray
-    weights: np.ndarray
+    tokens: Array | np.ndarray
+    where: Array | np.ndarray
+    targets: Array | np.ndarray
+    weights: Array | np.ndarray
 
 
 def make_batch(rows: list[tuple[list[int], list[int]]], batch_size: int) -> Batch:
@@ -49,10 +49,10 @@ def make_batch(rows: list[tuple[list[int], list[int]]], batch_size: int) -> Batc
 
 
 def response_nll(model: CausalLM, batch: Batch, *, remat: bool) -> Array:
-    """-ln P(response token) in nats, (b, r), weighted 0 where there is none. The head runs on response positions only."""
-    hidden = model.hidden(batch.tokens, remat=remat)
+    """-ln P(response token) in nats, (b, r), 0 where there is none. The head runs on response positions only."""
+    hidden = model.hidden(jnp.asarray(batch.tokens), remat=remat)
     states = jnp.take_along_axis(hidden, batch.where[..., None], axis=1)
-    return token_nll(model, states, batch.targets) * batch.weights
+    return token_nll(model, states, jnp.asarray(batch.targets)) * batch.weights
 
 
 def schedule(kind: str, learning_rate: float, steps: int, warmup_ratio: float) -> optax.Schedule:

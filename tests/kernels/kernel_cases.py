@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-
 from edjax.kernels import d_optimal, facility_location, k_center, reference
 
 SELECTORS = {

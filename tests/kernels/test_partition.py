@@ -1,0 +1,82 @@
+"""Two-stage greedy, and pools that stay on the host."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from edjax.kernels import (
+    d_optimal,
+    d_optimal_streamed,
+    k_center,
+    k_center_streamed,
+    reference,
+    two_stage,
+)
+from kernel_cases import SELECTORS, mixture
+
+STREAMED = {"k_center": (k_center, k_center_streamed), "d_optimal": (d_optimal, d_optimal_streamed)}
+
+
+@pytest.mark.parametrize("name", STREAMED)
+@pytest.mark.parametrize("options", [{}, {"labelled": list(range(3, 300, 4))}])
+def test_streamed_picks_are_the_resident_picks(name, options, tmp_path):
+    resident, streamed = STREAMED[name]
+    x = mixture(0, 1000, 12) + np.float32(5)
+    x[17] = np.nan
+    np.save(tmp_path / "pool.npy", x)
+    on_disk = np.load(tmp_path / "pool.npy", mmap_mode="r")
+    ours, theirs = streamed(on_disk, 80, block=64, tile=300, **options), resident(x, 80, block=64, **options)
+    assert ours.indices.tolist() == theirs.indices.tolist()
+    np.testing.assert_allclose(ours.gains, theirs.gains, rtol=1e-3)
+    assert 17 not in ours.indices
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_streamed_edges(name):
+    _, streamed = STREAMED[name]
+    x = mixture(0, 20, 3)
+    assert streamed(x, 0).indices.shape == (0,)
+    assert sorted(streamed(x, 20, block=7, tile=6).indices.tolist()) == list(range(20))
+    with pytest.raises(ValueError, match="21"):
+        streamed(x, 21)
+    with pytest.raises(ValueError, match="2-dimensional"):
+        streamed(x[0], 1)
+    assert k_center_streamed(x, 2, first=4).indices[0] == 4
+
+
+@pytest.mark.parametrize("name", SELECTORS)
+def test_two_stage_keeps_most_of_the_value(name):
+    select, twin = SELECTORS[name]
+    x = mixture(3, 300, 8)
+    if name == "d_optimal":
+        select, twin = partial(select, ridge=1.0), partial(twin, ridge=1.0)
+    picks = np.asarray(two_stage(select, x, 20, parts=7).indices)
+    assert len(set(picks.tolist())) == 20
+    ours, best = twin(x, 20, follow=picks).gains, twin(x, 20).gains
+    if name == "k_center":
+        assert ours[-1] >= 0.7 * best[-1]
+    else:
+        assert ours.sum() >= 0.9 * best.sum()
+
+
+def test_two_stage_never_returns_its_padding():
+    x = mixture(3, 29, 3)
+    assert sorted(two_stage(k_center, x, 28, parts=4).indices.tolist())[-1] < 29
+    assert two_stage(k_center, x, 0, parts=4).indices.shape == (0,)
+
+
+def test_bad_arguments_are_named():
+    x = mixture(3, 29, 3)
+    for call, says in [
+        (lambda: two_stage(k_center, x, 30, parts=2), "30"),
+        (lambda: two_stage(k_center, x, 3, parts=0), "parts"),
+        (lambda: two_stage(k_center, x, 3, parts=2.5), "2.5"),
+        (lambda: two_stage(k_center, x, 9, parts=2, local_budget=4), "local_budget"),
+    ]:
+        with pytest.raises(ValueError, match=says):
+            call()
+
+
+def test_two_stage_of_one_part_is_greedy():
+    x = mixture(5, 60, 4)
+    assert two_stage(k_center, x, 12, parts=1).indices.tolist() == reference.k_center(x, 12).indices.tolist()

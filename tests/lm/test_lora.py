@@ -1,0 +1,297 @@
+"""LoRA: an adapter that changes nothing at first, its gradients, and PEFT's format out and in."""
+
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from lm_cases import ALL, STORIES, forward, nll_of, reference, reference_outputs
+from safetensors.numpy import load_file, save_file
+
+from edjax.errors import DataError, UsageError
+from edjax.lm.decoder import lora_product
+from edjax.lm.lora import LoraConfig, add_lora, targets
+from edjax.lm.peft import export_adapter, import_adapter
+from edjax.lm.train import Trainer, make_batch, response_nll
+
+SOME = ("q_proj", "v_proj", "down_proj")
+PAIRS = [(STORIES[0], "He was happy."), (STORIES[1], "They ran and ran."), (STORIES[2], "sat."), (STORIES[5], "Mom")]
+
+
+def noisy(model, config, seed=3):
+    """With an adapter of which neither half is zero."""
+    adapted = add_lora(model, config, seed)
+    rng = np.random.default_rng(seed)
+    for linear in targets(adapted, config).values():
+        b = linear.lora_b
+        linear.lora_b = nnx.LoRAParam(jnp.asarray(0.05 * rng.standard_normal(b.shape), jnp.float32))
+    return adapted
+
+
+@pytest.fixture(scope="module")
+def rows(stories):
+    t = stories.tokenizer
+    return [(t(p).input_ids, [*t(r, add_special_tokens=False).input_ids, 2]) for p, r in PAIRS]
+
+
+def leaves(model, kind=nnx.Param):
+    """Copies of every parameter outside the adapter, by path."""
+    flat = nnx.to_flat_state(nnx.state(model))
+    return {path: np.array(v[...]) for path, v in flat if not isinstance(v, nnx.LoRAParam) and isinstance(v, kind)}
+
+
+def test_a_fresh_adapter_changes_nothing(stories):
+    ids = stories.tokenizer(STORIES[0]).input_ids
+    adapted = add_lora(stories.model, LoraConfig(4, 8.0))
+    np.testing.assert_array_equal(forward(adapted, ids)[0], forward(stories.model, ids)[0])
+    assert stories.model.layers.q_proj.lora_a is None
+    bound = 1 / np.sqrt(64)
+    a = np.asarray(adapted.layers.q_proj.lora_a[...])
+    assert a.shape == (5, 64, 4)
+    assert 0.9 * bound < np.abs(a).max() <= bound
+    again = add_lora(stories.model, LoraConfig(4, 8.0), seed=0)
+    other = add_lora(stories.model, LoraConfig(4, 8.0), seed=1)
+    np.testing.assert_array_equal(again.layers.q_proj.lora_a[...], a)
+    assert not np.array_equal(other.layers.q_proj.lora_a[...], a)
+
+
+def test_training_leaves_the_base_alone(stories, rows):
+    before = leaves(stories.model)
+    trainer = Trainer(add_lora(stories.model, LoraConfig(4, 8.0)), weight_decay=0.1)
+    losses = [trainer.step(make_batch(rows, 4), 1e-2)[0] for _ in range(5)]
+    assert losses[-1] < losses[0]
+    trained = trainer.model()
+    after = leaves(trained)
+    assert after.keys() == before.keys()
+    for path, value in before.items():
+        assert after[path].tobytes() == value.tobytes(), path
+    assert np.asarray(trained.layers.down_proj.lora_b[...]).any()
+
+
+def test_only_the_named_projections_are_adapted(stories, rows):
+    trainer = Trainer(add_lora(stories.model, LoraConfig(2, 4.0, SOME)))
+    paths = {path[1:] for path, _ in nnx.to_flat_state(trainer.state.lora)}
+    assert paths == {(name, side) for name in SOME for side in ("lora_a", "lora_b")}
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_loss_is_the_mean_over_response_tokens(stories, rows, remat):
+    batch = make_batch(rows, 6)
+    got = np.asarray(jax.jit(partial(response_nll, remat=remat))(stories.model, batch))
+    for i, (prompt, response) in enumerate(rows):
+        np.testing.assert_allclose(got[i, : len(response)], nll_of(stories.model, prompt, response), atol=1e-4)
+        assert not got[i, len(response) :].any()
+    assert not got[len(rows) :].any()
+    trainer = Trainer(add_lora(stories.model, LoraConfig()), remat=remat)
+    loss, _ = trainer.gradients(trainer.state.lora, trainer.frozen, batch)
+    want = np.concatenate([nll_of(stories.model, p, r) for p, r in rows]).mean()
+    assert abs(float(loss) - want) < 1e-4
+
+
+def test_bad_configs():
+    with pytest.raises(UsageError, match="lora_r is 0"):
+        LoraConfig(0)
+    with pytest.raises(UsageError, match="w_proj"):
+        LoraConfig(lora_target_modules=("w_proj",))
+    with pytest.raises(UsageError, match="empty"):
+        LoraConfig(lora_target_modules=())
+
+
+# lora_product's own backward pass
+
+
+@pytest.fixture
+def product():
+    with jax.enable_x64():
+        rng = np.random.default_rng(0)
+        draw = [jnp.asarray(rng.standard_normal(s)) for s in ((2, 3, 7), (7, 5), (7, 2), (2, 5))]
+        assert draw[0].dtype == jnp.float64
+        yield draw, jnp.asarray(rng.standard_normal((2, 3, 5)))
+
+
+def test_lora_product_against_autodiff(product):
+    (x, w, a, b), dy = product
+    y, back = jax.vjp(lora_product, x, w, a, b)
+    plain, plain_back = jax.vjp(lambda x, w, a, b: x @ w + (x @ a) @ b, x, w, a, b)
+    np.testing.assert_allclose(y, plain, atol=1e-13)
+    dx, dw, da, db = back(dy)
+    want = plain_back(dy)
+    for got, expected in ((dx, want[0]), (da, want[2]), (db, want[3])):
+        np.testing.assert_allclose(got, expected, atol=1e-12)
+    assert not np.asarray(dw).any()  # frozen by definition
+
+
+def test_lora_product_against_finite_differences(product):
+    (x, w, a, b), dy = product
+
+    def f(x, a, b):
+        return float((lora_product(x, w, a, b) * dy).sum())
+
+    grads = jax.vjp(lambda x, a, b: lora_product(x, w, a, b), x, a, b)[1](dy)
+    rng = np.random.default_rng(1)
+    for which, grad in enumerate(grads):
+        values = [x, a, b]
+        direction = jnp.asarray(rng.standard_normal(grad.shape))
+        ends = []
+        for h in (1e-6, -1e-6):
+            values[which] = (x, a, b)[which] + h * direction
+            ends.append(f(*values))
+        assert abs((ends[0] - ends[1]) / 2e-6 - float((grad * direction).sum())) < 1e-6
+
+
+# PEFT
+
+
+def lora_model(torch, peft, directory, **settings):
+    base = reference(torch, directory)
+    config = peft.LoraConfig(
+        **({"r": 4, "lora_alpha": 12, "target_modules": list(ALL), "init_lora_weights": False} | settings)
+    )
+    torch.manual_seed(5)
+    model = peft.get_peft_model(base, config).eval()
+    with torch.no_grad():  # peft draws B as large as the base weights, and float32 itself is then off by 3e-4
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                p.mul_(0.1)
+    return model
+
+
+@pytest.mark.parametrize("modules", [ALL, SOME])
+def test_export_to_peft(stories, torch, peft, tmp_path, modules):
+    config = LoraConfig(4, 12.0, modules)
+    adapted = noisy(stories.model, config)
+    export_adapter(adapted, config, tmp_path, str(stories.directory))
+    other = peft.PeftModel.from_pretrained(reference(torch, stories.directory), tmp_path).eval()
+    for text in STORIES[:3]:
+        ids = stories.tokenizer(text).input_ids
+        got = forward(adapted, ids)[0]
+        np.testing.assert_allclose(got, reference_outputs(torch, other, ids)[0], atol=1e-4, rtol=0)
+        assert np.abs(got - forward(stories.model, ids)[0]).max() > 0.1
+
+
+@pytest.mark.parametrize("settings", [{}, {"target_modules": list(SOME)}, {"target_modules": "all-linear"}])
+def test_import_from_peft(stories, torch, peft, tmp_path, settings):
+    other = lora_model(torch, peft, stories.directory, **settings)
+    other.save_pretrained(tmp_path)
+    adapted, config = import_adapter(stories.model, tmp_path)
+    assert (config.lora_r, config.lora_alpha) == (4, 12.0)
+    for text in STORIES[:3]:
+        ids = stories.tokenizer(text).input_ids
+        got = forward(adapted, ids)[0]
+        np.testing.assert_allclose(got, reference_outputs(torch, other, ids)[0], atol=1e-4, rtol=0)
+        assert np.abs(got - forward(stories.model, ids)[0]).max() > 0.1
+
+
+def test_gradients_against_peft(stories, rows, torch, peft, tmp_path):
+    """One batch, loss on response tokens only; cosine and relative error of every tensor."""
+    other = lora_model(torch, peft, stories.directory)
+    other.save_pretrained(tmp_path)
+    adapted, _ = import_adapter(stories.model, tmp_path)
+    batch = make_batch(rows, 4)
+    trainer = Trainer(adapted)
+    loss, grads = trainer.gradients(trainer.state.lora, trainer.frozen, batch)
+
+    ids = torch.zeros(4, batch.tokens.shape[1], dtype=torch.long)
+    labels = torch.full_like(ids, -100)
+    attention = torch.zeros_like(ids)
+    for i, (prompt, response) in enumerate(rows):
+        n = len(prompt) + len(response)
+        ids[i, :n] = torch.tensor([*prompt, *response])
+        labels[i, len(prompt) : n] = torch.tensor(response)
+        attention[i, :n] = 1
+    other.train()  # no dropout in it; it is what peft trains with
+    torch_loss = other(input_ids=ids, attention_mask=attention, labels=labels).loss
+    torch_loss.backward()
+    assert abs(float(loss) - torch_loss.item()) < 1e-4
+    wanted = {n: p.grad.numpy() for n, p in other.named_parameters() if p.requires_grad}
+    got = dict(nnx.to_flat_state(grads))
+    assert len(wanted) == 5 * len(ALL) * 2
+    for (_, module, leaf), value in got.items():
+        side = leaf[-1].upper()
+        for layer in range(5):
+            key = next(n for n in wanted if f"layers.{layer}." in n and f"{module}.lora_{side}" in n)
+            a, b = np.asarray(value[...][layer]).T.astype(np.float64), wanted[key].astype(np.float64)
+            size = np.linalg.norm(b)
+            assert size > 1e-4
+            assert (a * b).sum() / (np.linalg.norm(a) * size) > 0.9999, key
+            assert np.linalg.norm(a - b) / size < 1e-3, key
+
+
+def test_export_import_round_trip(stories, tmp_path):
+    config = LoraConfig(3, 7.5, SOME)
+    adapted = noisy(stories.model, config)
+    export_adapter(adapted, config, tmp_path, "base")
+    back, found = import_adapter(stories.model, tmp_path)
+    assert found == config
+    ids = stories.tokenizer(STORIES[0]).input_ids
+    np.testing.assert_array_equal(forward(back, ids)[0], forward(adapted, ids)[0])
+    written = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    assert written.keys() == {"adapter_config.json", "adapter_model.safetensors"}
+    export_adapter(back, found, tmp_path, "base")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == written
+
+
+def test_merged_equals_applied(stories):
+    config = LoraConfig(4, 12.0)
+    adapted = noisy(stories.model, config)
+    graph, state = nnx.split(stories.model)
+    merged = nnx.merge(graph, state)
+    for name, linear in targets(adapted, config).items():
+        delta = jnp.einsum("lir,lro->lio", linear.lora_a[...], linear.lora_b[...], precision="highest")
+        kernel = getattr(merged.layers, name).kernel
+        getattr(merged.layers, name).kernel = nnx.Param(kernel[...] + config.scale * delta)
+    for text in STORIES:
+        ids = stories.tokenizer(text).input_ids
+        got, want = forward(merged, ids)[0], forward(adapted, ids)[0]
+        assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+
+
+@pytest.fixture
+def adapter(stories, tmp_path):
+    config = LoraConfig(2, 4.0, SOME)
+    export_adapter(noisy(stories.model, config), config, tmp_path, "base")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"peft_type": "IA3"}, "only plain LoRA"),
+        ({"use_dora": True}, "only plain LoRA"),
+        ({"use_rslora": True}, "only plain LoRA"),
+        ({"rank_pattern": {"q_proj": 8}}, "only plain LoRA"),
+        ({"bias": "all"}, "only plain LoRA"),
+        ({"r": 3}, "has shape"),
+        ({"target_modules": ["q_proj"]}, "no place"),
+        ({"target_modules": list(ALL)}, "is missing"),
+        ({"target_modules": ["q_proj", "c_attn"]}, "c_attn"),
+        ({"target_modules": ".*_proj"}, "target_modules"),
+        ({"target_modules": None}, "target_modules"),
+        ({"r": None}, "r"),
+    ],
+)
+def test_adapters_that_do_not_fit(stories, adapter, changes, match):
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(DataError, match=match):
+        import_adapter(stories.model, adapter)
+
+
+def test_damaged_adapters(stories, adapter, tmp_path):
+    weights = adapter / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-10])
+    with pytest.raises(DataError, match="cannot be read"):
+        import_adapter(stories.model, adapter)
+    weights.write_bytes(whole)
+    tensors = load_file(weights)
+    next(iter(tensors.values()))[0, 0] = np.nan
+    save_file(tensors, weights)
+    with pytest.raises(DataError, match="NaN"):
+        import_adapter(stories.model, adapter)
+    weights.unlink()
+    with pytest.raises(DataError, match="is not an adapter"):
+        import_adapter(stories.model, adapter)

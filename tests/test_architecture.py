@@ -1,0 +1,223 @@
+"""The house stays as ARCHITECTURE and README say: what imports what, what is never called, what the README promises."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted([*(ROOT / "edjax").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")])
+TREES = {p: ast.parse(p.read_text(encoding="utf-8")) for p in SOURCES}
+
+LEAVES = {"errors", "batching", "metrics", "progress", "checkpoints", "analysis", "table", "kernels"}
+STAGES = {"select", "score", "finetune", "evaluate"}
+ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
+    **{leaf: set() for leaf in LEAVES},
+    "store": {"errors"},
+    "rows": {"errors"},
+    "pool": {"errors", "store", "rows"},
+    "features": {"errors", "store"},
+    "lm": {"errors", "store", "batching", "kernels"},
+    "strategies": {"features", "kernels"},
+    "select": {"errors", "store", "pool", "features", "strategies"},
+    "score": {"errors", "store", "pool", "features", "lm", "kernels", "batching", "progress"},
+    "finetune": {"errors", "store", "pool", "lm", "batching", "progress", "checkpoints"},
+    "evaluate": {"errors", "store", "pool", "lm", "batching", "progress", "metrics"},
+    "report": {"errors", "store"},
+    "portrait": {"pool", "features", "select", "strategies"},
+    "recipe": {"errors", "lm", "strategies", *STAGES},
+    "run": {"errors", "store", "pool", "features", "lm", "strategies", "recipe", "analysis", "portrait", "report", *STAGES},
+    "demo": {"errors", "store", "recipe"},
+    "cli": {"errors", "store", "pool", "features", "lm", "strategies", "recipe", "run", "demo", "report", "table", *STAGES},
+}
+
+
+def rooms_used(tree):
+    """The rooms of edjax that a file imports anywhere in it, inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{a.name}" if node.module == "edjax" else node.module for a in node.names]
+        else:
+            continue
+        for name in names:
+            if name.split(".")[0] == "edjax":
+                yield (name.split(".") + [""])[1], node.lineno
+
+
+def test_the_table_of_rooms_is_complete_and_one_way():
+    rooms = {p.stem if p.is_file() else p.name for p in (ROOT / "edjax").iterdir() if p.suffix == ".py" or p.is_dir()}
+    assert {r for r in rooms if not r.startswith("__")} | {"kernels"} == set(ALLOWED)
+    list(TopologicalSorter(ALLOWED).static_order())  # raises CycleError
+
+
+def test_imports_go_one_way():
+    wrong = []
+    for path, tree in TREES.items():
+        room = path.relative_to(ROOT / "edjax").parts[0].removesuffix(".py") if path.is_relative_to(ROOT / "edjax") else "kernels"
+        if room == "__init__":
+            continue  # the public names, lazily
+        for used, line in rooms_used(tree):
+            if used != room and used not in ALLOWED[room]:
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: {room} may not import edjax.{used}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_kernels_import_nothing_of_edjax_and_are_relative_inside():
+    for path, tree in TREES.items():
+        if path.is_relative_to(ROOT / "kernels"):
+            assert not list(rooms_used(tree)), path
+            for node in ast.walk(tree):
+                if isinstance(node, (ast.Import, ast.ImportFrom)):
+                    name = node.names[0].name if isinstance(node, ast.Import) else node.module or ""
+                    assert getattr(node, "level", 0) or name.split(".")[0] != "kernels", f"{path}:{node.lineno}"
+
+
+def test_kernels_cost_jax_alone(tmp_path):
+    code = "import sys, edjax.kernels; print(*sorted({'flax', 'transformers', 'datasets', 'optax'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr + done.stdout
+
+
+# What is never called
+
+MODULES = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
+CALLS = {"eval", "exec", "torch.load", "os.system", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "jsonpickle.decode"}
+
+
+def unsafe(tree):
+    """(line, what) of every call that could run what it reads."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, a.name) for a in node.names if a.name.split(".")[0] in MODULES)
+        elif isinstance(node, ast.ImportFrom):
+            if (node.module or "").split(".")[0] in MODULES:
+                yield node.lineno, node.module
+            yield from ((node.lineno, f"{node.module}.{a.name}") for a in node.names if f"{node.module}.{a.name}" in CALLS)
+        elif isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            if name in CALLS:
+                yield node.lineno, name
+            for k in node.keywords:
+                true = isinstance(k.value, ast.Constant) and k.value.value is True
+                if k.arg in ("allow_pickle", "trust_remote_code", "shell") and (true or not isinstance(k.value, ast.Constant)):
+                    yield node.lineno, f"{name}({k.arg}={ast.unparse(k.value)})"
+
+
+def test_nothing_that_runs_what_it_reads():
+    found = [f"{p.relative_to(ROOT)}:{line}: {what}" for p, t in TREES.items() for line, what in unsafe(t)]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "import torch; torch.load(f)",
+        "from torch import load",
+        "import numpy as np; np.load(f, allow_pickle=True)",
+        "np.load(f, allow_pickle=flag)",
+        "eval(x)",
+        "def f():\n    exec(x)",
+        "yaml.load(f)",
+        "from yaml import unsafe_load",
+        "AutoModel.from_pretrained(d, trust_remote_code=True)",
+        "subprocess.run(x, shell=True)",
+    ],
+)
+def test_the_search_for_it_finds_each(code):
+    assert list(unsafe(ast.parse(code)))
+
+
+# Packaging
+
+
+def test_every_package_is_listed_in_pyproject():
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "edjax").rglob("__init__.py")}
+    assert found | {"edjax.kernels"} == set(config["packages"])
+    assert config["package-dir"] == {"edjax.kernels": "kernels"}
+    assert not list((ROOT / "kernels").glob("*/*.py")), "kernels/ is flat; a sub-package needs a line in pyproject"
+    for p in (ROOT / "edjax").rglob("*.py"):
+        assert (p.parent / "__init__.py").exists(), f"{p.parent} has modules and no __init__.py"
+    for package in ("edjax", "kernels"):
+        assert (ROOT / package / "py.typed").exists()
+
+
+def test_transformers_does_not_take_our_kernels_for_the_package_of_that_name(shared):
+    """transformers probes for a package `kernels`; started in the repository's root, Python finds this directory."""
+    code = f"""
+from transformers import AutoConfig, AutoTokenizer
+d = {str(shared / "models" / "stories260k")!r}
+print(AutoConfig.from_pretrained(d).num_hidden_layers, len(AutoTokenizer.from_pretrained(d)("Once upon a time").input_ids))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    layers, tokens = map(int, done.stdout.split())
+    assert layers == 5 and 3 < tokens < 12
+
+
+def test_files_stay_small():
+    """One idea a file, none over a few hundred lines."""
+    long = {str(p.relative_to(ROOT)): n for p in SOURCES if (n := p.read_text(encoding="utf-8").count("\n")) > 450}
+    assert not long, long
+
+
+# README
+
+README = (ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else ""
+BLOCKS = re.findall(r"^```python([^\n]*)\n(.*?)^```$", README, re.M | re.S)
+
+
+def test_there_is_code_to_read():
+    assert any("no-run" not in info for info, _ in BLOCKS)
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_python_in_the_readme_compiles_and_runs(number, tmp_path, monkeypatch, capsys):
+    info, code = BLOCKS[number]
+    program = compile(code, f"README.md, python block {number + 1}", "exec")
+    if "no-run" in info:
+        pytest.skip("shown, not run: it needs a file of the reader's")
+    monkeypatch.chdir(tmp_path)
+    exec(program, {"__name__": "__main__"})
+    assert "Error" not in capsys.readouterr().err
+
+
+def test_public_names_in_the_readme_exist():
+    import edjax
+
+    used = {n for _, code in BLOCKS for n in re.findall(r"\bedjax\.([a-zA-Z_]+)", code)} - {"kernels"}
+    assert used and used <= set(edjax.__all__)
+
+
+def test_verbs_in_the_readme_exist():
+    from edjax.cli import cli
+
+    shell = "".join(re.findall(r"^```bash\n(.*?)^```$", README, re.M | re.S))
+    verbs = set(re.findall(r"(?<![\w.\-/])(?:\.venv/bin/)?edjax ([a-z]+)", shell))
+    table = set(re.findall(r"^\| `([a-z]+)[ `]", README, re.M))
+    assert {"demo", "score", "select", "finetune", "evaluate"} <= verbs <= set(cli.commands)
+    assert set(cli.commands) <= table, "a verb is missing from the table"
+
+
+def test_links_in_the_readme_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_the_repository_holds_no_model_or_data():
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    for name in listed.stdout.splitlines():
+        assert not name.endswith((".safetensors", ".gguf", ".bin", ".parquet", ".pt", ".ckpt")), name
+        assert not (ROOT / name).exists() or os.path.getsize(ROOT / name) < 1_000_000, name

@@ -1,0 +1,182 @@
+"""Recipes: what a key may hold, what a slip of the pen says."""
+
+from pathlib import Path
+
+import pytest
+
+from edjax.errors import DataError, UsageError
+from edjax.recipe import make_recipe, read_recipe
+from edjax.strategies import STRATEGIES
+
+ROOT = Path(__file__).parents[1]
+LEAST = "pool: p.jsonl\nevaluation: e.jsonl\nout: o\n"
+
+
+def recipe(tmp_path, text="", overrides=(), name="r.yaml"):
+    path = tmp_path / name
+    path.write_text(LEAST + text)
+    return read_recipe(path, overrides)
+
+
+def test_the_least_there_is(tmp_path):
+    got = recipe(tmp_path)
+    assert (got.pool, got.evaluation, got.out, got.model) == ("p.jsonl", "e.jsonl", "o", "smollm2")
+    assert got.trained == got.strategies and got.seeds_of("random") == got.seeds == (0,)
+    assert got.finetune_config(3).seed == 3
+
+
+def test_lists_may_be_single_values_and_repeats_go(tmp_path):
+    got = recipe(tmp_path, "strategies: k_center\nbudgets: 7\nseeds: [2, 1, 2]\nmetrics: response_loss\n")
+    assert (got.strategies, got.budgets, got.seeds, got.metrics) == (("k_center",), (7,), (2, 1), ("response_loss",))
+    assert recipe(tmp_path, "strategies: all").strategies == tuple(STRATEGIES)
+
+
+def test_finetuning_settings_reach_the_trainer(tmp_path):
+    got = recipe(tmp_path, "learning_rate: 0.5\nlora_target_modules: [q_proj]\ntemplate: plain\nnum_train_epochs: 3\n")
+    config = got.finetune_config(0)
+    assert (config.learning_rate, config.lora_target_modules, config.template) == (0.5, ("q_proj",), "plain")
+    assert config.num_train_epochs == 3
+
+
+def test_random_may_have_seeds_of_its_own(tmp_path):
+    got = recipe(tmp_path, "seeds: [0]\nrandom_seeds: [0, 1, 2]\n")
+    assert got.seeds_of("random") == (0, 1, 2) and got.seeds_of("k_center") == (0,)
+
+
+def test_inputs_are_relative_to_the_recipe_and_out_to_where_one_stands(tmp_path, monkeypatch):
+    (tmp_path / "sub" / "model").mkdir(parents=True)
+    (tmp_path / "sub" / "p.jsonl").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    got = recipe(tmp_path, "model: model\n", name="sub/r.yaml")
+    assert Path(got.pool).samefile(tmp_path / "sub" / "p.jsonl") and Path(got.model).is_dir()
+    assert got.out == "o" and got.evaluation == "e.jsonl", "what is not there is left as it was: a hub id, say"
+    assert recipe(tmp_path, f"model: {tmp_path / 'sub' / 'model'}\n").model == str(tmp_path / "sub" / "model")
+
+
+def test_overrides_are_yaml_on_top(tmp_path):
+    got = recipe(
+        tmp_path,
+        "budgets: [1]\nlearning_rate: 0.1\n",
+        ["budgets=[8, 16]", "pool_rows=60", "learning_rate=0.2", "finetune_strategies=null", "title=a=b"],
+    )
+    assert (got.budgets, got.pool_rows, got.title) == ((8, 16), 60, "a=b")
+    assert got.finetune_config(0).learning_rate == 0.2
+
+
+WRONG = {
+    "learning_rat: 1": "unknown key 'learning_rat'; did you mean learning_rate?",
+    "bugdets: [1]": "unknown key 'bugdets'; did you mean budgets?",
+    "zzzzzz: 1": "unknown key 'zzzzzz'",
+    "seed: 1": "unknown key 'seed'; did you mean seeds?",
+    "1: 2": "unknown key 1",
+    "strategies: [kcenter]": "unknown strategy 'kcenter'; did you mean k_center?; known: random,",
+    "strategies: [zzz]": "unknown strategy 'zzz'; known: random,",
+    "strategies: []": "each need at least one entry",
+    "strategies: 5": "strategies holds 5, which is not text",
+    "strategies: [[random]]": "strategies holds ['random'], which is not text",
+    "strategies: {random: 1}": "strategies holds {'random': 1}, which is not text",
+    "finetune_strategies: [d_optimal]": "are not among strategies",
+    "budgets: 2.5": "budgets holds 2.5, which is not a whole number",
+    "budgets: [1, x]": "budgets holds 'x', which is not a whole number",
+    "budgets: [true]": "budgets holds True, which is not a whole number",
+    "budgets: [0]": "budget 0 is not a whole number of rows above 0",
+    "budgets: [-3]": "budget -3 is not",
+    "budgets: []": "each need at least one entry",
+    "seeds: [-1]": "seed -1 is negative",
+    "seeds: [a]": "seeds holds 'a'",
+    "random_seeds: [-1]": "seed -1 is negative",
+    "pool_rows: 0": "pool_rows is 0; it must be 1 or more",
+    "pool_rows: true": "pool_rows holds True",
+    "evaluation_rows: many": "evaluation_rows holds 'many'",
+    "max_new_tokens: '8'": "max_new_tokens holds '8', which is not a whole number",
+    "max_new_tokens: -1": "max_new_tokens is -1; it must be 0 or more",
+    "max_new_tokens: null": "max_new_tokens holds None",
+    "score_batch_size: 0": "score_batch_size is 0; it must be 1 or more",
+    "layer: last": "layer holds 'last'",
+    "title: 5": "title holds 5, which is not text",
+    "model: 5": "model holds 5, which is not text",
+    "pooling: max": "pooling 'max' is not one of mean, last, weighted_mean",
+    "normalise: L2": "normalise 'L2' is not one of l2, centre, none",
+    "template: chatml": "template 'chatml' is not one of auto, chat, plain",
+    "dtype: float16": "dtype 'float16' is not one of float32, bfloat16",
+    "metric: accuracy": "metric 'accuracy' is not among metrics",
+    "metrics: [response_loss, rouge]": "unknown metric 'rouge'; did you mean rouge_l?",
+    "metrics: [rouge_l]": "metric 'response_loss' is not among metrics ['rouge_l']",
+    "learning_rate: fast": "learning_rate holds 'fast', which is not a number",
+    "learning_rate: 5e-4": "learning_rate holds '5e-4', which is not a number; YAML wants 5.0e-4 for it",
+    "learning_rate: .nan": "learning_rate is nan; it must be finite",
+    "learning_rate: -1": "learning_rate is -1; it must be above 0",
+    "learning_rate: [1]": "learning_rate holds [1]",
+    "per_device_train_batch_size: 2.5": "per_device_train_batch_size holds 2.5, which is not a whole number",
+    "save_steps: -1": "save_steps is -1; it must be 0 or more",
+    "warmup_ratio: 1": "warmup_ratio is 1; it must be at least 0 and below 1",
+    "group_by_length: 1": "group_by_length holds 1, which is not true or false",
+    "lora_target_modules: q_proj": "lora_target_modules holds 'q_proj', which is not a list",
+    "lora_target_modules: [1]": "lora_target_modules holds 1, which is not text",
+    "pool: null": "the key 'pool' is missing",
+    "pool: [a]": "pool holds ['a'], which is not text",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_a_slip_is_one_sentence(tmp_path, line):
+    with pytest.raises(UsageError) as e:
+        recipe(tmp_path, line + "\n")
+    assert WRONG[line] in str(e.value) and "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("key", ["pool", "evaluation", "out"])
+def test_a_missing_key_is_named(tmp_path, key):
+    (tmp_path / "r.yaml").write_text("".join(x + "\n" for x in LEAST.splitlines() if not x.startswith(key)))
+    with pytest.raises(UsageError, match=rf"r\.yaml: the key '{key}' is missing"):
+        read_recipe(tmp_path / "r.yaml")
+
+
+def test_overrides_that_are_none(tmp_path):
+    with pytest.raises(UsageError, match="'budgets' is not of the form key=value"):
+        recipe(tmp_path, "", ["budgets"])
+    with pytest.raises(UsageError, match=r"'budgets=\[8,': the value is not valid YAML"):
+        recipe(tmp_path, "", ["budgets=[8,"])
+    with pytest.raises(UsageError, match="did you mean budgets"):
+        recipe(tmp_path, "", ["budget=8"])
+
+
+DAMAGED = {
+    "budgets: [1\nseeds: 2\n": r"r\.yaml:[456]: not valid YAML",
+    "a: b: c\n": r"r\.yaml:4: not valid YAML \(mapping values",
+    "\tbudgets: 1\n": r"r\.yaml:4: not valid YAML",
+    "x: !!python/object/apply:os.system [true]\n": r"r\.yaml:4: not valid YAML",
+}
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_malformed_yaml_names_the_line(tmp_path, text):
+    with pytest.raises(DataError, match=DAMAGED[text]):
+        recipe(tmp_path, text)
+
+
+@pytest.mark.parametrize("data", [b"", b"- a\n- b\n", b"just text\n", b"\xff\xfe", b"a: \x00\n"])
+def test_a_file_that_is_no_recipe(tmp_path, data):
+    (tmp_path / "r.yaml").write_bytes(data)
+    with pytest.raises(DataError, match=r"r\.yaml"):
+        read_recipe(tmp_path / "r.yaml")
+
+
+def test_a_recipe_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        read_recipe(tmp_path / "r.yaml")
+    with pytest.raises(DataError, match="not valid YAML|cannot be read"):
+        read_recipe(tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.name)
+def test_the_recipes_that_come_along_parse(path):
+    got = read_recipe(path)
+    assert set(got.trained) <= set(got.strategies) and max(got.budgets) <= (got.pool_rows or max(got.budgets))
+    if (ROOT.parent / "shared").is_dir():
+        assert Path(got.pool).exists() and Path(got.evaluation).exists()
+
+
+def test_the_demo_s_recipe_is_one(tmp_path):
+    with pytest.raises(UsageError, match="the key 'pool' is missing"):
+        make_recipe({}, tmp_path)

@@ -1,0 +1,236 @@
+"""Scoring a pool: embeddings and six uncertainties against float64 NumPy, batching, resuming, kills."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from lm_cases import STORIES, forward, greedy, log_softmax, make_pool, story_pool
+
+from edjax.errors import DataError, UsageError
+from edjax.features import SCORES, read_features
+from edjax.lm.encode import Encoder
+from edjax.score import score
+
+TOL = {"atol": 1e-4, "rtol": 0}
+NEW = 8
+
+
+@pytest.fixture(scope="module")
+def scored(stories):
+    """(pool, scorer with the settings of these tests)."""
+
+    def run(pool, out=None, **settings):
+        settings = {"max_new_tokens": NEW, "batch_size": 4, "shard_rows": 6, "show_progress": False} | settings
+        return score(pool, stories.name, out=out, loaded=stories, **settings)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return make_pool([(text, None) for text in STORIES])
+
+
+@pytest.fixture(scope="module")
+def oracle(stories, pool):
+    """Per row: prompt ids, its hidden states, the greedy tokens and their float64 log-probabilities."""
+    encoder = Encoder(stories.tokenizer)
+    rows = []
+    for messages in pool.messages:
+        ids = encoder.prompt(messages)
+        tokens, logits = greedy(stories.model, ids, NEW, stories.eos_ids)
+        rows.append((ids, forward(stories.model, ids)[1].astype(np.float64), tokens, log_softmax(logits)))
+    return rows
+
+
+def six(tokens, logp):
+    """METHODS section 1."""
+    p = np.exp(logp)
+    entropy = -(p * logp).sum(-1)
+    top = np.sort(p, axis=-1)
+    margin = top[:, -1] - top[:, -2]
+    nll = -logp[np.arange(len(tokens)), tokens]
+    return {
+        "mean_entropy": entropy.mean(),
+        "max_entropy": entropy.max(),
+        "least_confidence": nll.sum(),
+        "mean_nll": nll.mean(),
+        "mean_margin": -margin.mean(),
+        "min_margin": -margin.min(),
+    }
+
+
+def test_scores_against_float64(stories, scored, pool, oracle):
+    got = scored(pool)
+    assert got.ids == pool.ids
+    assert set(got.scores) == set(SCORES)
+    for i, (ids, hidden, tokens, logp) in enumerate(oracle):
+        np.testing.assert_allclose(got.embeddings[i], hidden.mean(0), **TOL)
+        for name, want in six(tokens, logp).items():
+            np.testing.assert_allclose(got.scores[name][i], want, err_msg=name, **TOL)
+        assert got.facts["n_prompt_tokens"][i] == len(ids)
+        assert got.facts["n_new_tokens"][i] == len(tokens)
+        assert got.facts["generated"][i] == stories.tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last", "weighted_mean"])
+@pytest.mark.parametrize("layer", [-1, 0, 2, -3])
+def test_pooling_and_layer(stories, scored, pool, oracle, pooling, layer):
+    got = scored(pool, pooling=pooling, layer=layer, max_new_tokens=0, batch_size=8)
+    assert not got.scores
+    for i, (ids, _, _, _) in enumerate(oracle):
+        hidden = forward(stories.model, ids, layer)[1].astype(np.float64)
+        place = np.arange(1, len(ids) + 1)
+        want = {"mean": hidden.mean(0), "last": hidden[-1], "weighted_mean": place @ hidden / place.sum()}[pooling]
+        np.testing.assert_allclose(got.embeddings[i], want, **TOL)
+
+
+def test_batches_and_buckets_change_nothing(scored, oracle):
+    pool = story_pool(23)
+    base = scored(pool)
+    for settings in ({"batch_size": 1}, {"batch_size": 16, "shard_rows": 100}, {"batch_size": 5, "shard_rows": 7}):
+        other = scored(pool, **settings)
+        np.testing.assert_allclose(other.embeddings, base.embeddings, **TOL)
+        for name in SCORES:
+            np.testing.assert_allclose(other.scores[name], base.scores[name], err_msg=name, **TOL)
+        assert other.facts["generated"].tolist() == base.facts["generated"].tolist()
+
+
+def test_copies_of_a_prompt(scored):
+    """Copies land in different batches beside different rows; selection must see them as one."""
+    texts = [STORIES[i % 3] for i in range(10)] + [STORIES[4]] * 3
+    got = scored(make_pool([(t, None) for t in texts]), batch_size=4)
+    for text in set(texts):
+        rows = [i for i, t in enumerate(texts) if t == text]
+        spread = np.abs(got.embeddings[rows] - got.embeddings[rows[0]]).max()
+        assert spread <= 1e-5
+        assert np.ptp(got.scores["mean_entropy"][rows]) <= 1e-5
+
+
+def test_responses_are_not_looked_at(scored):
+    prompts = [(t, None) for t in STORIES[:3]]
+    bare, labelled = scored(make_pool(prompts)), scored(make_pool([(t, "an answer") for t, _ in prompts]))
+    np.testing.assert_array_equal(bare.embeddings, labelled.embeddings)
+
+
+def test_long_prompts_keep_their_end(stories, scored, oracle, pool):
+    got = scored(pool, max_length=6, max_new_tokens=0)
+    for i, (ids, *_) in enumerate(oracle):
+        np.testing.assert_allclose(got.embeddings[i], forward(stories.model, ids[-6:])[1].mean(0), **TOL)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"layer": 6}, r"layer 6 is outside the model's -6\.\.5"),
+        ({"layer": -7}, "layer -7"),
+        ({"pooling": "max"}, "'max' is not one of"),
+        ({"max_new_tokens": -1}, "max_new_tokens"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"shard_rows": 0}, "shard_rows"),
+        ({"template": "chat"}, "no chat template"),
+        ({"template": "xml"}, "'xml' is not one of"),
+    ],
+)
+def test_settings_that_make_no_sense(scored, pool, settings, match):
+    with pytest.raises(UsageError, match=match):
+        scored(pool, **settings)
+
+
+# On disk
+
+
+@pytest.fixture(scope="module")
+def straight(scored, tmp_path_factory):
+    out = tmp_path_factory.mktemp("straight") / "s"
+    scored(story_pool(40), out)
+    return out
+
+
+def shards(out):
+    return {p.name: p.read_bytes() for p in sorted(out.glob("shard-*.parquet"))}
+
+
+def test_directory_holds_what_memory_holds(scored, straight):
+    there, here = read_features(straight), scored(story_pool(40))
+    assert len(shards(straight)) == 7
+    assert there.ids == here.ids == story_pool(40).ids
+    np.testing.assert_array_equal(there.embeddings, here.embeddings)
+    for name in SCORES:
+        np.testing.assert_array_equal(there.scores[name], here.scores[name])
+    assert there.facts["generated"].tolist() == here.facts["generated"].tolist()
+    seen = pq.read_table(straight / "shard-00000.parquet")["n_prompt_tokens"].to_pylist()
+    assert seen == sorted(seen)
+
+
+def test_resume_makes_what_is_missing(scored, straight, tmp_path):
+    out = tmp_path / "s"
+    scored(story_pool(40), out)
+    assert shards(out) == shards(straight)
+    kept = {p: p.stat().st_mtime_ns for p in out.glob("shard-*.parquet") if "3" not in p.name and "6" not in p.name}
+    for name in ("manifest.json", "shard-00003.parquet", "shard-00006.parquet"):
+        (out / name).unlink()
+    (out / "shard-00006.parquet.tmp-1").write_bytes(b"half")
+    with pytest.raises(DataError, match="not complete"):
+        read_features(out)
+    scored(story_pool(40), out)
+    assert shards(out) == shards(straight)
+    assert {p: p.stat().st_mtime_ns for p in kept} == kept
+    assert not list(out.glob("*.tmp-*"))
+
+
+def test_done_is_done(scored, straight):
+    before = {p.name: p.stat().st_mtime_ns for p in straight.iterdir()}
+    scored(story_pool(40), straight)
+    assert {p.name: p.stat().st_mtime_ns for p in straight.iterdir()} == before
+
+
+@pytest.mark.parametrize("change", [{"layer": 2}, {"pooling": "last"}, {"max_new_tokens": 4}, {"batch_size": 8}])
+def test_other_settings_are_refused(scored, straight, change):
+    before = shards(straight)
+    with pytest.raises(UsageError, match=next(iter(change))):
+        scored(story_pool(40), straight, **change)
+    with pytest.raises(UsageError, match="pool"):
+        scored(story_pool(41), straight)
+    assert shards(straight) == before
+
+
+def test_overwrite_starts_again(scored, tmp_path):
+    scored(story_pool(9), tmp_path / "s")
+    scored(story_pool(5), tmp_path / "s", overwrite=True)
+    assert len(read_features(tmp_path / "s")) == 5
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from edjax.score import score
+from lm_cases import story_pool
+score(story_pool(40), {model!r}, out={out!r}, max_new_tokens={new}, batch_size=4, shard_rows=6, show_progress=False)
+"""
+
+
+def test_killed_in_the_middle(stories, scored, straight, tmp_path):
+    out, seed = tmp_path / "s", time.time_ns()
+    rng = random.Random(seed)
+    tests = str(next(p for p in sys.path if p.endswith("tests")))
+    script = SCRIPT.format(tests=tests, model=stories.name, out=str(out), new=NEW)
+    wanted, deadline = rng.randint(1, 4), time.monotonic() + 120
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and len(list(out.glob("shard-*.parquet"))) < wanted:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.03))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, process.stderr.read()
+    assert not (out / "manifest.json").exists()
+    done = {p: p.stat().st_mtime_ns for p in out.glob("shard-*.parquet")}
+    assert wanted <= len(done) <= 7, f"seed {seed}"
+    scored(story_pool(40), out)
+    assert shards(out) == shards(straight), f"seed {seed}"
+    assert {p: p.stat().st_mtime_ns for p in done} == done
