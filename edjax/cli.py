@@ -325,6 +325,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and exit: 0 done, 2 usage, 3 bad data, 4 locked, 5 environment, 130 / 143 stopped."""
     argv = sys.argv[1:] if argv is None else argv
     debug = "--debug" in argv
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that torch is missing is no news: none is used
     code = 0
     try:
         with _signals():

@@ -12,7 +12,7 @@ def normalise(text: str) -> str:
 
     Milder than SQuAD's rule on purpose: inner punctuation and articles stay, so that "3.5" is not "35".
     """
-    return " ".join(text.lower().split()).strip(" \"'`").rstrip(".!? ")
+    return " ".join(text.lower().split()).rstrip(" .!?\"'`").lstrip(" \"'`")
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:

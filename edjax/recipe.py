@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import os
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -99,12 +99,19 @@ class Recipe:
                 _typed(name, value, int)
                 if least is not None and value < least:
                     raise UsageError(f"{name} is {value}; it must be {least} or more")
-        for name, known in {"template": TEMPLATES, "dtype": DTYPES, "pooling": POOLINGS, "normalise": NORMALISE}.items():
+        for name, known in {
+            "template": TEMPLATES,
+            "dtype": DTYPES,
+            "pooling": POOLINGS,
+            "normalise": NORMALISE,
+        }.items():
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
         for name in (*self.strategies, *(self.finetune_strategies or ())):
             if name not in STRATEGIES:
-                raise UsageError(f"unknown strategy {name!r}{_nearest(name, STRATEGIES)}; known: {', '.join(STRATEGIES)}")
+                raise UsageError(
+                    f"unknown strategy {name!r}{_nearest(name, STRATEGIES)}; known: {', '.join(STRATEGIES)}"
+                )
         if extra := set(self.finetune_strategies or ()) - set(self.strategies):
             raise UsageError(f"finetune_strategies {sorted(extra)} are not among strategies {list(self.strategies)}")
         if not self.strategies or not self.budgets or not self.seeds:

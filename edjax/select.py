@@ -194,7 +194,9 @@ def read_selection(path: str | Path) -> Selection:
     manifest = read_manifest(path, "selection")
     with open(path / "selection.csv", encoding="utf-8", newline="") as f:
         rows = list(csv.DictReader(f))
-    gains = None if not rows or any(r["gain"] == "" for r in rows) else np.asarray([r["gain"] for r in rows], np.float32)
+    gains = (
+        None if not rows or any(r["gain"] == "" for r in rows) else np.asarray([r["gain"] for r in rows], np.float32)
+    )
     return Selection(
         manifest["config"]["strategy"],
         tuple(r["id"].removeprefix("'") for r in rows),

@@ -165,9 +165,7 @@ class Lock:
                 break
             time.sleep(0.01)
         who = f"process {held['pid']} on {held['host']}" if held else "another process"
-        return LockedError(
-            f"{self.path.parent} is being written by {who}; wait for it to end, or choose another --out"
-        )
+        return LockedError(f"{self.path.parent} is being written by {who}; wait for it to end, or choose another --out")
 
     def __exit__(self, *exc: object) -> None:
         try:
@@ -316,8 +314,10 @@ def read_manifest(path: str | Path, kind: str) -> dict[str, Any]:
     path = Path(path)
     file = path / "manifest.json"
     if not file.exists():
-        state = "is not complete: run the command that writes it again" if (path / "plan.json").exists() else (
-            "is not a directory that edjax wrote"
+        state = (
+            "is not complete: run the command that writes it again"
+            if (path / "plan.json").exists()
+            else ("is not a directory that edjax wrote")
         )
         raise DataError(f"{path} {state} ({kind} expected)")
     manifest = read_json(file)

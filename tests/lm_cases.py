@@ -18,7 +18,7 @@ STORIES = (
     "Once upon a time, there was a little boy named Tim. He had a big red ball.",
     "Lily and her mom went to the park.",
     "The cat",
-    "One day, a dog saw a bird in the tree. The bird said, \"Hello! Do you want to play with me?\" The dog was happy.",
+    'One day, a dog saw a bird in the tree. The bird said, "Hello! Do you want to play with me?" The dog was happy.',
     "Tom wanted to",
     "She was sad. Her toy was lost, and she did not know where to look for it.",
 )
@@ -43,7 +43,7 @@ def story_pool(n: int) -> Pool:
     rows = []
     for i in range(n):
         a, b = who[i % len(who)], what[i % len(what)]
-        prompt = " ".join([f"{a} saw {b} {i} times."] + [f"Then {a} was happy."] * (i % 5))
+        prompt = " ".join([f"{a} saw {b} {i} times."] + [f"Then {a} was happy."] * (i % 3))
         rows.append((prompt, f"{a} liked {b}." if i % 3 else f"{a} said hello {i}."))
     return make_pool(rows)
 

@@ -165,7 +165,9 @@ def say(curves, base=3.5, rows=loss_rows, **kw):
 
 def test_a_clear_saving_is_said_with_its_interval():
     said = say(HALF)
-    assert said.startswith("k_center reached random's response loss at 100 labels with about 50 labels: 50% saved (95 %")
+    assert said.startswith(
+        "k_center reached random's response loss at 100 labels with about 50 labels: 50% saved (95 %"
+    )
     assert "includes no saving" not in said and "best of" not in said
 
 
@@ -176,12 +178,17 @@ def test_the_best_of_several_is_called_that():
 
 def test_no_saving_is_said_plainly_with_the_nearest():
     said = say({"random": {50: 3.0, 100: 2.0}, "mean_nll": {50: 3.2, 100: 3.0}, "k_center": {50: 3.2, 100: 2.5}})
-    assert said.startswith("No strategy reached random's response loss at 100 labels with fewer labels; nearest came k_cen")
+    assert said.startswith(
+        "No strategy reached random's response loss at 100 labels with fewer labels; nearest came k_cen"
+    )
     assert "+0.500 from it" in said and said.endswith("choosing did not save labels.")
 
 
 def test_an_interval_that_includes_nothing_is_said_so():
-    said = say({"random": {50: 3.0, 100: 2.5}, "k_center": {50: 2.99, 100: 2.47}}, rows=lambda m, **k: loss_rows(m, noise=2, **k))
+    said = say(
+        {"random": {50: 3.0, 100: 2.5}, "k_center": {50: 2.99, 100: 2.47}},
+        rows=lambda m, **k: loss_rows(m, noise=2, **k),
+    )
     assert said.startswith("k_center reached") and "though the 95 % interval includes no saving at all" in said
 
 

@@ -89,7 +89,10 @@ def test_the_call_itself_is_off(fails, argv, said):
     ("options", "said"),
     [
         (["--strategy", "kcenter", "--budget", "3"], "unknown strategy 'kcenter'; did you mean k_center?"),
-        (["--strategy", "k_center", "--budget", "13"], "budget 13 is larger than the 12 rows to choose from; lower it or"),
+        (
+            ["--strategy", "k_center", "--budget", "13"],
+            "budget 13 is larger than the 12 rows to choose from; lower it or",
+        ),
         (["--strategy", "random", "--budget", "-1"], "budget -1 is negative"),
         (["--strategy", "random", "--budget", "3", "--seed", "-1"], "seed -1 is negative"),
         (["--strategy", "k_center", "--budget", "3", "--normalise", "l3"], "normalise 'l3' is not one of"),
@@ -148,7 +151,11 @@ def line_143(path, bad):
 
 
 BAD_POOLS = {
-    "malformed line": (lambda p: line_143(p, '{"id": "r142", "prompt": "p'), ":143: ", "mend the line, or --skip-bad-lines"),
+    "malformed line": (
+        lambda p: line_143(p, '{"id": "r142", "prompt": "p'),
+        ":143: ",
+        "mend the line, or --skip-bad-lines",
+    ),
     "array row": (lambda p: line_143(p, "[1, 2]"), ":143: ", "--skip-bad-lines"),
     "duplicate id": (lambda p: line_143(p, '{"id": "r7", "prompt": "p"}'), ":143: ", "make the ids unique"),
     "missing column": (lambda p: misnamed(p), "'promt' is near 'prompt'", "--text-column"),
@@ -207,7 +214,9 @@ def test_rows_that_are_not_finite(fails, edjax_, tmp_path):
     import pyarrow.parquet as pq
 
     pool, found = pool_file(tmp_path / "p.jsonl", 3), tmp_path / "f.parquet"
-    pq.write_table(pa.table({"id": ["r0", "r1", "r2"], "embedding": [[0.0, 1.0], [float("nan"), 1.0], [2.0, 2.0]]}), found)
+    pq.write_table(
+        pa.table({"id": ["r0", "r1", "r2"], "embedding": [[0.0, 1.0], [float("nan"), 1.0], [2.0, 2.0]]}), found
+    )
     argv = ["select", found, "--pool", pool, "--strategy", "k_center", "--budget", 2, "--out", tmp_path / "out"]
     line = fails(3, *argv)
     assert "1 row has NaN or infinite features (r1); mend them, or --drop-invalid" in line
@@ -254,7 +263,10 @@ def test_a_model_that_cannot_be_read(fails, tmp_path, request, damage, verb):
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["select", "{}", "--strategy", "random", "--budget", "3", "--out", "{}/o"], "is not a directory that edjax wrote"),
+        (
+            ["select", "{}", "--strategy", "random", "--budget", "3", "--out", "{}/o"],
+            "is not a directory that edjax wrote",
+        ),
         (["select", "{}/f", "--strategy", "random", "--budget", "3", "--out", "{}/o"], "`edjax score POOL --out"),
         (["run", "{}/r.yaml"], "does not exist"),
         (["report", "{}"], "holds no results.json; `edjax run RECIPE --out"),
@@ -284,7 +296,9 @@ def test_a_directory_that_another_process_writes(fails, tmp_path):
 
 def test_a_hub_model_without_the_hub(fails, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    line = fails(5, "score", pool_file(tmp_path / "p.jsonl"), "--model", "nobody/no-such-model", "--out", tmp_path / "out")
+    line = fails(
+        5, "score", pool_file(tmp_path / "p.jsonl"), "--model", "nobody/no-such-model", "--out", tmp_path / "out"
+    )
     assert "'nobody/no-such-model' is not a local directory and could not be fetched from the hub" in line
     assert not (tmp_path / "out").exists()
 
@@ -371,7 +385,9 @@ def test_strategies_are_listed(edjax_):
 def test_help_and_version(edjax_, argv):
     code, out, err = edjax_(*argv)
     assert (code, err) == (0, "")
-    assert out.startswith("edjax, version 0." if argv == ["--version"] else f"Usage: {' '.join(['edjax', *argv[:-1]])} ")
+    assert out.startswith(
+        "edjax, version 0." if argv == ["--version"] else f"Usage: {' '.join(['edjax', *argv[:-1]])} "
+    )
 
 
 def test_every_verb_is_tested_here(edjax_):
@@ -382,7 +398,19 @@ def test_every_verb_is_tested_here(edjax_):
 
 # A fast start
 
-HEAVY = ("jax", "jaxlib", "flax", "optax", "orbax", "transformers", "datasets", "pyarrow", "torch", "rich", "rouge_score")
+HEAVY = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax",
+    "transformers",
+    "datasets",
+    "pyarrow",
+    "torch",
+    "rich",
+    "rouge_score",
+)
 START = {
     "import edjax": ("import edjax", ("numpy", "click", *HEAVY)),
     "edjax --help": (

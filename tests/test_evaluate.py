@@ -79,10 +79,10 @@ def test_against_full_forwards(stories, pool, result):
     check(result, expected, pool)
 
 
-@pytest.mark.parametrize("batch_size", [1, 16])
-def test_batches_change_nothing(run, pool, result, batch_size):
-    other = run(pool, batch_size=batch_size)
-    for a, b in zip(other.rows, result.rows, strict=True):
+@pytest.mark.parametrize(("batch_size", "n"), [(1, 2), (16, 7)])
+def test_batches_change_nothing(run, pool, result, batch_size, n):
+    other = run(pool.take(range(n)), batch_size=batch_size)
+    for a, b in zip(other.rows, result.rows[:n], strict=True):
         assert abs(a.pop("response_loss") - b["response_loss"]) < 1e-4
         assert a == {k: v for k, v in b.items() if k != "response_loss"}
 
@@ -103,7 +103,13 @@ def test_no_choices_no_accuracy(run):
 
 def test_with_an_adapter(stories, run, pool, result, tmp_path):
     """Learned by heart: the adapter's own numbers, from its directory and from a model that wears it."""
-    config = FinetuneConfig(num_train_epochs=12, per_device_train_batch_size=7, learning_rate=2e-2, save_steps=0)
+    config = FinetuneConfig(
+        num_train_epochs=12,
+        per_device_train_batch_size=7,
+        learning_rate=2e-2,
+        gradient_checkpointing=False,
+        save_steps=0,
+    )
     finetune(pool, stories.name, out=tmp_path / "a", config=config, loaded=stories, show_progress=False)
     adapted, _ = import_adapter(stories.model, tmp_path / "a")
     after = run(pool, adapter=tmp_path / "a", out=tmp_path / "e")

@@ -1,5 +1,6 @@
 """Finetuning: what carries loss, which rows when, and the same adapter bytes however often a run is killed."""
 
+import dataclasses
 import json
 import math
 import random
@@ -112,7 +113,6 @@ def test_row_without_a_response(stories, tmp_path):
 def test_every_row_once_an_epoch(grouped, n, size):
     lengths = np.random.default_rng(0).integers(5, 200, n)
     before = lengths.copy()
-    state = np.random.get_state()[1].copy()
     epochs = [batch_rows(lengths, size, epoch, 3, grouped) for epoch in range(3)]
     for batches in epochs:
         assert sorted(np.concatenate(batches).tolist()) == list(range(n))
@@ -122,7 +122,6 @@ def test_every_row_once_an_epoch(grouped, n, size):
         again = batch_rows(lengths, size, epoch, 3, grouped)
         assert [b.tolist() for b in again] == [b.tolist() for b in batches]
     np.testing.assert_array_equal(lengths, before)
-    np.testing.assert_array_equal(np.random.get_state()[1], state)
     if n > size:
         flat = [np.concatenate(b).tolist() for b in epochs]
         assert flat[0] != flat[1] != flat[2]
@@ -186,7 +185,7 @@ CONFIG = FinetuneConfig(
     warmup_ratio=0.1,
     max_length=32,  # few shapes to compile
 )
-ROWS = 64  # 16 steps an epoch, 64 in all, 21 checkpoints
+ROWS = 32  # 8 steps an epoch, 32 in all, 10 checkpoints
 SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
@@ -210,22 +209,22 @@ def again(stories, out, config=CONFIG):
 
 def test_a_run_learns_and_ends_tidy(stories, straight):
     log = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
-    assert [entry["step"] for entry in log] == list(range(1, 65))
-    assert np.mean([e["loss"] for e in log[-16:]]) < 0.7 * np.mean([e["loss"] for e in log[:8]])
+    assert [entry["step"] for entry in log] == list(range(1, 33))
+    assert np.mean([e["loss"] for e in log[-8:]]) < 0.7 * np.mean([e["loss"] for e in log[:8]])
     manifest = json.loads((straight / "manifest.json").read_text())
     assert set(manifest["files"]) == {ADAPTER, "adapter_config.json", "metrics.jsonl"}
-    assert manifest["steps"] == 64
+    assert manifest["steps"] == 32
     assert not (straight / "checkpoints").exists()
     assert not list(straight.rglob("*.tmp-*"))
 
 
 def test_two_runs_are_the_same_bytes(stories, straight, tmp_path):
     """Checkpoints or none: nothing about the result depends on them."""
-    config = FinetuneConfig(**{**CONFIG.__dict__, "save_steps": 0})
+    config = dataclasses.replace(CONFIG, save_steps=0)
     done = again(stories, tmp_path / "b", config)
     assert (tmp_path / "b" / ADAPTER).read_bytes() == (straight / ADAPTER).read_bytes()
     np.testing.assert_allclose(done.train_loss, json.loads((straight / "manifest.json").read_text())["train_loss"])
-    other = FinetuneConfig(**{**CONFIG.__dict__, "seed": 1, "num_train_epochs": 1})
+    other = dataclasses.replace(CONFIG, seed=1, num_train_epochs=1)
     again(stories, tmp_path / "c", other)
     assert (tmp_path / "c" / ADAPTER).read_bytes() != (straight / ADAPTER).read_bytes()
 
@@ -234,10 +233,10 @@ def test_done_is_done(stories, straight):
     before = {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in straight.iterdir()}
     done = again(stories, straight)
     assert {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in straight.iterdir()} == before
-    assert done.steps == 64
+    assert done.steps == 32
     assert done.model.layers.q_proj.lora_b is not None
     with pytest.raises(UsageError, match="learning_rate"):
-        again(stories, straight, FinetuneConfig(**{**CONFIG.__dict__, "learning_rate": 1e-3}))
+        again(stories, straight, dataclasses.replace(CONFIG, learning_rate=1e-3))
     with pytest.raises(UsageError, match="pool"):
         finetune(story_pool(9), stories.name, out=straight, config=CONFIG, loaded=stories, show_progress=False)
 
@@ -269,21 +268,21 @@ def test_killed_three_times(stories, straight, tmp_path):
         out=str(out),
         config=CONFIG.__dict__,
     )
-    for low, high in ((3, 15), (21, 33), (39, 51)):
+    for low, high in ((3, 6), (10, 15), (19, 21)):
         step = rng.randint(low, high)
         with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True) as process:
-            kill_at(process, lambda step=step: max(saved(out), default=0) >= step, rng.uniform(0, 0.15))
+            kill_at(process, lambda step=step: max(saved(out), default=0) >= step, rng.uniform(0, 0.1))
         assert not (out / "manifest.json").exists()
         assert saved(out), f"seed {seed}"
     again(stories, out)
     assert (out / ADAPTER).read_bytes() == (straight / ADAPTER).read_bytes(), f"seed {seed}"
     log = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert log == list(range(1, 65))
+    assert log == list(range(1, 33))
 
 
 @pytest.fixture
 def stopped(stories, tmp_path, monkeypatch):
-    """A run that died at step 11 of 64, with checkpoints of steps 6 and 9."""
+    """A run that died at step 11 of 32, with checkpoints of steps 6 and 9."""
     real, calls = Trainer.step, []
 
     def step(self, *args):
@@ -344,7 +343,7 @@ def test_resumes_from_the_last_whole_checkpoint(stories, straight, stopped, dama
     real, calls = Trainer.step, []
     monkeypatch.setattr(Trainer, "step", lambda self, *args: calls.append(1) or real(self, *args))
     again(stories, stopped)
-    assert len(calls) == 64 - resumed
+    assert len(calls) == 32 - resumed
     assert (stopped / ADAPTER).read_bytes() == (straight / ADAPTER).read_bytes()
     named = "is damaged" in capfd.readouterr().err
     assert named == (damage not in (damage_nothing, damage_leftover))
@@ -353,13 +352,11 @@ def test_resumes_from_the_last_whole_checkpoint(stories, straight, stopped, dama
 def test_loss_that_is_not_finite(stories, tmp_path):
     """The step and its rows are named, the directory is not complete, checkpoints before it stay."""
     pool = story_pool(8)
-    config = FinetuneConfig(
-        num_train_epochs=8, per_device_train_batch_size=4, learning_rate=1e30, save_steps=1, warmup_ratio=0.0
-    )
+    config = dataclasses.replace(CONFIG, num_train_epochs=8, learning_rate=1e30, save_steps=1, warmup_ratio=0.0)
     with pytest.raises(DataError, match=r"at step \d+ are not finite; rows row-\d") as e:
         finetune(pool, "stories", out=tmp_path / "a", config=config, loaded=stories, show_progress=False)
     step = int(str(e.value).split("at step ")[1].split()[0])
-    rows = encode_rows(pool, Encoder(stories.tokenizer), 1024)
+    rows = encode_rows(pool, Encoder(stories.tokenizer), CONFIG.max_length)
     lengths = np.array([len(p) + len(r) for p, r in rows])
     chosen = batch_rows(lengths, 4, (step - 1) // 2, 0, True)[(step - 1) % 2]
     assert ", ".join(pool.ids[i] for i in chosen) in str(e.value)

@@ -1,4 +1,4 @@
-"""The whole road with a real 260k-parameter model on real prompts, as a person walks it: by commands, stopped, resumed."""
+"""The whole road with a real 260k-parameter model on real prompts, by commands, stopped and resumed."""
 
 import gzip
 import hashlib
@@ -82,7 +82,10 @@ def done(edjax):
 
 
 def adapters(path):
-    return {p.relative_to(path).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in path.glob("cells/*/adapter/*.safetensors")}
+    return {
+        p.relative_to(path).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in path.glob("cells/*/adapter/*.safetensors")
+    }
 
 
 def outcome(path):
@@ -90,7 +93,16 @@ def outcome(path):
     got = json.loads((path / "results.json").read_text())
     cells = [{k: c[k] for k in ("strategy", "budget", "seed", "scores", "train_loss")} for c in got["cells"]]
     picks = [(s["strategy"], s["seed"], s["ids"]) for s in got["selections"]]
-    return cells, picks, got["base"]["scores"], got["curves"], got["savings"], got["differences"], got["verdict"], got["hashes"]
+    return (
+        cells,
+        picks,
+        got["base"]["scores"],
+        got["curves"],
+        got["savings"],
+        got["differences"],
+        got["verdict"],
+        got["hashes"],
+    )
 
 
 def times(path):

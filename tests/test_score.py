@@ -91,9 +91,9 @@ def test_pooling_and_layer(stories, scored, pool, oracle, pooling, layer):
 
 
 def test_batches_and_buckets_change_nothing(scored, oracle):
-    pool = story_pool(23)
+    pool = story_pool(13)
     base = scored(pool)
-    for settings in ({"batch_size": 1}, {"batch_size": 16, "shard_rows": 100}, {"batch_size": 5, "shard_rows": 7}):
+    for settings in ({"batch_size": 1}, {"batch_size": 16, "shard_rows": 100}):
         other = scored(pool, **settings)
         np.testing.assert_allclose(other.embeddings, base.embeddings, **TOL)
         for name in SCORES:

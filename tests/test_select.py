@@ -24,8 +24,8 @@ def features(n=30, d=6, seed=0, embeddings=None, **scores):
     return Features(tuple(f"r{i}" for i in range(len(x))), x, given, {}, "digest")
 
 
-def copies(groups=10, each=20, d=8):
-    """`groups` distinct rows, `each` copies of every one, shuffled; and which group a row is of."""
+def copies(groups=10, each=20, d=16):
+    """`groups` distinct rows in general position, `each` copies of every one, shuffled; and the group of a row."""
     rng = np.random.Generator(np.random.PCG64(1))
     group = rng.permutation(np.repeat(np.arange(groups), each))
     return features(embeddings=rng.normal(size=(groups, d))[group]), group
@@ -145,7 +145,7 @@ def test_a_score_of_the_user_s_own_is_a_strategy():
 def test_a_score_that_was_not_computed_says_how_to_get_it():
     found = features()
     del found.scores["mean_nll"]
-    with pytest.raises(DataError, match="hold no score 'mean_nll'.*--max-new-tokens above 0"):
+    with pytest.raises(DataError, match=r"hold no score 'mean_nll'.*--max-new-tokens above 0"):
         select(found, "mean_nll", 3)
 
 
@@ -270,7 +270,8 @@ def test_a_copy_is_worth_less_than_a_new_row_to_d_optimal():
 def write_pool(path, n=12):
     """Rows with bytes that no serialiser would write again: odd spaces, escapes, order of keys."""
     lines = [
-        f'{{"task":"t{i}",  "prompt" : "caf\\u00e9 é 😀\u2028 {i}","x":1.0e{i}, "id":"r{i}" }}'.encode() for i in range(n)
+        f'{{"task":"t{i}",  "prompt" : "caf\\u00e9 é 😀\u2028 {i}","x":1.0e{i}, "id":"r{i}" }}'.encode()
+        for i in range(n)
     ]
     path.write_bytes(b"\n".join(lines))
     return lines, read_pool(path)

@@ -313,7 +313,9 @@ def test_overwrite_that_is_killed_half_way_leaves_a_directory_that_can_be_overwr
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("files", [{"thesis.tex": "x"}, {"plan.json": '{"floor": 2}', "a/b": "x"}, {"plan.json": "[1]"}])
+@pytest.mark.parametrize(
+    "files", [{"thesis.tex": "x"}, {"plan.json": '{"floor": 2}', "a/b": "x"}, {"plan.json": "[1]"}]
+)
 def test_a_directory_of_somebody_else_is_refused_untouched(tmp_path, overwrite, files):
     path = tmp_path / "x"
     for name, text in files.items():

@@ -20,7 +20,8 @@ PROSE = (
     "mended their nets, talking in low voices about the weather and the price of diesel. Behind them, in the narrow "
     "streets, the baker had already opened his shop, and the smell of fresh bread drifted down to the water. When the "
     "sun rose above the hills, the gulls woke up and began to cry, and within an hour the whole town was on its feet. "
-    "Children ran to school with their bags on their backs, and the old men took their usual places in front of the cafe."
+    "Children ran to school with their bags on their backs, and the old men took their usual places in front of the "
+    "cafe."
 )
 TEXTS = (
     "Hello, world!",
