@@ -62,6 +62,8 @@ class FinetuneConfig:
         for name in ("num_train_epochs", "per_device_train_batch_size", "learning_rate", "max_grad_norm", "max_length"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if self.max_length < 2:
+            raise UsageError(f"max_length is {self.max_length}; a prompt and a response need 2 tokens at the least")
         if not 0 <= self.warmup_ratio < 1:
             raise UsageError(f"warmup_ratio is {self.warmup_ratio}; it must be at least 0 and below 1")
         if self.save_steps < 0:

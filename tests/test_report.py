@@ -426,6 +426,13 @@ def test_how_sure_counts_intervals() -> None:
     assert "One seed is a lead, not a result." in render(results)
 
 
+def test_seeds_are_counted_a_strategy() -> None:
+    results = sample()
+    results["cells"] = [c for c in results["cells"] if c["strategy"] == "random" or c["seed"] == 0]
+    text = render(results)
+    assert "Measured with 1 to 2 seeds a strategy" in text and "One seed is a lead" in text
+
+
 def test_a_strategy_that_costs_more_or_never_arrives_is_said_so() -> None:
     results = sample()
     results["savings"] = [

@@ -123,6 +123,6 @@ def _programs(graph: nnx.GraphDef, max_grad_norm: float, weight_decay: float, re
         value, grads = jax.value_and_grad(loss)(state.lora, frozen, batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.lora)
         lora = optax.apply_updates(state.lora, jax.tree.map(lambda u: -learning_rate * u, updates))
-        return TrainState(lora, opt_state), value, optax.global_norm(grads)
+        return TrainState(lora, opt_state), value, optax.tree.norm(grads)
 
     return optimizer, step, jax.jit(jax.value_and_grad(loss))

@@ -45,14 +45,15 @@ def tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 def how_sure(results: Mapping[str, Any], metric: MetricWords) -> list[str]:
     """Sentences on how far the figures can be trusted, computed from seeds, rows and intervals."""
     out = []
-    seeds = {c.get("seed") for c in results.get("cells") or ()}
+    seeds: dict[Any, set[Any]] = {}
+    for c in results.get("cells") or ():
+        seeds.setdefault(c.get("strategy"), set()).add(c.get("seed"))
     rows = finite(part(results, "evaluation").get("rows"))
     if seeds:
         on = f" on {count(int(rows), 'evaluation row')}" if rows else ""
-        out.append(
-            f"Measured with {count(len(seeds), 'seed')}{on}."
-            + (" One seed is a lead, not a result." if len(seeds) == 1 else "")
-        )
+        fewest, most = (f(len(s) for s in seeds.values()) for f in (min, max))
+        said = count(most, "seed") if fewest == most else f"{fewest} to {most} seeds a strategy"
+        out.append(f"Measured with {said}{on}." + (" One seed is a lead, not a result." if fewest == 1 else ""))
     best = best_saving(results)
     name = best["strategy"] if best else None
     if name and (clear := _clear(results, name, metric)):
