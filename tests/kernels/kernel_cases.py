@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+
 from edjax.kernels import d_optimal, facility_location, k_center, reference
 
 SELECTORS = {

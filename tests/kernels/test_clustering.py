@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from edjax.kernels import geometry, kmeans, reference
 from kernel_cases import mixture
+
+from edjax.kernels import geometry, kmeans, reference
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e3])

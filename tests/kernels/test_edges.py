@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from edjax.kernels import d_optimal, facility_location, k_center, reference
 from kernel_cases import SELECTORS, Problem, assert_greedy, mixture
+
+from edjax.kernels import d_optimal, facility_location, k_center, reference
 
 all_selectors = pytest.mark.parametrize("name", SELECTORS)
 

@@ -5,8 +5,9 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from edjax.kernels import d_optimal, facility_location, k_center, reference
 from kernel_cases import SELECTORS, Problem, assert_greedy, mixture, problem
+
+from edjax.kernels import d_optimal, facility_location, k_center, reference
 
 
 def check(name, seed):

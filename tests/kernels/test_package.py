@@ -6,8 +6,9 @@ import pkgutil
 import subprocess
 import sys
 
-import edjax.kernels
 import pytest
+
+import edjax.kernels
 
 MODULES = [m.name for m in pkgutil.iter_modules(edjax.kernels.__path__)]
 

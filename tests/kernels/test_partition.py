@@ -4,6 +4,8 @@ from functools import partial
 
 import numpy as np
 import pytest
+from kernel_cases import SELECTORS, mixture
+
 from edjax.kernels import (
     d_optimal,
     d_optimal_streamed,
@@ -12,7 +14,6 @@ from edjax.kernels import (
     reference,
     two_stage,
 )
-from kernel_cases import SELECTORS, mixture
 
 STREAMED = {"k_center": (k_center, k_center_streamed), "d_optimal": (d_optimal, d_optimal_streamed)}
 

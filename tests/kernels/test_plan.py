@@ -5,6 +5,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
+
 from edjax.kernels import plan
 
 

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from edjax.kernels import Block, Objective, facility_location, geometry, maximize
 from kernel_cases import SELECTORS, Problem, assert_greedy, mixture
+
+from edjax.kernels import Block, Objective, facility_location, geometry, maximize
 
 all_selectors = pytest.mark.parametrize("name", SELECTORS)
 

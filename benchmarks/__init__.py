@@ -1,0 +1,1 @@
+"""Measurements: `python -m benchmarks.selection`; results in benchmarks/results/*.json."""
