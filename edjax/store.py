@@ -158,11 +158,11 @@ class Lock:
             os.close(fd)  # the holder before us has just deleted this file
 
     def _refusal(self, fd: int) -> LockedError:
-        held = None
-        for _ in range(100):  # the winner may not have written its name yet
+        for _ in range(100):  # until the winner has written its name over a dead process's
             held = _holder(fd)
-            if held:
+            if held and (held["host"] != socket.gethostname() or held["pid"] == os.getpid() or _alive(held["pid"])):
                 break
+            held = None
             time.sleep(0.01)
         who = f"process {held['pid']} on {held['host']}" if held else "another process"
         return LockedError(f"{self.path.parent} is being written by {who}; wait for it to end, or choose another --out")
