@@ -265,7 +265,7 @@ class _Walk:
         }
 
     def stages(self, cells: list[dict[str, Any]]) -> dict[str, Any]:
-        """Wall time of every stage, all sessions of this run together, and what choosing costs beside training."""
+        """Wall time of every stage, all starts of this run together, and what choosing costs beside training."""
         seconds = {
             "score": read_manifest(self.out / "features", "features")["seconds"],
             "select": sum(s.seconds for s in self.selections.values()),
