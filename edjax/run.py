@@ -6,7 +6,6 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +23,6 @@ from edjax.recipe import Recipe
 from edjax.score import score
 from edjax.select import Selection, pool_rows, read_selection, select, write_selection
 from edjax.store import read_json, read_manifest, versions, write_json, writing
-
-Say = Callable[[str], None]
 
 
 def run(
