@@ -68,7 +68,8 @@ def evaluate(
       pool: rows with responses.
       adapter: a PEFT adapter directory to put on the model.
       out: directory for scores.json and rows.jsonl; None writes nothing.
-      loaded: the model, if the caller has it already (with its adapter in place, if `adapter` is None).
+      dtype: float32 or bfloat16 weights and activations.
+      loaded: the model, if the caller has it already (with its adapter in place, if `adapter` is None), in `dtype`.
 
     Raises:
       DataError: a row without a response; a damaged adapter.
@@ -88,6 +89,7 @@ def evaluate(
         "template": template,
         "max_length": max_length,
         "batch_size": batch_size,
+        "dtype": dtype,
     }
     lm = loaded.model
     if adapter is not None:

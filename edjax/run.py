@@ -178,6 +178,7 @@ class _Walk:
             template=r.template,
             max_length=r.finetune_config(0).max_length,
             batch_size=r.evaluation_batch_size,
+            dtype=r.dtype,
             show_progress=self.show,
             loaded=loaded,
         )

@@ -123,6 +123,14 @@ def test_with_an_adapter(stories, run, pool, result, tmp_path):
         run(pool, out=tmp_path / "e")
 
 
+def test_a_result_of_another_dtype_is_not_handed_back(run, pool, tmp_path):
+    few = pool.take([0])
+    first = run(few, metrics=["response_loss"], out=tmp_path / "e")
+    assert run(few, metrics=["response_loss"], out=tmp_path / "e") == first
+    with pytest.raises(UsageError, match='dtype: "float32" there, "bfloat16" now'):
+        run(few, metrics=["response_loss"], out=tmp_path / "e", dtype="bfloat16")
+
+
 def test_refusals(run, pool, tmp_path):
     with pytest.raises(UsageError, match="bleu"):
         run(pool, metrics=["bleu"])
