@@ -134,9 +134,9 @@ def cosine(a: Points, b: Points, precision: Precision = "highest") -> jax.Array:
 
 
 def row_shards(x: Any) -> int | None:
-    """In how many pieces the rows of `x` lie on devices; None for a tracer, whose layout cannot be known."""
+    """In how many pieces the rows of `x` lie on devices; None for a tracer whose layout cannot be known."""
     if isinstance(x, jax.core.Tracer):
-        return None
+        return 1 if jax.device_count() == 1 else None
     sharding = getattr(x, "sharding", None)
     if sharding is None or x.shape[0] == 0:
         return 1
@@ -197,12 +197,13 @@ def check_precision(precision: Any) -> Precision:
 
 
 def check_vector(v: Any, n: int, name: str) -> jax.Array:
-    """`v` as a float32 (n,) array; concrete values must be finite and >= 0."""
+    """`v` as a float32 (n,) array; concrete values must be finite and >= 0, also where other processes hold some."""
     if not isinstance(v, jax.core.Tracer):
-        host = np.asarray(v)
-        if host.shape == (n,) and not (np.isfinite(host).all() and (host >= 0).all()):
-            bad = int(np.flatnonzero(~(np.isfinite(host) & (host >= 0)))[0])
-            raise ValueError(f"{name} must be finite and not negative, got {host[bad]} at row {bad}")
+        spread = isinstance(v, jax.Array) and not v.is_fully_addressable
+        values, xp = (v, jnp) if spread else (np.asarray(v), np)
+        if values.shape == (n,) and not (ok := xp.isfinite(values) & (values >= 0)).all():
+            bad = int(xp.argmin(ok))
+            raise ValueError(f"{name} must be finite and not negative, got {values[bad]} at row {bad}")
     v = jnp.asarray(v, jnp.float32)
     if v.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},), got {tuple(v.shape)}")
