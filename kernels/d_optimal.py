@@ -12,7 +12,8 @@ from . import geometry, greedy
 from .geometry import Points, Precision
 from .greedy import EXCLUDED, INVALID, Block, Objective, Selection
 
-_LIMIT = 64  # the most picks of a round: the width of its update
+_LIMIT = 64  # the most picks of a round
+_CHUNK = 32  # picks a pass over the pool takes in: a round brings about 25, and a pass costs in proportion to its width
 
 DEFAULT_RIDGE = 0.1  # times the mean squared norm of the centred rows
 
@@ -117,14 +118,20 @@ def objective(
     """log det as an `Objective`; internal gains are the leverages l_i. The state is A^-1, (d, d) float32."""
     d = pool.x.shape[1]
 
-    def project(bounds, u):
-        """l_i - |x_i^T U|^2 for all rows, for U^T (c, d); rows marked by a negative bound stay marked."""
+    def project(bounds, u, count):
+        """l_i - |x_i^T U|^2 for all rows, for the first `count` of U^T (c, d); negative bounds are marks and stay."""
+        chunk = min(_CHUNK, u.shape[0])
+        u = jnp.pad(u, ((0, -u.shape[0] % chunk), (0, 0)))
 
         def of_tile(x, bounds):
-            shrunk = jnp.maximum(bounds - jnp.sum(jnp.square(geometry.matmul(x, u, precision)), axis=1), 0)
-            return jnp.where(bounds < 0, bounds, shrunk)
+            def step(i, left):
+                some = lax.dynamic_slice_in_dim(u, i * chunk, chunk)
+                return left - jnp.sum(jnp.square(geometry.matmul(x, some, precision)), axis=1)
 
-        return geometry.over_rows(of_tile, pool.x, bounds, width=u.shape[0], shards=shards)
+            left = lax.fori_loop(0, (count + chunk - 1) // chunk, step, bounds)
+            return jnp.where(bounds < 0, bounds, jnp.maximum(left, 0))
+
+        return geometry.over_rows(of_tile, pool.x, bounds, width=chunk, shards=shards)
 
     def init():
         inverse = jnp.eye(d, dtype=jnp.float32) / ridge
@@ -135,7 +142,7 @@ def objective(
             def absorb(carry, rows):
                 inverse, bounds = carry
                 u = update(inverse, rows, precision)
-                return (inverse - geometry.matmul(u.T, u.T, precision), project(bounds, u)), None
+                return (inverse - geometry.matmul(u.T, u.T, precision), project(bounds, u, _LIMIT)), None
 
             (inverse, bounds), _ = lax.scan(absorb, (inverse, bounds), rows.reshape(-1, _LIMIT, d))
             bounds = bounds.at[labelled].set(EXCLUDED)
@@ -159,7 +166,7 @@ def objective(
 
     def commit(inverse, bounds, block, order, count):
         u = block.live[0][:, block.gains.shape[0] :]
-        return inverse - geometry.matmul(u.T, u.T, precision), project(bounds, u)
+        return inverse - geometry.matmul(u.T, u.T, precision), project(bounds, u, count)
 
     return Objective(init, refresh, take, commit, report=jnp.log1p, limit=_LIMIT)
 

@@ -114,7 +114,8 @@ def maximize(objective: Objective, budget: int, *, block: int = 256) -> Selectio
 
     def one_round(carry):
         state, bounds, indices, gains, count, rounds = carry
-        top, ids = lax.top_k(bounds, min(size + 1, n))
+        # The barrier: XLA turns a top_k whose results are sliced apart into a sort of all n bounds.
+        top, ids = lax.optimization_barrier(lax.top_k(bounds, min(size + 1, n)))
         rest, rest_id = (top[size], ids[size]) if size < n else (EXCLUDED, n)
         ids = jnp.sort(ids[:size]).astype(jnp.int32)
         candidates = objective.refresh(state, ids)

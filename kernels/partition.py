@@ -152,6 +152,11 @@ def d_optimal_streamed(
     return _stream("d_optimal", pool, ridge, inverse, bounds, budget, greedy.check_block(block))
 
 
+def tile_rows(d: int) -> int:
+    """Rows of length d in a tile, 64 MB."""
+    return max(1, _TILE_BYTES // (4 * max(d, 1)))
+
+
 class _HostPool:
     """Rows on the host, measured tile by tile: norms, validity and mean in float32, the rows only as they are read."""
 
@@ -160,7 +165,7 @@ class _HostPool:
             raise ValueError(f"x must be 2-dimensional (rows, features), got shape {tuple(x.shape)}")
         self.x, (self.n, self.d) = x, x.shape
         self.precision = geometry.check_precision(precision)
-        self.tile = min(max(1, _TILE_BYTES // (4 * max(self.d, 1))) if tile is None else tile, max(self.n, 1))
+        self.tile = min(tile_rows(self.d) if tile is None else tile, max(self.n, 1))
         sums, finite = np.zeros(self.d), []
         for rows in self._read():
             ok = np.isfinite(rows).all(axis=1)
@@ -186,8 +191,9 @@ class _HostPool:
     def tiles(self):
         """(start, Points) of each tile, all of one shape: NaN rows fill the last."""
         for start, rows in zip(range(0, self.n, self.tile), self._read(), strict=True):
-            padded = np.pad(rows, ((0, self.tile - len(rows)), (0, 0)), constant_values=np.nan)
-            yield start, _ready(padded, self.shift, self.precision)
+            if len(rows) < self.tile:
+                rows = np.pad(rows, ((0, self.tile - len(rows)), (0, 0)), constant_values=np.nan)
+            yield start, _ready(rows, self.shift, self.precision)
 
 
 @partial(jax.jit, static_argnames="precision")

@@ -2,10 +2,12 @@
 
 from typing import NamedTuple
 
-from . import greedy
+from . import geometry, greedy, partition
 from .geometry import check_precision
 
-_TILE_BYTES = 128 << 20  # the largest temporary of a commit, see `geometry.over_rows`
+
+_ROW = 21  # bytes of norms, bounds, validity and what sorting them takes, a row
+_STREAMED_TILES = 4  # copies of a tile: as it was read, on the device, centred, and while it is centred
 
 
 class Plan(NamedTuple):
@@ -47,7 +49,7 @@ def plan(
         ValueError: for an unknown method or form, or sizes that cannot be.
 
     >>> plan("k_center", 20_000, 384, 1_000).says
-    'k_center of 1,000 rows from 20,000 x 384: 69 MB of memory, 15 GFLOP'
+    'k_center (blocked) of 1,000 rows from 20,000 x 384: 69 MB of memory, 15 GFLOP'
     >>> plan("facility_location", 100_000, 768, 1_000).form
     'tiled'
     """
@@ -57,34 +59,55 @@ def plan(
     greedy.check_budget(budget, n)
     check_precision(precision)
     kept = 2 if itemsize == 2 and precision == "fast" else 4
-    pool = n * d * (itemsize + kept)
-    rows = 4 * 5 * n + n
     if method == "k_center":
-        form, block = "blocked", min(block or 512, n)
-        work = 2 * n * d * budget
-        temporary = 4 * block * (block + d) + min(4 * 64 * n, _TILE_BYTES)
+        block = min(block or 512, n)
+        work, temporary = 2 * n * d * budget, 4 * block * (block + d)
     elif method == "d_optimal":
-        form, block = "blocked", min(block or 256, n)
+        block = min(block or 256, n)
         work = 2 * n * d * budget + 2 * d * d * budget
-        temporary = 4 * (2 * d * d + (block + 64) * (block + d)) + 4 * block * d + min(4 * 64 * n, _TILE_BYTES)
+        temporary = 4 * (2 * d * d + (block + 64) * (block + d)) + 4 * block * d
     elif method == "facility_location":
-        m = n if represented is None else represented
-        if form not in ("auto", "resident", "tiled"):
-            raise ValueError(f"form must be 'auto', 'resident' or 'tiled', got {form!r}")
-        if form == "auto":
-            form = "resident" if 4 * n * m <= memory else "tiled"
-        block = min(block or (256 if form == "resident" else 128), n)
-        work = n * m * d * (1 if represented is None else 2)
-        if form == "tiled":
-            work += 2 * m * d * n  # every row is refreshed about once or twice in the first picks
-        temporary = 4 * m * (n if form == "resident" else 0) + 4 * 2 * block * m
-        if represented is not None:
-            pool += m * d * (itemsize + kept)
-            rows += 4 * 5 * m
+        return _facility_location(n, d, budget, represented, form, memory, block, itemsize, kept)
     else:
         raise ValueError(f"method must be 'k_center', 'd_optimal' or 'facility_location', got {method!r}")
-    total = pool + rows + temporary
-    says = f"{method} of {budget:,} rows from {n:,} x {d:,}: {_bytes(total)} of memory, {_flops(work)}"
+    if form == "auto":
+        form = "blocked"
+    if form == "streamed":
+        tile = min(partition.tile_rows(d), n)
+        total = _STREAMED_TILES * 4 * tile * d + 4 * 64 * tile + 4 * 5 * n + temporary
+    elif form == "blocked":
+        total = n * d * (itemsize + kept) + _ROW * n + temporary + _over_rows(n, d)
+    else:
+        raise ValueError(f"form must be 'auto', 'blocked' or 'streamed', got {form!r}")
+    return _plan(method, form, n, d, budget, total, work)
+
+
+def _facility_location(n, d, budget, represented, form, memory, block, itemsize, kept) -> Plan:
+    m = n if represented is None else represented
+    if form not in ("auto", "resident", "tiled"):
+        raise ValueError(f"form must be 'auto', 'resident' or 'tiled', got {form!r}")
+    if form == "auto":
+        form = "resident" if 4 * n * m <= memory else "tiled"
+    block = min(block or (256 if form == "resident" else 128), n)
+    work = n * m * d * (1 if represented is None else 2)
+    if form == "tiled":
+        work += 2 * m * d * n  # every row is refreshed about once or twice in the first picks
+    total = n * d * (itemsize + kept) + _ROW * n + 4 * m * (n if form == "resident" else 0) + 4 * 2 * block * m
+    if represented is not None:
+        total += m * d * (itemsize + kept) + 4 * 5 * m
+    return _plan("facility_location", form, n, d, budget, total, work)
+
+
+def _over_rows(n: int, d: int) -> int:
+    """The largest temporary of a commit, 64 columns a row: whole, or in tiles with a copy of their rows."""
+    if 64 * n <= geometry._WHOLE_ELEMENTS:
+        return 4 * 64 * n
+    tile = geometry._TILE_ELEMENTS // max(64, d)
+    return 4 * tile * (64 + d)
+
+
+def _plan(method: str, form: str, n: int, d: int, budget: int, total: int, work: int) -> Plan:
+    says = f"{method} ({form}) of {budget:,} rows from {n:,} x {d:,}: {_bytes(total)} of memory, {_flops(work)}"
     return Plan(method, form, total, work, says)
 
 
