@@ -1,0 +1,325 @@
+"""Tables and figures from benchmarks/results/*.json: what README.md and docs/benchmarks.md show.
+
+    python -m benchmarks.render            # rewrites the tables between markers, and docs/figures/*.svg
+    python -m benchmarks.render --check    # exit 1 if a table is not what the results give; needs no matplotlib
+
+A table stands between `<!-- bench:NAME -->` and `<!-- /bench -->`; NAME is one of `SECTIONS`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+PAGES = ("README.md", "docs/benchmarks.md")
+MARKED = re.compile(r"(<!-- bench:([\w-]+) -->\n)(.*?)(<!-- /bench -->)", re.S)
+OURS = "edjax"
+MEMORY = "peak_rss_bytes"
+EMPTY = "Not measured yet."
+
+Results = dict[str, dict[str, Any]]
+
+
+def read(folder: Path | None = None) -> Results:
+    """The results by file name."""
+    return {p.stem: json.loads(p.read_text()) for p in sorted((folder or RESULTS).glob("*.json"))}
+
+
+# Words and numbers
+
+
+def digits(value: float) -> str:
+    """Three of them."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+
+
+def seconds(value: float) -> str:
+    """In ms below a second."""
+    return f"{digits(value)} s" if value >= 1 else f"{digits(value * 1e3)} ms"
+
+
+def times(ratio: float) -> str:
+    return f"{digits(ratio)}x"
+
+
+def table(head: list[str], rows: Iterable[list[str]], right: str = "") -> str:
+    """A Markdown table; `right` marks the columns to align right with an r, as in "lrr"."""
+    lines = [head, ["---:" if right[i : i + 1] == "r" else "---" for i in range(len(head))], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def where(result: dict[str, Any]) -> str:
+    """The machine, versions, commit and date of a file, in a sentence."""
+    on = result["machine"]
+    device = "" if on["backend"] == "cpu" else f"{on['device']}, "
+    commits = list(dict.fromkeys(row.get("commit", result["commit"]) for row in result["rows"]))
+    commit = f"commit {', '.join(commits)}" if len(commits) < 4 else f"{len(commits)} commits up to {result['commit']}"
+    versions = ", ".join(f"{p} {result['versions'][p]}" for p in ("jax", "numpy") if p in result["versions"])
+    size = " (`--quick`)" if result.get("quick") else ""
+    return f"{device}{on['cpu']}, {on['cores']} cores; {versions}; {commit}, {result['date']}{size}."
+
+
+def shape(row: dict[str, Any]) -> str:
+    pools = f"{row['pools']} pools of " if "pools" in row else ""
+    return f"{pools}{row['n']:,} x {row['d']}, {row['budget']:,}"
+
+
+def sections(kind: str, results: Results, body: Callable[[dict[str, Any]], str]) -> str:
+    """`body` of each results file of a kind that has something to show, each under its machine."""
+    shown = [(body(r), r) for name, r in results.items() if name.split("-")[0] == kind]
+    return "\n\n".join(f"{where(r)}\n\n{text}" for text, r in shown if text) or EMPTY
+
+
+# Selection
+
+
+def compared(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows in the shape that names peers and their ratios."""
+    return [row for row in result["rows"] if "ratios" in row and OURS in row.get("timed", {})]
+
+
+def met(row: dict[str, Any], who: str) -> bool | None:
+    """Whether the bar of a peer, or of the memory, is met; None where it has none or was not measured."""
+    bar = row["bars"].get(who)
+    if bar is None or (who != MEMORY and who not in row["ratios"]) or (who == MEMORY and MEMORY not in row):
+        return None
+    return row[MEMORY] <= bar if who == MEMORY else row["ratios"][who] >= bar
+
+
+def bar(row: dict[str, Any], who: str) -> str:
+    """The bar and whether it is met, said plainly."""
+    if who not in row["bars"]:
+        return ""
+    aim = f"{row['bars'][who] / 1e9:g} GB at most" if who == MEMORY else f"{row['bars'][who]:g}x"
+    return {True: f"{aim}: met", False: f"**{aim}: missed**", None: f"{aim}: not measured"}[met(row, who)]
+
+
+def bars_in_short(row: dict[str, Any]) -> str:
+    """All bars of a job in a few words; each that is missed by name."""
+    verdicts = {who: met(row, who) for who in row["bars"]}
+    missed = [who for who, ok in verdicts.items() if ok is False]
+    unknown = sum(ok is None for ok in verdicts.values())
+    parts = [f"**missed: {_against(row, who)}**" for who in missed]
+    if good := sum(ok is True for ok in verdicts.values()):
+        parts.append(f"{good} met")
+    if unknown:
+        parts.append(f"{unknown} not measured")
+    return "; ".join(parts) or "none set"
+
+
+def _against(row: dict[str, Any], who: str) -> str:
+    if who == MEMORY:
+        return f"{row[MEMORY] / 1e9:.2f} GB for {row['bars'][who] / 1e9:g} GB"
+    return f"{who} {times(row['ratios'][who])} for {row['bars'][who]:g}x"
+
+
+def selection(results: Results) -> str:
+    """One line a job: ours, the fastest of the peers, their ratio, and how the bars were met."""
+
+    def body(result: dict[str, Any]) -> str:
+        lines = []
+        for row in compared(result):
+            who = min(row["ratios"], key=row["ratios"].get, default=None)
+            rival = "" if who is None else f"{who} {seconds(row['timed'][who]['median_s'])}"
+            ratio = f"{row[MEMORY] / 1e9:.2f} GB peak" if MEMORY in row else ""
+            ratio = ratio if who is None else times(row["ratios"][who])
+            mine = seconds(row["timed"][OURS]["median_s"])
+            lines.append([f"`{row['method']}` {shape(row)}", mine, rival, ratio, bars_in_short(row)])
+        head = ["job: rows x features, picks", "edjax", "fastest peer", "ratio", "bars"]
+        return table(head, lines, "lrrrl") if lines else ""
+
+    return sections("selection", results, body)
+
+
+def selection_all(results: Results) -> str:
+    """Every side of every job."""
+
+    def body(result: dict[str, Any]) -> str:
+        lines: list[list[str]] = []
+        for row in compared(result):
+            for i, who in enumerate([OURS, *row["ratios"]]):
+                t = row["timed"][who]
+                ratio = "" if who == OURS else times(row["ratios"][who])
+                build = f", {seconds(t['build_s'])} of it the matrix" if "build_s" in t else ""
+                name = f"`{row['method']}` {shape(row)}" if i == 0 else ""
+                load = f"{row['load'][0]:.1f}" if i == 0 and "load" in row else ""
+                cells = [seconds(t["median_s"]) + build, str(len(t["runs_s"])), seconds(t["first_call_s"])]
+                lines.append([name, who, *cells, ratio, bar(row, who), load])
+            if MEMORY in row:
+                lines.append(["", "peak memory", f"{row[MEMORY] / 1e9:.2f} GB", "", "", "", bar(row, MEMORY), ""])
+        head = ["job", "side", "median", "runs", "first call", "ratio", "bar", "load"]
+        return "\n\n".join(p for p in (table(head, lines, "llrrrrlr"), remarks(result)) if p) if lines else ""
+
+    return sections("selection", results, body)
+
+
+def remarks(result: dict[str, Any]) -> str:
+    """The peers that were left out, with the reason, and what to know of those that were not."""
+    rows = compared(result)
+    said = [f"- {row['job']}, {who} left out: {why}" for row in rows for who, why in row.get("skipped", {}).items()]
+    notes = dict.fromkeys(f"- {who}: {note}" for row in rows for who, note in row.get("notes", {}).items())
+    return "\n".join([*notes, *said])
+
+
+def agreement(results: Results) -> str:
+    """Whether the sides picked the same, and what their picks are worth."""
+
+    def value(number: float | None) -> str:
+        return "" if number is None else f"{number:.7g}"
+
+    def body(result: dict[str, Any]) -> str:
+        lines = []
+        for row in compared(result):
+            picks = row["budget"] * row.get("pools", 1)
+            for i, (who, same) in enumerate(row.get("agree", {}).items()):
+                job = [f"`{row['method']}` {shape(row)}" if i == 0 else "", who]
+                counts = [f"{same['same_set']:,} of {picks:,}", f"{same['same_place']:,}"]
+                worth = [value(same.get("value")), value(row.get("edjax_value")), row.get("objective") or ""]
+                lines.append([*job, *counts, *worth])
+        head = ["job", "peer", "same picks", "same place", "peer's value", "ours", "of"]
+        return table(head, lines, "llrrrrl") if lines else ""
+
+    return sections("selection", results, body)
+
+
+# Scaling and roofline
+
+
+def scaling(results: Results) -> str:
+    """Fitted exponents a method."""
+
+    def body(result: dict[str, Any]) -> str:
+        found = {(f["method"], f["axis"]): f for f in result["fits"]}
+        lines = []
+        for method in dict.fromkeys(f["method"] for f in result["fits"]):
+            cells = [
+                f"{f['exponent']:.2f} ± {f['standard_error']:.2f} ({f['tail_exponent']:.2f})" if f else ""
+                for f in (found.get((method, axis)) for axis in ("n", "d", "budget"))
+            ]
+            lines.append([method, *cells])
+        base = result["base"]
+        held = f"Held where not swept: {base['n']:,} rows, {base['d']} features, {base['budget']} picks."
+        skipped = [f"- {r['job']}: {r['skipped']}" for r in result["rows"] if "skipped" in r]
+        left = "Not measured:\n\n" + "\n".join(skipped) if skipped else ""
+        return "\n\n".join(p for p in (table(["time of", "rows", "features", "picks"], lines, "lrrr"), held, left) if p)
+
+    return sections("scaling", results, body)
+
+
+def roofline(results: Results) -> str:
+    """Achieved rates beside what the device gives."""
+
+    def body(result: dict[str, Any]) -> str:
+        peak = result["ceilings"]
+        flops = ", ".join(f"{t} {v['best'] / 1e9:,.0f} GFLOP/s" for t, v in peak["matmul_flops_s"].items())
+        copies = ", ".join(f"{t} {v / 1e9:,.1f} GB/s" for t, v in peak["copy_bytes_s"].items())
+        lines = [
+            [
+                f"{row['method']} {shape(row)}",
+                seconds(row["median_s"]),
+                str(row["refreshes"]),
+                f"{row['flops_s'] / 1e9:,.0f} ({row['share_of_matmul']:.0%})",
+                f"{row['bytes_s'] / 1e9:,.1f} ({row['share_of_copy']:.0%})",
+                f"{row['useful_flops'] / row['median_s'] / 1e9:,.0f}",
+            ]
+            for row in result["rows"]
+            if "skipped" not in row
+        ]
+        head = ["selector", "median", "rounds", "GFLOP/s (of matmul)", "GB/s (of copy)", "useful GFLOP/s"]
+        left = "\n".join(f"- {r['job']}: not measured, {r['skipped']}" for r in result["rows"] if "skipped" in r)
+        given = f"Matmul: {flops}. Copy: {copies}."
+        return "\n\n".join(p for p in (given, table(head, lines, "lrrrrr"), left, updates(result)) if p)
+
+    return sections("roofline", results, body)
+
+
+def updates(result: dict[str, Any]) -> str:
+    """GFLOP/s of the update alone by its width."""
+    found = {(u["method"], u["width"]): u["flops_s"] for u in result["updates"]}
+    widths = sorted({width for _, width in found})
+    rows = [
+        [method, *(f"{found[method, w] / 1e9:,.0f}" if (method, w) in found else "" for w in widths)]
+        for method in dict.fromkeys(m for m, _ in found)
+    ]
+    head = ["update alone, GFLOP/s", *(f"{w} picks wide" for w in widths)]
+    return table(head, rows, "l" + "r" * len(widths)) if rows else ""
+
+
+FIGURES = {
+    "selection": "Median seconds of one selection, a panel a job",
+    "scaling": "Time by rows, features and picks; the plain jitted loop is dashed",
+    "roofline": "FLOP/s against FLOPs a byte moved, under what the device gives",
+}
+
+
+def figures(results: Results) -> str:
+    """The figures there are results for."""
+    shown = [
+        f"{said}: {where(r)}\n\n![{said}](figures/{name}.svg)"
+        for kind, said in FIGURES.items()
+        for name, r in results.items()
+        if name.split("-")[0] == kind and drawable(kind, r)
+    ]
+    return "\n\n".join(shown) or EMPTY
+
+
+def drawable(kind: str, result: dict[str, Any]) -> bool:
+    """Whether there is anything to draw."""
+    if kind == "selection":
+        return any(row["ratios"] for row in compared(result))
+    return any("skipped" not in row for row in result["rows"])
+
+
+SECTIONS: dict[str, Callable[[Results], str]] = {
+    "selection": selection,
+    "selection-all": selection_all,
+    "agreement": agreement,
+    "scaling": scaling,
+    "roofline": roofline,
+    "figures": figures,
+}
+
+
+def rendered(text: str, results: Results) -> str:
+    """A page with every marked section made anew.
+
+    Raises:
+        KeyError: a marker that names no section.
+    """
+    return MARKED.sub(lambda m: f"{m[1]}{SECTIONS[m[2]](results)}\n{m[4]}", text)
+
+
+def stale(root: Path, results: Results) -> list[str]:
+    """The pages whose tables are not what the results give."""
+    return [page for page in PAGES if (text := (root / page).read_text()) != rendered(text, results)]
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Change nothing; exit 1 if a table is not what the results give.")
+def main(check: bool) -> None:
+    """Rewrite the tables of README.md and docs/benchmarks.md, and docs/figures/."""
+    results = read()
+    old = stale(ROOT, results)
+    if check:
+        for page in old:
+            click.echo(f"{page}: not what benchmarks/results gives; run python -m benchmarks.render", err=True)
+        raise SystemExit(1 if old else 0)
+    for page in old:
+        path = ROOT / page
+        path.write_text(rendered(path.read_text(), results))
+        click.echo(page)
+    from benchmarks import figures as drawn
+
+    for path in drawn.draw(results, ROOT / "docs" / "figures"):
+        click.echo(str(path.relative_to(ROOT)))
+
+
+if __name__ == "__main__":
+    main()
