@@ -63,7 +63,9 @@ def where(result: dict[str, Any]) -> str:
     commit = f"commit {', '.join(commits)}" if len(commits) < 4 else f"{len(commits)} commits up to {result['commit']}"
     versions = ", ".join(f"{p} {result['versions'][p]}" for p in ("jax", "numpy") if p in result["versions"])
     size = " (`--quick`)" if result.get("quick") else ""
-    return f"{device}{on['cpu']}, {on['cores']} cores; {versions}; {commit}, {result['date']}{size}."
+    others = sorted({f"jax {row['versions'].get('jax')}" for row in result["rows"] if "versions" in row})
+    older = f" Some rows with other versions ({', '.join(others)})." if others else ""
+    return f"{device}{on['cpu']}, {on['cores']} cores; {versions}; {commit}, {result['date']}{size}.{older}"
 
 
 def shape(row: dict[str, Any]) -> str:

@@ -225,11 +225,12 @@ def test_a_missed_bar_is_said_plainly():
     assert "1,000 of 1,000 | 998 | 1.5 | 1.5" in render.agreement(selected())
 
 
-def test_a_memory_bar_is_an_upper_one():
+def test_a_memory_bar_is_an_upper_one_and_other_versions_are_named():
     assert "1 met" in render.selection(selected(bars={"peak_rss_bytes": 3e9}, peak_rss_bytes=2.5e9))
     over = selected(bars={"peak_rss_bytes": 3e9}, peak_rss_bytes=3.5e9)
     assert "**missed: 3.50 GB for 3 GB**" in render.selection(over)
     assert "**3 GB at most: missed**" in render.selection_all(over)
+    assert "Some rows with other versions (jax 0.9)" in render.selection(selected(versions={"jax": "0.9"}))
     alone = selected(bars={}, ratios={}, agree={}, peak_rss_bytes=2.5e9)
     assert "| 2.50 GB peak | none set |" in render.selection(alone)
 
