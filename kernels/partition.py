@@ -16,7 +16,7 @@ from .greedy import EXCLUDED, INVALID, Block, Objective, Selection
 from .k_center import objective as k_center_objective
 
 _LABELLED = 64  # labelled rows a pass takes at a time
-_TILE_BYTES = 64 << 20
+_TILE_BYTES = 8 << 20  # measured: larger ones are slower, since every tile's memory is then fresh from the system
 
 
 def two_stage(
@@ -153,7 +153,7 @@ def d_optimal_streamed(
 
 
 def tile_rows(d: int) -> int:
-    """Rows of length d in a tile, 64 MB."""
+    """Rows of length d in a tile, 8 MB."""
     return max(1, _TILE_BYTES // (4 * max(d, 1)))
 
 
@@ -176,7 +176,7 @@ class _HostPool:
         rough = mean.astype(np.float32)
         two_terms = np.stack([rough, (mean - rough).astype(np.float32)])
         self.shift = jnp.asarray(two_terms if centre else np.zeros_like(two_terms))
-        norms = [np.asarray(tile.norms) for _, tile in self.tiles()]
+        norms = [np.asarray(_norms(rows, self.shift)) for _, rows in self.tiles()]
         self.norms = np.concatenate(norms)[: self.n] if norms else np.zeros(0, np.float32)
         total = float(self.norms.sum(dtype=np.float64)) / max(int(self.valid.sum()), 1)
         self.spread = max(total - (0.0 if centre else float(mean @ mean)), 0.0)
@@ -189,16 +189,30 @@ class _HostPool:
         return _ready(np.asarray(self.x[ids], np.float32), self.shift, self.precision)
 
     def tiles(self):
-        """(start, Points) of each tile, all of one shape: NaN rows fill the last."""
+        """(start, rows) of each tile, all of one shape: NaN rows fill the last."""
         for start, rows in zip(range(0, self.n, self.tile), self._read(), strict=True):
-            if len(rows) < self.tile:
-                rows = np.pad(rows, ((0, self.tile - len(rows)), (0, 0)), constant_values=np.nan)
-            yield start, _ready(rows, self.shift, self.precision)
+            yield start, _filled(rows, self.tile, np.nan)
+
+    def part(self, values: np.ndarray, start: int, fill: Any) -> np.ndarray:
+        """The entries of an (n,) array that belong to the tile at `start`, filled up likewise."""
+        return _filled(values[start : start + self.tile], self.tile, fill)
+
+
+def _filled(values: np.ndarray, rows: int, fill: Any) -> np.ndarray:
+    missing = rows - len(values)
+    if not missing:
+        return values
+    return np.pad(values, ((0, missing), *((0, 0) for _ in values.shape[1:])), constant_values=fill)
 
 
 @partial(jax.jit, static_argnames="precision")
 def _ready(x, shift, precision):
     return geometry.points(x, shift=shift, precision=precision)
+
+
+@jax.jit
+def _norms(x, shift):
+    return geometry.points(x, shift=shift).norms
 
 
 def _objective(kind: str, pool: Points, ridge: jax.Array, precision: Precision) -> Objective:
@@ -236,11 +250,12 @@ def _commit(kind: str, pool: _HostPool, ridge, state, bounds, block: Block, orde
     """The state and the bounds of all rows after a block's picks: one pass over the host's tiles."""
     after, tightened = state, np.empty_like(bounds)
     for start, rows in pool.tiles():
-        stop = min(start + pool.tile, pool.n)
-        some = np.full(pool.tile, INVALID, np.float32)
-        some[: stop - start] = bounds[start:stop]
-        after, some = _commit_tile(kind, rows, ridge, state, some, block, order, count, pool.precision)
-        tightened[start:stop] = np.asarray(some)[: stop - start]
+        norms, valid = pool.part(pool.norms, start, 0), pool.part(pool.valid, start, False)
+        some = pool.part(bounds, start, INVALID)
+        after, some = _commit_tile(
+            kind, rows, norms, valid, pool.shift, ridge, state, some, block, order, count, pool.precision
+        )
+        tightened[start : start + pool.tile] = np.asarray(some)[: pool.n - start]
     return after, tightened
 
 
@@ -255,5 +270,8 @@ def _round(kind, rows, ridge, state, bounds, ids, rest, rest_id, room, precision
 
 
 @partial(jax.jit, static_argnames=("kind", "precision"))
-def _commit_tile(kind, rows, ridge, state, bounds, block, order, count, precision):
-    return _objective(kind, rows, ridge, precision).commit(state, bounds, block, order, count)
+def _commit_tile(kind, rows, norms, valid, shift, ridge, state, bounds, block, order, count, precision):
+    # What `geometry.points` gives, without measuring the norms and the validity again.
+    x = jnp.where(valid[:, None], (rows - shift[0]) - shift[1], 0)
+    pool = Points(x, norms, valid, shift)
+    return _objective(kind, pool, ridge, precision).commit(state, bounds, block, order, count)

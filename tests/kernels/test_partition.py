@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from kernel_cases import SELECTORS, mixture
+from kernel_cases import SELECTORS, Problem, assert_greedy, mixture
 
 from edjax.kernels import (
     d_optimal,
@@ -26,10 +26,18 @@ def test_streamed_picks_are_the_resident_picks(name, options, tmp_path):
     x[17] = np.nan
     np.save(tmp_path / "pool.npy", x)
     on_disk = np.load(tmp_path / "pool.npy", mmap_mode="r")
+    options = options | ({"centre": True} if name == "d_optimal" else {})
     ours, theirs = streamed(on_disk, 80, block=64, tile=300, **options), resident(x, 80, block=64, **options)
     assert ours.indices.tolist() == theirs.indices.tolist()
     np.testing.assert_allclose(ours.gains, theirs.gains, rtol=1e-3)
     assert 17 not in ours.indices
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_streamed_picks_are_greedy_without_centring_too(name):
+    _, streamed = STREAMED[name]
+    x = mixture(0, 1000, 12) + np.float32(5)
+    assert_greedy(streamed(x, 80, block=64, tile=300), SELECTORS[name][1], Problem(x, 80, {}))
 
 
 @pytest.mark.parametrize("name", STREAMED)

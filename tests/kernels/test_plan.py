@@ -1,6 +1,8 @@
-"""The estimate against what the compiler allots."""
+"""The estimate against what the compiler allots, and against what a process takes."""
 
+import subprocess
 import sys
+import textwrap
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +38,60 @@ def test_facility_location_of_100k_rows_stays_under_3_gb():
     assert plan("facility_location", 100_000, 768, 1000).form == "tiled"
     options = {"block": 128, "form": "tiled", "similarity": "rbf"}
     assert allotted("facility_location", 100_000, 768, 1000, **options) < 3e9
+
+
+LARGE = {
+    "k_center": ({"block": 512}, 4 * 512 * (512 + 768)),
+    "d_optimal": ({"block": 256, "centre": False}, 4 * (256 * (256 + 2 * 768) + 2 * 768 * 768)),
+    "facility_location": ({"block": 128, "form": "tiled", "similarity": "rbf"}, 2 * 4 * 128 * 1_000_000),
+}
+
+
+@pytest.mark.parametrize("method", LARGE)
+def test_a_million_rows_take_a_copy_of_the_pool_a_block_and_64_bytes_a_row(method):
+    n, d = 1_000_000, 768
+    options, block = LARGE[method]
+    found = allotted(method, n, d, 1000, **options)
+    assert found <= 4 * n * d + 4 * n * d + block + 64 * n  # the caller's pool, its centred copy
+    estimate = plan(method, n, d, 1000, **({"form": "tiled"} if "form" in options else {})).bytes
+    assert estimate == pytest.approx(found, rel=0.05)
+
+
+MEASURED = """
+    import gc
+    import numpy as np, jax, jax.numpy as jnp
+    from edjax.kernels import plan
+    from edjax.kernels.k_center import _k_center
+
+    def memory(key):
+        return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
+
+    n, d, budget = 200_000, 64, 100
+    none = jnp.zeros(0, jnp.int32)
+    shape = jax.ShapeDtypeStruct((n, d), jnp.float32)
+    call = _k_center.lower(shape, None, none, None, budget=budget, block=512, precision="highest", shards=1).compile()
+    before = memory("VmRSS")
+    x = jnp.asarray(np.random.default_rng(0).random((n, d), np.float32)).block_until_ready()
+    gc.collect()
+    open("/proc/self/clear_refs", "w").write("5")  # the peak so far is forgotten
+    call(x, None, none, None).indices.block_until_ready()
+    print(memory("VmHWM") - before, plan("k_center", n, d, budget).bytes)
+"""
+
+
+def test_a_process_takes_no_more_than_the_plan_and_16_mb_for_its_threads():
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(MEASURED)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    measured, estimate = map(int, done.stdout.split())
+    assert measured <= estimate + 16e6
+    assert estimate <= 1.3 * measured
+
+
+def test_a_streamed_pool_takes_no_memory_of_its_size():
+    small, large = (plan("k_center", n, 768, 1000, form="streamed").bytes for n in (100_000, 1_000_000))
+    assert large - small <= 24 * 900_000 and large < 100e6
+    with pytest.raises(ValueError, match="'tiled'"):
+        plan("k_center", 10, 2, 1, form="tiled")
 
 
 def test_bad_arguments_are_named():
