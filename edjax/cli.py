@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 import sys
@@ -28,6 +29,21 @@ TEMPLATE = click.option(
     "--template", default="auto", show_default=True, help="auto, chat (the model's chat template) or plain."
 )
 MAX_LENGTH = click.option("--max-length", default=1024, show_default=True, help="Most tokens of a prompt.")
+
+
+class Bytes(click.ParamType):
+    """A number of bytes: 4GiB, 500MB, 1e9."""
+
+    name = "bytes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The bytes as an int, or a usage error that names the value."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d*)?(?:e\d+)?) *([kmgt]?)(i?)b?", str(value).lower())
+        if not found:
+            self.fail(f"{value!r} is no size; write 4GiB or 500MB", param, ctx)
+        return int(float(found[1]) * (1024 if found[3] else 1000) ** " kmgt".index(found[2] or " "))
 
 
 def pool_options(f: Any) -> Any:
@@ -94,17 +110,27 @@ def score(pool: str, out: Path, text_column: str | None, id_column: str, skip_ba
 @click.option("--pool", help="The pool that was scored; taken from FEATURES where it is not given.")
 @click.option("--strategy", required=True, help="random, mean_entropy, k_center, ...; `edjax strategies` lists them.")
 @click.option("--budget", type=int, required=True, help="How many rows to choose.")
-@OUT
+@click.option("--out", type=click.Path(path_type=Path), help="Directory to write.")
 @click.option("--seed", default=0, show_default=True, help="For the strategy random.")
 @click.option("--normalise", default="l2", show_default=True, help="l2 (centred, length 1), centre or none.")
 @click.option("--allow-fewer", is_flag=True, help="Take all rows where the budget is larger than the pool.")
 @click.option("--drop-invalid", is_flag=True, help="Leave rows with NaN or infinite features out.")
+@click.option(
+    "--memory",
+    type=Bytes(),
+    default="4GiB",
+    show_default=True,
+    help="Where k_center and d_optimal would take more, they read the embeddings from disk.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what it would cost, and write nothing.")
 @OVERWRITE
 @pool_options
 def select(
     features: Path,
     pool: str | None,
-    out: Path,
+    out: Path | None,
+    memory: int,
+    dry_run: bool,
     overwrite: bool,
     text_column: str | None,
     id_column: str,
@@ -119,17 +145,26 @@ def select(
             OUT/selection.csv: order, id, row, gain and every score
     """
     from edjax.errors import UsageError
-    from edjax.features import read_features
+    from edjax.features import read_features, survey
+    from edjax.select import forecast, stream_above, streams, write_selection
     from edjax.select import select as run_select
-    from edjax.select import write_selection
     from edjax.store import read_manifest
 
-    found = read_features(features)
+    strategy = settings["strategy"]
+    if dry_run:
+        click.echo(forecast(survey(features), strategy, settings["budget"], memory))
+        return
+    if out is None:
+        raise click.UsageError("Missing option '--out'.", click.get_current_context())
+    found = read_features(features, memory=stream_above(strategy, memory), scratch=out.parent)
     if pool is None:
         pool = read_manifest(features, "features").get("pool") if features.is_dir() else None
         if pool is None:
             raise UsageError(f"{features} does not say which pool it is of; name it with --pool")
     rows = _pool(pool, text_column, id_column, skip_bad_lines)
+    if streams(found, strategy):
+        size = f"{found.embeddings.nbytes / 1e9:.1f} GB"
+        _note(f"too large for --memory: {strategy} reads the embeddings from a scratch file of {size} beside {out}")
     chosen = run_select(found, **settings)
     write_selection(chosen, found, rows, out, config=settings, overwrite=overwrite)
     if chosen.warning:

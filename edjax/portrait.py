@@ -79,9 +79,10 @@ def _overlap(shown: dict[str, Selection]) -> dict[str, Any]:
 
 def _map(pool: Pool, features: Features, shown: dict[str, Selection], tasks, normalise: str) -> dict[str, Any] | None:
     """The two leading principal components of the prepared embeddings; all picks and a sample of the rest."""
-    if len(pool) < 3 or not np.isfinite(features.embeddings).all():
+    x = features.embeddings
+    if len(pool) < 3 or not isinstance(x, np.ndarray) or not np.isfinite(x).all():
         return None
-    x = prepare(features.embeddings, normalise).astype(np.float64)
+    x = prepare(x, normalise).astype(np.float64)
     x = x - x.mean(0)
     values, vectors = np.linalg.eigh(x.T @ x)
     axes = vectors[:, np.argsort(values)[::-1][:2]]

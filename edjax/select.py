@@ -7,21 +7,24 @@ import difflib
 import io
 import operator
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
 from edjax.errors import DataError, UsageError
-from edjax.features import Features
+from edjax.features import Features, Survey
 from edjax.store import atomic_write, read_manifest, writing
+from edjax.stream import Spill, Stream
 
 if TYPE_CHECKING:
     from edjax.pool import Pool
     from edjax.strategies import Strategy
 
 NORMALISE = ("l2", "centre", "none")
+IN_MEMORY = 5  # times the embeddings, measured: as read, prepared, on the device, centred there, and what makes them
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,14 @@ class Selection:
         return len(self.ids)
 
 
-def prepare(embeddings: np.ndarray, normalise: str = "l2") -> np.ndarray:
-    """Embeddings as the diversity strategies see them, (n, d) float32.
+@overload
+def prepare(embeddings: np.ndarray, normalise: str = "l2") -> np.ndarray: ...
+@overload
+def prepare(embeddings: Stream, normalise: str = "l2") -> Spill: ...
+@overload
+def prepare(embeddings: np.ndarray | Stream, normalise: str = "l2") -> np.ndarray | Spill: ...
+def prepare(embeddings: np.ndarray | Stream, normalise: str = "l2") -> np.ndarray | Spill:
+    """Embeddings as the diversity strategies see them, (n, d) float32; of a stream, the same values in a file.
 
     "l2": centred, then each row scaled to length 1 (a row equal to the mean stays 0). "centre": centred only.
     "none": as they are. Hidden states share an offset larger than their spread and a few directions hold most of
@@ -52,13 +61,32 @@ def prepare(embeddings: np.ndarray, normalise: str = "l2") -> np.ndarray:
     """
     if normalise not in NORMALISE:
         raise UsageError(f"normalise {normalise!r} is not one of {', '.join(NORMALISE)}")
+    if isinstance(embeddings, Stream):
+        return _prepare_spilled(embeddings.spill(), normalise)
     if normalise == "none" or not len(embeddings):
         return embeddings
     x = embeddings - embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)
     if normalise == "l2":
-        norm = np.linalg.norm(x, axis=1, keepdims=True)
-        x = x / np.where(norm > 1e-6 * max(float(norm.max(initial=0.0)), 1e-30), norm, np.inf)
+        x /= _lengths(np.linalg.norm(x, axis=1))[:, None]
     return x
+
+
+def _prepare_spilled(x: Spill, normalise: str) -> Spill:
+    """`prepare` in place, a slice at a time: a pass for the mean, one for the norms, one to write."""
+    if normalise == "none" or not len(x):
+        return x
+    mean = (sum(x[part].sum(axis=0, dtype=np.float64) for part in x.slices()) / len(x)).astype(np.float32)
+    length = np.ones(len(x), np.float32)
+    if normalise == "l2":
+        length = _lengths(np.concatenate([np.linalg.norm(x[part] - mean, axis=1) for part in x.slices()]))
+    for part in x.slices():
+        x[part] = (x[part] - mean) / length[part, None]
+    return x
+
+
+def _lengths(norms: np.ndarray) -> np.ndarray:
+    """What to divide each row by: its norm, or infinity where the row is rounding noise about the mean."""
+    return np.where(norms > 1e-6 * max(float(norms.max(initial=0.0)), 1e-30), norms, np.float32(np.inf))
 
 
 def select(
@@ -83,10 +111,11 @@ def select(
       drop_invalid: leave rows with NaN or infinite features out, instead of an error.
 
     Raises:
-      UsageError: an unknown strategy, a budget that is negative, not whole, or beyond the pool.
+      UsageError: an unknown strategy, a budget that is negative, not whole, or beyond the pool; embeddings left on
+        disk for a strategy that needs them in memory.
       DataError: rows that are not finite; a score the features do not hold.
     """
-    chosen = _strategy(strategy, features)
+    chosen = _strategy(strategy, features.scores)
     try:
         budget = operator.index(budget)
     except TypeError:
@@ -95,6 +124,8 @@ def select(
         raise UsageError(f"budget {budget} is negative; it is a number of rows, 0 or more")
     if seed < 0:
         raise UsageError(f"seed {seed} is negative; it is 0 or more")
+    if chosen.needs == "embeddings" and not chosen.streams and isinstance(features.embeddings, Stream):
+        raise UsageError(f"{strategy} needs the embeddings in memory; read the features with a larger memory")
     keep, dropped = _valid(features, chosen.needs, drop_invalid)
     if budget > len(keep):
         if not allow_fewer:
@@ -112,14 +143,49 @@ def select(
     return Selection(strategy, tuple(features.ids[i] for i in indices), indices, gains, seconds, warning)
 
 
-def _strategy(name: str, features: Features) -> Strategy:
+def stream_above(strategy: str, memory: int) -> int | None:
+    """Bytes of embeddings up to which this strategy selects within `memory` bytes, for `read_features`; beyond them it
+    reads them from disk. None for a strategy that cannot."""
+    from edjax.strategies import STRATEGIES
+
+    known = STRATEGIES.get(strategy)
+    return None if known and known.needs == "embeddings" and not known.streams else memory // IN_MEMORY
+
+
+def streams(features: Features, strategy: str) -> bool:
+    """Whether this strategy will read embeddings that were left on disk."""
+    from edjax.strategies import STRATEGIES
+
+    return isinstance(features.embeddings, Stream) and strategy in STRATEGIES and STRATEGIES[strategy].streams
+
+
+def forecast(found: Survey, strategy: str, budget: int, memory: int) -> str:
+    """What a selection will cost, in a sentence, from the shapes alone.
+
+    Raises:
+      UsageError: an unknown strategy, or a budget beyond the pool.
+    """
+    from edjax import kernels
+
+    needs = _strategy(strategy, found.scores).needs
+    if not 0 <= budget <= found.n:
+        raise UsageError(f"budget {budget} is not between 0 and the pool's {found.n} rows")
+    if needs != "embeddings":
+        return f"{strategy} of {budget:,} rows from {found.n:,}: no kernel runs; the embeddings are read once"
+    limit, size = stream_above(strategy, memory), 4 * found.n * found.d
+    streamed = limit is not None and size > limit
+    says = kernels.plan(strategy, found.n, found.d, budget, form="streamed" if streamed else "auto").says
+    return says + (f"; {size / 1e9:.1f} GB of disk" if streamed else f"; {2 * size / 1e9:.1f} GB more to prepare them")
+
+
+def _strategy(name: str, scores: Collection[str]) -> Strategy:
     from edjax.strategies import STRATEGIES, Strategy, by_score
 
     if name in STRATEGIES:
         return STRATEGIES[name]
-    if name in features.scores:
+    if name in scores:
         return Strategy(name, f"largest {name}", by_score(name))
-    known = list(dict.fromkeys([*STRATEGIES, *features.scores]))
+    known = list(dict.fromkeys([*STRATEGIES, *scores]))
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise UsageError(f"unknown strategy {name!r}; {hint}strategies: {', '.join(known)}")
@@ -128,7 +194,7 @@ def _strategy(name: str, features: Features) -> Strategy:
 def _take(features: Features, rows: np.ndarray) -> Features:
     return Features(
         tuple(features.ids[i] for i in rows),
-        features.embeddings[rows],
+        features.embeddings.take(rows) if isinstance(features.embeddings, Stream) else features.embeddings[rows],
         {k: v[rows] for k, v in features.scores.items()},
         {k: v[rows] for k, v in features.facts.items()},
         features.digest,
@@ -140,7 +206,8 @@ def _valid(features: Features, needs: str, drop_invalid: bool) -> tuple[np.ndarr
 
     Random is held to it too: strategies are compared on the same candidates.
     """
-    finite = np.isfinite(features.embeddings).all(axis=1)
+    x = features.embeddings
+    finite = x.finite.copy() if isinstance(x, Stream) else np.isfinite(x).all(axis=1)
     if needs in features.scores:
         finite &= np.isfinite(features.scores[needs])
     elif needs not in ("nothing", "embeddings"):

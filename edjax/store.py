@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,27 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         with contextlib.suppress(OSError):
             tmp.unlink()
         raise
+
+
+def scratch_file(directory: str | Path, size: int) -> IO[bytes]:
+    """A nameless file of `size` bytes, all of them taken at once; it is gone when closed, however the process ends.
+
+    `directory` need not be there: its nearest parent that is holds the file.
+    """
+    directory = Path(directory).resolve()
+    place = next(p for p in (directory, *directory.parents) if p.is_dir())
+    try:
+        file = tempfile.TemporaryFile(dir=place)  # noqa: SIM115
+        try:
+            file.truncate(max(size, 1))
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, max(size, 1))
+        except BaseException:
+            file.close()
+            raise
+    except OSError as e:
+        raise _os_error(e, place / "scratch") from e
+    return file
 
 
 def _os_error(e: OSError, path: Path) -> EnvError:

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from edjax.features import Features
+from edjax.stream import Spill, Stream
 
 Order = tuple[np.ndarray, np.ndarray | None]
+Rows = np.ndarray | Stream | Spill
 
 
 class Strategy(NamedTuple):
@@ -17,22 +19,24 @@ class Strategy(NamedTuple):
 
     `order(features, x, budget, seed)` gives the picks (k,) in the order taken and the gain of each, or None where a
     pick has no gain. `x` (n, d) are the embeddings as prepared by `edjax.select.prepare`, for those that need them.
+    `streams`: whether `x` may lie on disk.
     """
 
     needs: str  # "nothing", "embeddings", or the name of a score
     summary: str
-    order: Callable[[Features, np.ndarray, int, int], Order]
+    order: Callable[[Features, Rows, int, int], Order]
     seeded: bool = False
+    streams: bool = False
 
 
-def _random(features: Features, x: np.ndarray, budget: int, seed: int) -> Order:
+def _random(features: Features, x: Rows, budget: int, seed: int) -> Order:
     return np.random.Generator(np.random.PCG64(seed)).permutation(len(features))[:budget], None
 
 
-def by_score(name: str) -> Callable[[Features, np.ndarray, int, int], Order]:
+def by_score(name: str) -> Callable[[Features, Rows, int, int], Order]:
     """Largest score first; ties go to the lowest row."""
 
-    def order(features: Features, x: np.ndarray, budget: int, seed: int) -> Order:
+    def order(features: Features, x: Rows, budget: int, seed: int) -> Order:
         values = features.scores[name]
         picks = np.argsort(-values, kind="stable")[:budget]
         return picks, values[picks]
@@ -40,11 +44,11 @@ def by_score(name: str) -> Callable[[Features, np.ndarray, int, int], Order]:
     return order
 
 
-def _kernel(name: str) -> Callable[[Features, np.ndarray, int, int], Order]:
-    def order(features: Features, x: np.ndarray, budget: int, seed: int) -> Order:
+def _kernel(name: str) -> Callable[[Features, Rows, int, int], Order]:
+    def order(features: Features, x: Rows, budget: int, seed: int) -> Order:
         from edjax import kernels
 
-        got = getattr(kernels, name)(x, budget)
+        got = getattr(kernels, name if isinstance(x, np.ndarray) else f"{name}_streamed")(x, budget)
         return np.asarray(got.indices), np.asarray(got.gains)
 
     return order
@@ -60,7 +64,11 @@ STRATEGIES: dict[str, Strategy] = {
     "mean_nll": Strategy("mean_nll", "largest negative log-likelihood a token", by_score("mean_nll")),
     "mean_margin": Strategy("mean_margin", "smallest mean gap between the two top tokens", by_score("mean_margin")),
     "min_margin": Strategy("min_margin", "smallest gap at any token", by_score("min_margin")),
-    "k_center": Strategy("embeddings", "farthest first: no prompt is far from a chosen one", _kernel("k_center")),
-    "d_optimal": Strategy("embeddings", "largest log-determinant of the information matrix", _kernel("d_optimal")),
+    "k_center": Strategy(
+        "embeddings", "farthest first: no prompt is far from a chosen one", _kernel("k_center"), streams=True
+    ),
+    "d_optimal": Strategy(
+        "embeddings", "largest log-determinant of the information matrix", _kernel("d_optimal"), streams=True
+    ),
     "facility_location": Strategy("embeddings", "every prompt has a similar chosen one", _kernel("facility_location")),
 }

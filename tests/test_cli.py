@@ -140,6 +140,58 @@ def test_another_command_s_directory_is_refused_with_the_difference(fails, edjax
     assert len((out / "selected.jsonl").read_bytes().splitlines()) == 4
 
 
+# Memory and cost of a selection
+
+
+@pytest.mark.parametrize("strategy", ["k_center", "d_optimal", "facility_location", "random"])
+def test_a_selection_that_does_not_fit_into_memory_reads_from_disk(edjax_, tmp_path, strategy):
+    pool, found = pool_file(tmp_path / "p.jsonl"), features_file(tmp_path / "f.parquet")
+    command = ["select", found, "--pool", pool, "--strategy", strategy, "--budget", 4, "--out"]
+    assert edjax_(*command, tmp_path / "a")[0] == 0
+    code, _, err = edjax_(*command, tmp_path / "b", "--memory", "100B")
+    assert code == 0
+    said = f"too large for --memory: {strategy} reads the embeddings from a scratch file of 0.0 GB beside {tmp_path}/b"
+    assert (said in err) == (strategy in ("k_center", "d_optimal"))
+    assert (tmp_path / "b" / "selected.jsonl").read_bytes() == (tmp_path / "a" / "selected.jsonl").read_bytes()
+    assert edjax_(*command, tmp_path / "a", "--memory", "1kib")[0] == 0, "memory is no setting of the result"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["k_center"], "k_center (blocked) of 4 rows from 12 x 4: "),
+        (["k_center", "--memory", "100B"], "k_center (streamed) of 4 rows from 12 x 4: "),
+        (["facility_location", "--memory", "100B"], "facility_location (resident) of 4 rows from 12 x 4: "),
+        (["random"], "random of 4 rows from 12: no kernel runs"),
+    ],
+)
+def test_a_dry_run_says_the_cost_and_writes_nothing(edjax_, tmp_path, options, said):
+    found = features_file(tmp_path / "f.parquet")
+    code, out, _ = edjax_("select", found, "--budget", 4, "--dry-run", "--strategy", *options)
+    assert code == 0 and said in out and len(out.splitlines()) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["f.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--strategy", "k_center", "--budget", 4], "Missing option '--out'"),
+        (["--strategy", "k_center", "--budget", 13, "--dry-run"], "budget 13 is not between 0 and the pool's 12 rows"),
+        (["--strategy", "kcenter", "--budget", 4, "--dry-run"], "did you mean k_center?"),
+        (["--strategy", "k_center", "--budget", 4, "--dry-run", "--memory", "much"], "'much' is no size; write 4GiB"),
+    ],
+)
+def test_a_dry_run_that_makes_no_sense(fails, tmp_path, options, said):
+    assert said in fails(2, "select", features_file(tmp_path / "f.parquet"), *options)
+
+
+def test_sizes():
+    from edjax.cli import Bytes
+
+    sizes = {"4GiB": 4 << 30, "500MB": 500 * 10**6, "1e3": 1000, "1.5k": 1500, "2 TiB": 2 << 40, "7b": 7}
+    assert {s: Bytes().convert(s, None, None) for s in sizes} == sizes
+
+
 # Bad data: 3
 
 
