@@ -116,7 +116,7 @@ class Spill:
 
     def _read(self, out: np.ndarray, row: int) -> None:
         """Rows from `row` on. Not through the map: there, a page that is touched brings its neighbours into memory."""
-        at, left = 4 * self.shape[1] * int(row), memoryview(out).cast("B")
+        at, left = 4 * self.shape[1] * int(row), out.reshape(-1).view(np.uint8).data
         while left:
             got = os.preadv(self._file.fileno(), [left], at)
             at, left = at + got, left[got:]
