@@ -1,6 +1,5 @@
 """D-optimal design: pick rows that together carry the most information about a linear model on the features."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from . import geometry, greedy
+from . import geometry, greedy, stacked
 from .geometry import Points, Precision
 from .greedy import EXCLUDED, INVALID, Block, Objective, Selection
 
@@ -83,7 +82,7 @@ def d_optimal(
     )
 
 
-@partial(jax.jit, static_argnames=("budget", "centre", "block", "precision", "shards"))
+@stacked.jitted("budget", "centre", "block", "precision", "shards")
 def _d_optimal(x, ridge, labelled, weights, *, budget, centre, block, precision, shards):
     pool = design(x, weights, centre=centre, precision=precision)
     ridge = default_ridge(pool) if ridge is None else ridge
@@ -182,6 +181,7 @@ def update(inverse: jax.Array, rows: jax.Array, precision: Precision = "highest"
 def _check_ridge(ridge: Any) -> jax.Array | None:
     if ridge is None or isinstance(ridge, jax.core.Tracer):
         return ridge
-    if not (np.isfinite(ridge) and ridge > 0):
+    value = np.asarray(ridge)  # of a jax.Array too: inside a user's `jit` its comparisons would be traced
+    if value.shape != () or not (np.isfinite(value) and value > 0):
         raise ValueError(f"ridge must be a positive finite number, got {ridge!r}")
     return jnp.asarray(ridge, jnp.float32)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from . import geometry, greedy
+from . import geometry, greedy, stacked, stochastic
 from .geometry import Points, Precision
 from .greedy import EXCLUDED, INVALID, Block, Objective, Selection
 
@@ -21,8 +21,8 @@ _MEMORY = 4 << 30
 _TILES = {True: 256, False: 1024}  # sides of the first pass's tiles: kept ones are transposed in cache, so smaller
 
 # Similarities closer than this share count as equal: they differ by rounding, and a copy of a pick would seem to
-# improve on it a little for every row it covers.
-_SAME = 1e-5
+# improve on it a little for every row it covers. By the dtype they are kept in.
+_SAME = {"float32": 1e-5, "bfloat16": 2.0**-7}
 
 
 def facility_location(
@@ -36,7 +36,10 @@ def facility_location(
     weights: jax.Array | None = None,
     quality: jax.Array | None = None,
     form: Form = "auto",
+    similarity_dtype: Literal["float32", "bfloat16"] = "float32",
     memory: int = _MEMORY,
+    epsilon: float | None = None,
+    key: jax.Array | None = None,
     block: int | None = None,
     precision: Precision = "highest",
     shards: int | None = None,
@@ -60,7 +63,12 @@ def facility_location(
         weights: (m,) float >= 0, w above: how much each row to cover counts; default ones.
         quality: (n,) float >= 0: the gain of candidate j counts quality_j times.
         form: "resident" computes the (n, m) similarities once and keeps them, "tiled" computes columns when they are
-            needed; the picks are the same. "auto" is resident where 4 n m bytes fit in `memory` bytes.
+            needed; the picks are the same. "auto" is resident where the similarities fit in `memory` bytes.
+        similarity_dtype: of the similarities that "resident" keeps: 4 n m bytes, or in "bfloat16" half of that, at the
+            price of their rounding to 2^-9 (F within 1 %).
+        epsilon: in (0, 1), for stochastic greedy: each pick is the best of (n / budget) ln(1 / epsilon) rows drawn at
+            random (see `stochastic`); not exact, and a smaller budget's picks are no longer the first of a larger one.
+        key: a `jax.random.key`, for `epsilon`.
         block: candidates refreshed at a time; changes the time, not the picks.
         precision, shards: as in `k_center`.
 
@@ -89,8 +97,12 @@ def facility_location(
         raise ValueError(f"similarity must be 'rbf' or 'cosine', got {similarity!r}")
     if form not in ("auto", "resident", "tiled"):
         raise ValueError(f"form must be 'auto', 'resident' or 'tiled', got {form!r}")
+    if similarity_dtype not in _SAME:
+        raise ValueError(f"similarity_dtype must be 'float32' or 'bfloat16', got {similarity_dtype!r}")
     if form == "auto":
-        form = "resident" if 4 * n * m <= memory else "tiled"
+        form = "resident" if jnp.dtype(similarity_dtype).itemsize * n * m <= memory else "tiled"
+    if epsilon is not None and key is None:
+        raise ValueError(f"epsilon={epsilon!r} needs key, a jax.random.key")
     if weights is not None:
         weights = geometry.check_vector(weights, m, "weights")
     if quality is not None:
@@ -106,18 +118,34 @@ def facility_location(
         weights,
         quality,
         bandwidth,
+        None if epsilon is None else key,
         budget=budget,
         similarity=similarity,
-        form=form,
+        kept=similarity_dtype if form == "resident" else None,
+        sample=None if epsilon is None else stochastic.sample_size(n, budget, epsilon),
         block=block,
         precision=precision,
         shards=geometry.row_shards(x) if shards is None else shards,
     )
 
 
-@partial(jax.jit, static_argnames=("budget", "similarity", "form", "block", "precision", "shards"))
+@stacked.jitted("budget", "similarity", "kept", "sample", "block", "precision", "shards")
 def _facility_location(
-    x, represented, labelled, weights, quality, bandwidth, *, budget, similarity, form, block, precision, shards
+    x,
+    represented,
+    labelled,
+    weights,
+    quality,
+    bandwidth,
+    key,
+    *,
+    budget,
+    similarity,
+    kept,
+    sample,
+    block,
+    precision,
+    shards,
 ):
     pool = geometry.points(x, centre=similarity == "rbf", precision=precision)
     to_cover = None if represented is None else geometry.points(represented, shift=pool.shift, precision=precision)
@@ -126,21 +154,21 @@ def _facility_location(
         measure = partial(geometry.rbf, gamma=gamma, precision=precision)
     else:
         measure = partial(geometry.cosine, precision=precision)
-    return greedy.maximize(
-        objective(
-            pool,
-            measure,
-            to_cover,
-            labelled=labelled,
-            weights=weights,
-            quality=quality,
-            resident=form == "resident",
-            block=block,
-            symmetric=represented is None and shards == 1,
-        ),
-        budget,
+    cover = objective(
+        pool,
+        measure,
+        to_cover,
+        labelled=labelled,
+        weights=weights,
+        quality=quality,
+        kept=kept,
         block=block,
+        symmetric=represented is None and shards == 1,
+        bounded=sample is None,
     )
+    if sample is not None:
+        return stochastic.maximize_stochastic(cover, budget, sample=sample, key=key)
+    return greedy.maximize(cover, budget, block=block)
 
 
 def objective(
@@ -151,14 +179,16 @@ def objective(
     labelled: jax.Array | None = None,
     weights: jax.Array | None = None,
     quality: jax.Array | None = None,
-    resident: bool = False,
+    kept: str | None = None,
     block: int = 128,
     symmetric: bool = False,
+    bounded: bool = True,
 ) -> Objective:
     """Facility location as an `Objective`; the state is the cover c_i = max_{j in S} s_ij, (m,) float32.
 
-    measure(a, b) -> (len(a), len(b)) similarities >= 0. symmetric: compute only half of the first pass; for a pool
-    that covers itself and is not split over devices.
+    measure(a, b) -> (len(a), len(b)) similarities >= 0. kept: the dtype of the resident similarities, None for tiles.
+    symmetric: compute only half of the first pass; for a pool that covers itself and is not split over devices.
+    bounded: False where nobody needs the first bounds; they are then infinite, and with tiles no pass is made.
     """
     n = pool.x.shape[0]
     target = pool if to_cover is None else to_cover
@@ -171,10 +201,14 @@ def objective(
     def columns(ids):
         return measure(rows_of(ids), target)
 
+    same = _SAME[kept or "float32"]
+
+    def beyond(similarities, cover):
+        """max(s_i - c_i, 0), with differences that are rounding taken as none."""
+        return jnp.where(similarities * (1 - same) > cover, similarities - cover, 0)
+
     def growth(similarities, cover):
-        """sum_i w_i max(s_i - c_i, 0), with differences that are rounding taken as none."""
-        better = similarities * (1 - _SAME) > cover
-        return jnp.sum(jnp.where(better, (similarities - cover) * w, 0), axis=-1)
+        return jnp.sum(beyond(similarities, cover) * w, axis=-1)
 
     def scaled(gains, ids):
         return gains if quality is None else gains * quality[ids]
@@ -183,20 +217,22 @@ def objective(
         cover = jnp.zeros(m, jnp.float32)
         if labelled is not None and labelled.shape[0]:
             cover = _cover_of(labelled, columns, cover, block)
-        if symmetric:
-            gains, kept = _first_gains_by_halves(pool, measure, w, cover, resident)
+        if not bounded and kept is None:
+            gains, similarities = jnp.full(n, jnp.inf), jnp.zeros((0, m), jnp.float32)
+        elif symmetric:
+            gains, similarities = _first_gains_by_halves(pool, measure, beyond, w, cover, kept)
         else:
-            gains, kept = _first_gains(columns, growth, cover, n, m, block, resident)
+            gains, similarities = _first_gains(columns, growth, cover, n, m, block, kept)
         if quality is not None:
             gains = gains * quality
         bounds = jnp.where(pool.valid, gains, INVALID)
         if labelled is not None:
             bounds = bounds.at[labelled].set(EXCLUDED)
-        return (cover, kept), bounds
+        return (cover, similarities), bounds
 
     def refresh(state, ids):
-        cover, kept = state
-        similarities = kept[ids] if resident else columns(ids)
+        cover, similarities = state
+        similarities = columns(ids) if kept is None else _unpacked(similarities[ids], kept)
         return Block(scaled(growth(similarities, cover), ids), (similarities, ids), cover)
 
     def take(fixed, cover, gains, j):
@@ -218,32 +254,50 @@ def _cover_of(rows, columns, cover, block):
     return lax.scan(lambda c, ids: (jnp.maximum(c, jnp.max(columns(ids), axis=0)), None), cover, rows)[0]
 
 
-def _first_gains(columns, growth, cover, n, m, block, keep):
-    """Gains of all rows for a cover, a block of candidates at a time; and the (n, m) similarities if asked."""
+# bfloat16 is kept as its bits: of a bfloat16 array XLA makes float32 copies on a CPU, whole ones.
+def _packed(tile, kept):
+    return lax.bitcast_convert_type(tile.astype(jnp.bfloat16), jnp.uint16) if kept == "bfloat16" else tile
+
+
+def _unpacked(tile, kept):
+    return lax.bitcast_convert_type(tile, jnp.bfloat16).astype(jnp.float32) if kept == "bfloat16" else tile
+
+
+def _room(n, m, kept):
+    return jnp.zeros((n, m) if kept else (0, m), jnp.uint16 if kept == "bfloat16" else jnp.float32)
+
+
+def _rounded(tile, kept):
+    """The values `tile` has once it is kept; `astype` there and back would be optimised away."""
+    return lax.reduce_precision(tile, exponent_bits=8, mantissa_bits=7) if kept == "bfloat16" else tile
+
+
+def _first_gains(columns, growth, cover, n, m, block, kept):
+    """Gains of all rows for a cover, a block of candidates at a time; and the (n, m) similarities if kept."""
     block = min(block, n)
-    kept = jnp.zeros((n, m) if keep else (0, m), jnp.float32)
+    similarities = _room(n, m, kept)
 
     def step(i, carry):
-        gains, kept = carry
+        gains, similarities = carry
         start = jnp.minimum(i * block, n - block)
-        tile = columns(start + jnp.arange(block))
-        if keep:
-            kept = lax.dynamic_update_slice(kept, tile, (start, 0))
-        return lax.dynamic_update_slice(gains, growth(tile, cover), (start,)), kept
+        tile = _rounded(columns(start + jnp.arange(block)), kept)
+        if kept:
+            similarities = lax.dynamic_update_slice(similarities, _packed(tile, kept), (start, 0))
+        return lax.dynamic_update_slice(gains, growth(tile, cover), (start,)), similarities
 
-    return lax.fori_loop(0, -(-n // block), step, (jnp.zeros(n, jnp.float32), kept))
+    return lax.fori_loop(0, -(-n // block), step, (jnp.zeros(n, jnp.float32), similarities))
 
 
-def _first_gains_by_halves(pool, measure, w, cover, keep):
+def _first_gains_by_halves(pool, measure, beyond, w, cover, kept):
     """`_first_gains` where s_ij = s_ji: each tile on or above the diagonal serves both of its sides."""
     n = pool.x.shape[0]
-    size = min(_TILES[keep], n)
+    size = min(_TILES[kept is not None], n)
     tiles = -(-n // size)
     above = np.array([(i, j) for i in range(tiles) for j in range(i, tiles)], np.int32).reshape(-1, 2)
-    kept = jnp.zeros((n, n) if keep else (0, n), jnp.float32)
+    similarities = _room(n, n, kept)
 
     def step(t, carry):
-        gains, kept = carry
+        gains, similarities = carry
         i, j = jnp.asarray(above)[t]
         # The last tile starts early to stay inside; what it shares with the tile before counts nothing here.
         a, b = jnp.minimum(i * size, n - size), jnp.minimum(j * size, n - size)
@@ -255,24 +309,26 @@ def _first_gains_by_halves(pool, measure, w, cover, keep):
         def part(start):
             return Points(cut(pool.x, start), cut(pool.norms, start), cut(pool.valid, start), pool.shift)
 
-        tile = measure(part(a), part(b))
-        over_a = jnp.where(tile * (1 - _SAME) > cut(cover, a)[:, None], tile - cut(cover, a)[:, None], 0)
-        over_b = jnp.where(tile * (1 - _SAME) > cut(cover, b)[None, :], tile - cut(cover, b)[None, :], 0)
+        tile = _rounded(measure(part(a), part(b)), kept)
+        over_a = beyond(tile, cut(cover, a)[:, None])
+        over_b = beyond(tile, cut(cover, b)[None, :])
         of_b = jnp.where(fresh_b, jnp.sum(over_a * (cut(w, a) * fresh_a)[:, None], axis=0), 0)
         of_a = jnp.where(fresh_a & (i != j), jnp.sum(over_b * (cut(w, b) * fresh_b)[None, :], axis=1), 0)
         gains = lax.dynamic_update_slice(gains, cut(gains, b) + of_b, (b,))
         gains = lax.dynamic_update_slice(gains, cut(gains, a) + of_a, (a,))
-        if keep:
-            kept = lax.dynamic_update_slice(kept, tile, (a, b))
-            kept = lax.dynamic_update_slice(kept, tile.T, (b, a))
-        return gains, kept
+        if kept:
+            tile = _packed(tile, kept)
+            similarities = lax.dynamic_update_slice(similarities, tile, (a, b))
+            similarities = lax.dynamic_update_slice(similarities, tile.T, (b, a))
+        return gains, similarities
 
-    return lax.fori_loop(0, len(above), step, (jnp.zeros(n, jnp.float32), kept))
+    return lax.fori_loop(0, len(above), step, (jnp.zeros(n, jnp.float32), similarities))
 
 
 def _check_bandwidth(bandwidth: Any) -> jax.Array:
     if isinstance(bandwidth, jax.core.Tracer):
         return bandwidth
-    if not (np.isfinite(bandwidth) and bandwidth > 0):
+    value = np.asarray(bandwidth)
+    if value.shape != () or not (np.isfinite(value) and value > 0):
         raise ValueError(f"bandwidth must be a positive finite number, got {bandwidth!r}")
     return jnp.asarray(bandwidth, jnp.float32)

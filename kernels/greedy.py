@@ -114,8 +114,7 @@ def maximize(objective: Objective, budget: int, *, block: int = 256) -> Selectio
 
     def one_round(carry):
         state, bounds, indices, gains, count, rounds = carry
-        # The barrier: XLA turns a top_k whose results are sliced apart into a sort of all n bounds.
-        top, ids = lax.optimization_barrier(lax.top_k(bounds, min(size + 1, n)))
+        top, ids = largest(bounds, min(size + 1, n))
         rest, rest_id = (top[size], ids[size]) if size < n else (EXCLUDED, n)
         ids = jnp.sort(ids[:size]).astype(jnp.int32)
         candidates = objective.refresh(state, ids)
@@ -140,6 +139,16 @@ def maximize(objective: Objective, budget: int, *, block: int = 256) -> Selectio
     real = picked & (gains >= 0)
     gains = jnp.where(real, objective.report(jnp.where(real, gains, 0)), EXCLUDED)
     return Selection(jnp.where(picked, indices, -1), gains.astype(jnp.float32), rounds)
+
+
+def largest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """`lax.top_k` that stays one: XLA makes a sort of all n out of a top_k whose results are sliced apart.
+
+    At n = 20,000 on two CPU cores the sort took 2.0 ms, `top_k` of 257 takes 0.1.
+    """
+    # Three operands: a barrier on nothing but top_k's two results breaks the compiler on several devices.
+    top, ids, _ = lax.optimization_barrier((*lax.top_k(values, k), values[0]))
+    return top, ids
 
 
 def greedy_in_block(objective, block, ids, rest, rest_id, room):

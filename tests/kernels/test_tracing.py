@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from kernel_cases import SELECTORS, Problem, assert_greedy, mixture
 
-from edjax.kernels import Block, Objective, facility_location, geometry, maximize
+from edjax.kernels import Block, Objective, facility_location, geometry, maximize, stacked
 
 all_selectors = pytest.mark.parametrize("name", SELECTORS)
 
@@ -26,21 +26,41 @@ def test_inside_jit(name):
 
 
 @all_selectors
-def test_vmap_over_pools(name):
+@pytest.mark.parametrize("together", [False, True])
+def test_vmap_over_pools(name, together, monkeypatch):
+    if together:  # what an accelerator does
+        monkeypatch.setattr(stacked, "in_turn_pays", lambda: False)
     select, twin = SELECTORS[name]
-    stack = np.stack([mixture(s, 90, 6) for s in range(4)])
-    stacked = jax.vmap(lambda p: select(p, 20, block=16))(stack)
+    n = 91 if together else 90  # a shape of its own: the rule is cached with the compilation
+    stack = np.stack([mixture(s, n, 6) for s in range(4)])
+    picks = jax.vmap(lambda p: select(p, 20, block=16))(stack)
     for i, pool in enumerate(stack):
-        assert_greedy(jax.tree.map(lambda a, i=i: a[i], stacked), twin, Problem(pool, 20, {}))
+        assert_greedy(jax.tree.map(lambda a, i=i: a[i], picks), twin, Problem(pool, 20, {}))
+
+
+@all_selectors
+def test_vmap_nests_and_keeps_what_is_shared(name):
+    select, _ = SELECTORS[name]
+    stack = np.stack([mixture(s, 50, 4) for s in range(6)]).reshape(2, 3, 50, 4)
+    starts = jnp.array([[0], [9]])
+
+    def both(pool, rows):
+        return select(pool, 8, labelled=rows, block=16).indices
+
+    over_starts = jax.vmap(both, (None, 0))
+    got = jax.jit(jax.vmap(jax.vmap(over_starts, (0, None)), (0, None)))(stack, starts)
+    assert got.shape == (2, 3, 2, 8)
+    for i in np.ndindex(2, 3, 2):
+        assert got[i].tolist() == both(stack[i[:2]], starts[i[2]]).tolist()
 
 
 @all_selectors
 def test_vmap_over_start_sets(name):
     select, twin = SELECTORS[name]
     x, starts = mixture(1, 90, 6), jnp.array([[0, 1], [40, 41], [7, 89]])
-    stacked = jax.vmap(lambda rows: select(x, 20, labelled=rows, block=16))(starts)
+    picks = jax.vmap(lambda rows: select(x, 20, labelled=rows, block=16))(starts)
     for i, rows in enumerate(starts):
-        one = jax.tree.map(lambda a, i=i: a[i], stacked)
+        one = jax.tree.map(lambda a, i=i: a[i], picks)
         assert_greedy(one, twin, Problem(x, 20, {"labelled": rows.tolist()}))
 
 
@@ -95,7 +115,7 @@ def test_facility_location_in_tiles_holds_no_square():
     module = sys.modules["edjax.kernels.facility_location"]
     compiled = module._facility_location.lower(
         jax.ShapeDtypeStruct((n, 16), jnp.float32), None, jnp.zeros(0, jnp.int32), None, None, jnp.float32(0.2),
-        budget=50, similarity="rbf", form="tiled", block=128, precision="highest", shards=1,
+        None, budget=50, similarity="rbf", kept=None, sample=None, block=128, precision="highest", shards=1,
     ).compile()  # fmt: skip
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * n * n / 16
     assert facility_location(mixture(0, 50, 3), 5, memory=0).indices.shape == (5,)
