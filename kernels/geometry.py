@@ -22,9 +22,9 @@ _LAX_PRECISION = {"highest": lax.Precision.HIGHEST, "fast": lax.Precision.DEFAUL
 # expansion |a|^2 + |b|^2 - 2ab returns rounding noise, and copies of a row would seem to be apart.
 _SAME_POINT = 2e-6
 
-# A temporary of up to 128 MB is made whole: a tile copies its rows, and costs more than it saves. Above that, row
+# A temporary of up to 64 MB is made whole: a tile copies its rows, and costs more than it saves. Above that, row
 # tiles and their temporaries are 16 MB each.
-_WHOLE_ELEMENTS = 1 << 25
+_WHOLE_ELEMENTS = 1 << 24
 _TILE_ELEMENTS = 1 << 22
 
 

@@ -46,7 +46,7 @@ def k_center(
         block: candidates refreshed at a time; changes the time, not the picks.
         precision: "highest" or "fast", see `geometry`.
         shards: inside `jit`, the number of devices the rows are split over (1 for none), when you know it: above half
-            a million rows a device it cuts a temporary of 256 n bytes to 16 MB. Measured when the call is eager.
+            a million rows a device it cuts a temporary of 128 n bytes to 16 MB. Measured when the call is eager.
 
     Raises:
         ValueError: naming the value, for a bad shape, budget, block, first, row index or weight.

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from . import geometry, greedy, partition
+from . import front, geometry, greedy, partition
 from .geometry import check_precision
 
 _ROW = 21  # bytes of norms, bounds, validity and what sorting them takes, a row
@@ -28,6 +28,7 @@ def plan(
     *,
     represented: int | None = None,
     form: str = "auto",
+    similarity_dtype: str = "float32",
     memory: int = 4 << 30,
     block: int | None = None,
     itemsize: int = 4,
@@ -69,7 +70,7 @@ def plan(
         work = 2 * n * d * budget + 2 * d * d * budget
         temporary = 4 * (2 * d * d + (block + 64) * (block + d)) + 4 * block * d
     elif method == "facility_location":
-        return _facility_location(n, d, budget, represented, form, memory, block, itemsize, kept)
+        return _facility_location(n, d, budget, represented, form, similarity_dtype, memory, block, itemsize, kept)
     else:
         raise ValueError(f"method must be 'k_center', 'd_optimal' or 'facility_location', got {method!r}")
     if form == "auto":
@@ -78,34 +79,39 @@ def plan(
         tile = min(partition.tile_rows(d), n)
         total = _STREAMED_TILES * 4 * tile * d + 4 * 64 * tile + 4 * 5 * n + temporary
     elif form == "blocked":
+        if method == "k_center" and front.pays(n, block, 1):
+            temporary += 4 * front.ROWS * block * d + 8 * n
         total = n * d * (itemsize + kept) + _ROW * n + temporary + _over_rows(n, d)
     else:
         raise ValueError(f"form must be 'auto', 'blocked' or 'streamed', got {form!r}")
     return _plan(method, form, n, d, budget, total, work)
 
 
-def _facility_location(n, d, budget, represented, form, memory, block, itemsize, kept) -> Plan:
+def _facility_location(n, d, budget, represented, form, similarity_dtype, memory, block, itemsize, kept) -> Plan:
     m = n if represented is None else represented
+    if similarity_dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"similarity_dtype must be 'float32' or 'bfloat16', got {similarity_dtype!r}")
+    size = 4 if similarity_dtype == "float32" else 2
     if form not in ("auto", "resident", "tiled"):
         raise ValueError(f"form must be 'auto', 'resident' or 'tiled', got {form!r}")
     if form == "auto":
-        form = "resident" if 4 * n * m <= memory else "tiled"
+        form = "resident" if size * n * m <= memory else "tiled"
     block = min(block or (256 if form == "resident" else 128), n)
     work = n * m * d * (1 if represented is None else 2)
     if form == "tiled":
         work += 2 * m * d * n  # every row is refreshed about once or twice in the first picks
-    total = n * d * (itemsize + kept) + _ROW * n + 4 * m * (n if form == "resident" else 0) + 4 * 2 * block * m
+    total = n * d * (itemsize + kept) + _ROW * n + size * m * (n if form == "resident" else 0) + 4 * 2 * block * m
     if represented is not None:
         total += m * d * (itemsize + kept) + 4 * 5 * m
     return _plan("facility_location", form, n, d, budget, total, work)
 
 
 def _over_rows(n: int, d: int) -> int:
-    """The largest temporary of a commit, 64 columns a row: whole, or in tiles with a copy of their rows."""
-    if 64 * n <= geometry._WHOLE_ELEMENTS:
-        return 4 * 64 * n
-    tile = geometry._TILE_ELEMENTS // max(64, d)
-    return 4 * tile * (64 + d)
+    """The largest temporary of a commit, 32 columns a row: whole, or in tiles with a copy of their rows."""
+    if 32 * n <= geometry._WHOLE_ELEMENTS:
+        return 4 * 32 * n
+    tile = geometry._TILE_ELEMENTS // max(32, d)
+    return 4 * tile * (32 + d)
 
 
 def _plan(method: str, form: str, n: int, d: int, budget: int, total: int, work: int) -> Plan:

@@ -14,7 +14,10 @@ from edjax.kernels import plan
 def allotted(method, n, d, budget, **options):
     jitted = getattr(sys.modules[f"edjax.kernels.{method}"], f"_{method}")
     x, none = jax.ShapeDtypeStruct((n, d), jnp.float32), jnp.zeros(0, jnp.int32)
-    args = (x, None, none, None, None, jnp.float32(0.2)) if "form" in options else (x, None, none, None)
+    args = (x, None, none, None)
+    if method == "facility_location":
+        args = (x, None, none, None, None, jnp.float32(0.2), None)
+        options = {"block": 128, "kept": None, "similarity": "rbf", "sample": None} | options
     memory = jitted.lower(*args, budget=budget, precision="highest", shards=1, **options).compile().memory_analysis()
     return memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
 
@@ -24,26 +27,28 @@ def allotted(method, n, d, budget, **options):
     [
         ("k_center", {"block": 512}),
         ("d_optimal", {"block": 256, "centre": False}),
-        ("facility_location", {"block": 256, "form": "resident", "similarity": "rbf"}),
-        ("facility_location", {"block": 128, "form": "tiled", "similarity": "rbf"}),
+        ("facility_location", {"block": 256, "kept": "float32"}),
+        ("facility_location", {"block": 256, "kept": "bfloat16"}),
+        ("facility_location", {}),
     ],
 )
 def test_memory_is_within_15_percent(method, options):
-    given = {"form": options["form"]} if "form" in options else {}
+    given = {}
+    if method == "facility_location":
+        given = {"form": "resident", "similarity_dtype": options["kept"]} if options else {"form": "tiled"}
     estimate = plan(method, 20_000, 384, 1000, **given).bytes
     assert estimate == pytest.approx(allotted(method, 20_000, 384, 1000, **options), rel=0.15)
 
 
 def test_facility_location_of_100k_rows_stays_under_3_gb():
     assert plan("facility_location", 100_000, 768, 1000).form == "tiled"
-    options = {"block": 128, "form": "tiled", "similarity": "rbf"}
-    assert allotted("facility_location", 100_000, 768, 1000, **options) < 3e9
+    assert allotted("facility_location", 100_000, 768, 1000) < 3e9
 
 
 LARGE = {
-    "k_center": ({"block": 512}, 4 * 512 * (512 + 768)),
+    "k_center": ({"block": 512}, 4 * 512 * (512 + 7 * 768)),
     "d_optimal": ({"block": 256, "centre": False}, 4 * (256 * (256 + 2 * 768) + 2 * 768 * 768)),
-    "facility_location": ({"block": 128, "form": "tiled", "similarity": "rbf"}, 2 * 4 * 128 * 1_000_000),
+    "facility_location": ({}, 2 * 4 * 128 * 1_000_000),
 }
 
 
@@ -53,7 +58,7 @@ def test_a_million_rows_take_a_copy_of_the_pool_a_block_and_64_bytes_a_row(metho
     options, block = LARGE[method]
     found = allotted(method, n, d, 1000, **options)
     assert found <= 4 * n * d + 4 * n * d + block + 64 * n  # the caller's pool, its centred copy
-    estimate = plan(method, n, d, 1000, **({"form": "tiled"} if "form" in options else {})).bytes
+    estimate = plan(method, n, d, 1000, **({} if options else {"form": "tiled"})).bytes
     assert estimate == pytest.approx(found, rel=0.05)
 
 
