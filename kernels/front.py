@@ -15,12 +15,12 @@ _CHUNK = 32  # picks a matrix product takes at a time
 
 
 class _State(NamedTuple):
-    """picked: (budget + slack,) int32, the first `count` are the picks so far. seen: (n,) int32, how many of them each
+    """picked: (budget + slack,) int32, the first `total` are the picks so far. seen: (n,) int32, how many of them each
     row's bound knows of. ids (m,), x (m, d), norms (m,): the front, which knows of all. behind: () the largest bound
     outside it when it was taken."""
 
     picked: jax.Array
-    count: jax.Array
+    total: jax.Array
     seen: jax.Array
     ids: jax.Array
     x: jax.Array
@@ -77,22 +77,22 @@ def with_front(
     def refresh(state, ids):
         block = plain.refresh((), ids)
         x, norms = block.fixed[1:]
-        gains = caught_up(block.gains, ids, x, norms, state.picked, jnp.min(state.seen[ids]), state.count)
+        gains = caught_up(block.gains, ids, x, norms, state.picked, jnp.min(state.seen[ids]), state.total)
         return block._replace(gains=gains, fixed=(*block.fixed, ids))
 
     def commit(state, bounds, block, order, count):
-        total = state.count + count
-        picked = lax.dynamic_update_slice(state.picked, block.fixed[3][order], (state.count,))
+        total = state.total + count
+        picked = lax.dynamic_update_slice(state.picked, block.fixed[3][order], (state.total,))
 
         def first_pass(_, bounds):
             return plain.commit((), bounds, block._replace(fixed=block.fixed[:3]), order, count)[1]
 
-        at_start = state.count == 0
+        at_start = state.total == 0
         bounds = lax.fori_loop(0, at_start.astype(jnp.int32), first_pass, bounds)
         seen = jnp.where(at_start, total, state.seen)
-        near = caught_up(bounds[state.ids], state.ids, state.x, state.norms, picked, state.count, total)
+        near = caught_up(bounds[state.ids], state.ids, state.x, state.norms, picked, state.total, total)
         ahead = jnp.where(at_start, 0, jnp.sum(near > state.behind))
-        state = state._replace(picked=picked, count=total, seen=seen.at[state.ids].set(total))
+        state = state._replace(picked=picked, total=total, seen=seen.at[state.ids].set(total))
 
         def worn(carry):
             state, _, ahead, missed = carry

@@ -52,7 +52,7 @@ def plan(
         ValueError: for an unknown method or form, or sizes that cannot be.
 
     >>> plan("k_center", 20_000, 384, 1_000).says
-    'k_center (blocked) of 1,000 rows from 20,000 x 384: 69 MB of memory, 15 GFLOP'
+    'k_center (blocked) of 1,000 rows from 20,000 x 384: 71 MB of memory, 15 GFLOP'
     >>> plan("facility_location", 100_000, 768, 1_000).form
     'tiled'
     """

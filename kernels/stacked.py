@@ -31,7 +31,7 @@ def in_turn_on_cpu(fn: Callable[..., Any]) -> Callable[..., Any]:
     take 1.4 times as long together as in turn (benchmarks/selection.py). Nests, and traces under `jit`.
 
     >>> import jax.numpy as jnp
-    >>> jax.vmap(in_turn_on_cpu(jnp.sum))(jnp.ones((3, 2))).tolist()
+    >>> jax.vmap(in_turn_on_cpu(lambda row: row.sum()))(jnp.ones((3, 2))).tolist()
     [2.0, 2.0, 2.0]
     """
     wrapped = custom_vmap(fn)
