@@ -96,6 +96,22 @@ def torch_k_center(p: Problem) -> Answer:
     return Answer(picks)
 
 
+def torch_cdist_k_center(p: Problem) -> Answer:
+    """The distances to each new pick by `torch.cdist`, as such a loop is usually written."""
+    import torch
+
+    x = torch.from_numpy(p.x)
+    nearest = torch.full((len(x),), torch.inf)
+    picks = np.empty(p.budget, np.int64)
+    j = p.first
+    for t in range(p.budget):
+        picks[t] = j
+        torch.minimum(nearest, torch.cdist(x, x[j : j + 1])[:, 0], out=nearest)
+        nearest[j] = -1
+        j = int(nearest.argmax())
+    return Answer(picks)
+
+
 def sklearn_k_center(p: Problem) -> Answer:
     """The distances to each new pick by scikit-learn, which computes float32 rows in float64."""
     from sklearn.metrics.pairwise import euclidean_distances
@@ -245,7 +261,8 @@ def _similarities(p: Problem) -> tuple[np.ndarray, float]:
 PEERS: dict[str, dict[str, Peer]] = {
     "k_center": {
         "numpy": Peer(numpy_k_center),
-        "torch": Peer(torch_k_center, ("torch",)),
+        "torch": Peer(torch_k_center, ("torch",), note="a matrix-vector product a pick, as numpy"),
+        "torch-cdist": Peer(torch_cdist_k_center, ("torch",), note="torch.cdist a pick"),
         "skmatter": Peer(skmatter_k_center, ("skmatter",)),
         "scikit-activeml": Peer(skactiveml_k_center, ("skactiveml",)),
         "bmdal-reg": Peer(bmdal_k_center, ("torch", "bmdal_reg")),

@@ -55,7 +55,7 @@ class Job(NamedTuple):
 
 
 JOBS: dict[str, Job] = {
-    "k_center-20k": Job(k_center, 20_000, 384, 1000, bars={PLAIN: 4.0, **K_CENTER}),
+    "k_center-20k": Job(k_center, 20_000, 384, 1000, bars={PLAIN: 4.0, **K_CENTER, "numpy": None}),
     "d_optimal-20k": Job(
         d_optimal, 20_000, 384, 1000, bars={PLAIN: 2.0, "bmdal-reg": 8.0, "chen-2018": None, "numpy": None}
     ),

@@ -51,7 +51,7 @@ def test_fewer_distances_than_plain_greedy():
 
     def commit(state, bounds, block, order, count):
         state, bounds = lazy.commit(state, bounds, block, order, count)
-        jax.debug.callback(lambda seen, total: commits.append((np.array(seen), int(total))), state.seen, state.count)
+        jax.debug.callback(lambda seen, total: commits.append((np.array(seen), int(total))), state.seen, state.total)
         return state, bounds
 
     jax.block_until_ready(greedy.maximize(lazy._replace(commit=commit), 400, block=32))
