@@ -220,7 +220,9 @@ def _memory(what: Job, wanted: list[str] | tuple[str, ...]) -> dict[str, Any]:
     """Peak resident bytes of a process of its own that makes the pool and then selects from it in tiles, once."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "tiled.json"
-        peak = runner.peak_rss(f"{__name__}:tiled_in_own_process", n=what.n, d=what.d, budget=what.budget, out=str(out))
+        peak = runner.peak_rss(
+            "benchmarks.selection:tiled_in_own_process", n=what.n, d=what.d, budget=what.budget, out=str(out)
+        )
         found = json.loads(out.read_text())
     seconds = found["seconds"]
     p = peers.problem(mixture(what.n, what.d, SEED), what.budget)

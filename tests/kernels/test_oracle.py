@@ -10,24 +10,25 @@ from kernel_cases import SELECTORS, Problem, assert_greedy, mixture, problem
 from edjax.kernels import d_optimal, facility_location, k_center, reference
 
 
-def check(name, seed):
+def check(name, seed, block=None):
     select, twin = SELECTORS[name]
-    p, block = problem(name, seed)
-    assert_greedy(select(p.x, p.budget, block=block, **p.options), twin, p)
+    p, its_own = problem(name, seed)
+    assert_greedy(select(p.x, p.budget, block=block or its_own, **p.options), twin, p)
 
 
 @pytest.mark.parametrize("name", SELECTORS)
 @pytest.mark.parametrize("family", range(10))
-def test_order_is_the_twins_on_50_problems(name, family):
-    for repeat in range(5):
+def test_order_is_the_twins_on_200_problems(name, family):
+    for repeat in range(20):
         check(name, family + 10 * repeat)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", SELECTORS)
-def test_order_is_the_twins_on_200_problems(name):
+@pytest.mark.parametrize("block", [1, 7, 256, 10**6])
+def test_order_is_the_twins_on_200_problems_for_every_block(name, block):
     for seed in range(200):
-        check(name, seed)
+        check(name, seed, block)
 
 
 @pytest.mark.parametrize("name", SELECTORS)
