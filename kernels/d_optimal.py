@@ -1,6 +1,6 @@
 """D-optimal design: pick rows that together carry the most information about a linear model on the features."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,10 @@ from .greedy import EXCLUDED, INVALID, Block, Objective, Selection
 
 _LIMIT = 64  # the most picks of a round
 _CHUNK = 32  # picks a pass over the pool takes in: a round brings about 25, and a pass costs in proportion to its width
+
+# A^-1 and the gains are computed afresh when the gains have fallen by this factor: each carries the rounding of the
+# numbers it was subtracted from.
+_FALL = 32.0
 
 DEFAULT_RIDGE = 0.1  # times the mean squared norm of the centred rows
 
@@ -53,7 +57,8 @@ def d_optimal(
     Raises:
         ValueError: naming the value, for a bad shape, budget, block, ridge, row index or weight.
 
-    Cost: 2 n d budget + (2 d^2 + 2 B d) B rounds FLOPs; memory one copy of the pool and 4 d^2 bytes.
+    Cost: 2 n d budget + (2 d^2 + 2 B d) B rounds FLOPs, and 2 n d^2 each time the gains have fallen by a factor of 32;
+    memory one copy of the pool and 8 d^2 bytes.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[3.0, 0.0], [2.9, 0.0], [0.0, 1.0]])
@@ -106,6 +111,28 @@ def default_ridge(pool: Points) -> jax.Array:
     return jnp.where(spread > 0, spread, 1.0)
 
 
+class Design(NamedTuple):
+    """What the picks make up. inverse: (d, d) A^-1. gram: (d, d) X_S^T X_S. anchor: () the largest gain when the
+    inverse was last computed from the gram matrix."""
+
+    inverse: jax.Array
+    gram: jax.Array
+    anchor: jax.Array
+
+
+def no_picks(d: int, ridge: jax.Array, gains: jax.Array) -> Design:
+    """The design of the empty set, in which the rows have these gains."""
+    inverse = jnp.eye(d, dtype=jnp.float32) / ridge
+    return Design(inverse, jnp.zeros((d, d), jnp.float32), jnp.max(gains).astype(jnp.float32))
+
+
+def labelled_block(state: Design, rows: jax.Array, gains: jax.Array, precision: Precision) -> Block:
+    """Rows (c, d), already labelled, as a block for `commit` to take in; `gains`: those of the pool before."""
+    u = update(state.inverse, rows, precision)
+    live = (u, jnp.zeros((), jnp.int32), jnp.max(gains))
+    return Block(jnp.zeros(0, jnp.float32), (jnp.zeros((0, 0), jnp.float32), rows), live)
+
+
 def objective(
     pool: Points,
     ridge: jax.Array,
@@ -114,7 +141,11 @@ def objective(
     precision: Precision = "highest",
     shards: int | None = None,
 ) -> Objective:
-    """log det as an `Objective`; internal gains are the leverages l_i. The state is A^-1, (d, d) float32."""
+    """log det as an `Objective`; internal gains are the leverages l_i, the state is a `Design`, float32.
+
+    Picks update A^-1 and the gains by subtraction. Where both have become small against what they were, they are
+    computed afresh by a Cholesky factor of A: then float32 holds for any number of picks and any ridge.
+    """
     d = pool.x.shape[1]
 
     def project(bounds, u, count):
@@ -132,40 +163,67 @@ def objective(
 
         return geometry.over_rows(of_tile, pool.x, bounds, width=chunk, shards=shards)
 
+    def leverages(inverse, bounds):
+        """x_i^T A^-1 x_i of all rows; marks stay."""
+
+        def of_tile(x, bounds):
+            x = x.astype(jnp.float32)
+            return jnp.where(bounds < 0, bounds, jnp.maximum(jnp.sum(geometry.matmul(x, inverse, precision) * x, 1), 0))
+
+        return geometry.over_rows(of_tile, pool.x, bounds, width=d, shards=shards)
+
     def init():
-        inverse = jnp.eye(d, dtype=jnp.float32) / ridge
         bounds = jnp.where(pool.valid, pool.norms / ridge, INVALID)
+        state = no_picks(d, ridge, bounds)
         if labelled is not None and labelled.shape[0]:
             rows = jnp.pad(pool.x[labelled].astype(jnp.float32), ((0, -labelled.shape[0] % _LIMIT), (0, 0)))
 
             def absorb(carry, rows):
-                inverse, bounds = carry
-                u = update(inverse, rows, precision)
-                return (inverse - geometry.matmul(u.T, u.T, precision), project(bounds, u, _LIMIT)), None
+                block = labelled_block(carry[0], rows, carry[1], precision)
+                return commit(*carry, block, jnp.arange(_LIMIT), _LIMIT), None
 
-            (inverse, bounds), _ = lax.scan(absorb, (inverse, bounds), rows.reshape(-1, _LIMIT, d))
+            (state, bounds), _ = lax.scan(absorb, (state, bounds), rows.reshape(-1, _LIMIT, d))
+            # Once more with no rows, for what the last ones did to the gains.
+            (state, bounds), _ = absorb((state, bounds), jnp.zeros((_LIMIT, d), jnp.float32))
             bounds = bounds.at[labelled].set(EXCLUDED)
-        return inverse, bounds
+        return state, bounds
 
-    def refresh(inverse, ids):
+    def refresh(state, ids):
         x = pool.x[ids].astype(jnp.float32)
-        half = geometry.matmul(x, inverse, precision)
+        half = geometry.matmul(x, state.inverse, precision)
         kernel = geometry.matmul(half, x, precision)
         size = ids.shape[0]
-        # Row j of `fixed` is row j of [X_B A^-1 X_B^T, X_B A^-1]: one update downdates gains and gives A^-1's factor.
+        # Row j of `both` is row j of [X_B A^-1 X_B^T, X_B A^-1]: one update downdates gains and gives A^-1's factor.
+        both = jnp.concatenate([kernel, half], axis=1)
         columns = jnp.zeros((min(_LIMIT, size), size + d), jnp.float32)
         gains = jnp.maximum(jnp.diagonal(kernel), 0)
-        return Block(gains, jnp.concatenate([kernel, half], axis=1), (columns, jnp.zeros((), jnp.int32)))
+        return Block(gains, (both, x), (columns, jnp.zeros((), jnp.int32), jnp.zeros(())))
 
     def take(fixed, live, gains, j):
-        columns, t = live
-        new = (fixed[j] - columns[:, j] @ columns) * lax.rsqrt(1 + gains[j])
+        columns, t, _ = live
+        new = (fixed[0][j] - columns[:, j] @ columns) * lax.rsqrt(1 + gains[j])
         shrunk = jnp.maximum(gains - jnp.square(new[: gains.shape[0]]), 0)
-        return (columns.at[t].set(new), t + 1), jnp.where(gains < 0, gains, shrunk)
+        return (columns.at[t].set(new), t + 1, gains[j]), jnp.where(gains < 0, gains, shrunk)
 
-    def commit(inverse, bounds, block, order, count):
-        u = block.live[0][:, block.gains.shape[0] :]
-        return inverse - geometry.matmul(u.T, u.T, precision), project(bounds, u, count)
+    def commit(state, bounds, block, order, count):
+        columns, _, last = block.live
+        u = columns[:, block.gains.shape[0] :]
+        taken = jnp.arange(u.shape[0]) < count
+        rows = jnp.where(taken[:, None], block.fixed[1][order[: u.shape[0]]], 0)
+        gram = state.gram + geometry.matmul(rows.T, rows.T, precision)
+        fallen = (last > 0) & (last * _FALL < state.anchor)
+
+        def afresh(_, carry):
+            eye = jnp.eye(d, dtype=jnp.float32)
+            factor = lax.linalg.triangular_solve(
+                jnp.linalg.cholesky(ridge * eye + (gram + gram.T) / 2), eye, left_side=True, lower=True
+            )
+            inverse = geometry.matmul(factor.T, factor.T, precision)
+            return inverse, leverages(inverse, carry[1])
+
+        updated = (state.inverse - geometry.matmul(u.T, u.T, precision), project(bounds, u, count))
+        inverse, bounds = lax.fori_loop(0, fallen.astype(jnp.int32), afresh, updated)
+        return Design(inverse, gram, jnp.where(fallen, last, state.anchor)), bounds
 
     return Objective(init, refresh, take, commit, report=jnp.log1p, limit=_LIMIT)
 

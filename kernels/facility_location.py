@@ -242,6 +242,7 @@ def objective(
         return scaled(growth(fixed[0][j], cover), fixed[1][j])
 
     def commit(state, bounds, block, order, count):
+        bounds = bounds.at[block.fixed[1]].min(block.gains, indices_are_sorted=True, unique_indices=True)
         return (block.live, state[1]), bounds
 
     return Objective(init, refresh, take, commit, peek=peek)

@@ -82,6 +82,7 @@ def with_front(
 
     def commit(state, bounds, block, order, count):
         total = state.total + count
+        bounds = bounds.at[block.fixed[3]].min(block.gains, indices_are_sorted=True, unique_indices=True)
         picked = lax.dynamic_update_slice(state.picked, block.fixed[3][order], (state.total,))
 
         def first_pass(_, bounds):

@@ -66,7 +66,8 @@ class Objective(NamedTuple):
         are exact where `peek` is None, and bounds otherwise.
     commit(state, bounds, block, order, count) -> (state, bounds): the pool's state after the first `count` positions
         of `order` (B,) were picked, in that order; `block.live` is as the last pick left it. `bounds` are those from
-        before the picks and may be tightened by what the picks changed; `EXCLUDED` must stay.
+        before the picks and may be tightened by what the picks changed; `EXCLUDED` must stay. The engine marks the
+        picks.
     peek(fixed, live, j) -> (): the exact gain of row j where `take` gives only bounds.
     report(gains) -> gains: from internal to documented units, increasing.
     limit: the most picks a round may take; None for B.
@@ -127,7 +128,8 @@ def maximize(objective: Objective, budget: int, *, block: int = 256) -> Selectio
         gains = lax.dynamic_update_slice(gains, taken, (count,))
         bounds = bounds.at[ids].set(candidates.gains, indices_are_sorted=True, unique_indices=True)
         state, bounds = objective.commit(state, bounds, done, order, got)
-        bounds = bounds.at[ids].min(done.gains, indices_are_sorted=True, unique_indices=True)
+        marked = jnp.where(done.gains == EXCLUDED, EXCLUDED, bounds[ids])
+        bounds = bounds.at[ids].set(marked, indices_are_sorted=True, unique_indices=True)
         return state, bounds, indices, gains, count + got, rounds + 1
 
     zero = jnp.zeros((), jnp.int32)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import geometry, greedy
-from .d_optimal import DEFAULT_RIDGE, update
+from .d_optimal import DEFAULT_RIDGE, labelled_block, no_picks
 from .d_optimal import objective as d_optimal_objective
 from .geometry import Points, Precision
 from .greedy import EXCLUDED, INVALID, Block, Objective, Selection
@@ -142,14 +142,15 @@ def d_optimal_streamed(
         ridge = DEFAULT_RIDGE * pool.spread or 1.0
     ridge = jnp.float32(ridge)
     bounds = np.where(pool.valid, pool.norms / np.float32(ridge), INVALID).astype(np.float32)
-    inverse = jnp.eye(pool.d, dtype=jnp.float32) / ridge
+    state = no_picks(pool.d, ridge, bounds)
     rows = np.asarray(labelled)
-    for start in range(0, len(rows), _LABELLED):
+    for start in range(0, len(rows) + _LABELLED if len(rows) else 0, _LABELLED):
         some = pool.rows(rows[start : start + _LABELLED]).x.astype(jnp.float32)
-        block_ = Block(jnp.zeros(0), (), (update(inverse, some, precision), jnp.zeros((), jnp.int32)))
-        inverse, bounds = _commit("d_optimal", pool, ridge, inverse, bounds, block_, jnp.zeros(0, jnp.int32), 0)
+        some = jnp.pad(some, ((0, _LABELLED - len(some)), (0, 0)))
+        given_ = labelled_block(state, some, bounds, precision)
+        state, bounds = _commit("d_optimal", pool, ridge, state, bounds, given_, jnp.arange(_LABELLED), _LABELLED)
     bounds[rows] = EXCLUDED
-    return _stream("d_optimal", pool, ridge, inverse, bounds, budget, greedy.check_block(block))
+    return _stream("d_optimal", pool, ridge, state, bounds, budget, greedy.check_block(block))
 
 
 def tile_rows(d: int) -> int:
@@ -235,7 +236,7 @@ def _stream(kind: str, pool: _HostPool, ridge, state, bounds, budget: int, block
         )
         bounds[ids] = fresh
         state, bounds = _commit(kind, pool, ridge, state, bounds, done, order, count)
-        bounds[ids] = np.minimum(bounds[ids], done.gains)
+        bounds[ids[np.asarray(done.gains) == EXCLUDED]] = EXCLUDED
         count = int(count)
         indices.append(ids[np.asarray(order)[:count]])
         gains.append(np.asarray(taken)[:count])

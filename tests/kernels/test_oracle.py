@@ -118,3 +118,27 @@ def test_facility_location_half_pass_over_many_tiles(monkeypatch):
     p = Problem(mixture(8, 135, 7), 30, {"labelled": [1, 2]})
     for form in ("resident", "tiled"):
         assert_greedy(facility_location(p.x, 30, form=form, labelled=[1, 2]), reference.facility_location, p)
+
+
+@pytest.mark.parametrize("ridge", [1e-4, 0.1])
+def test_d_optimal_does_not_drift_over_thousands_of_picks(ridge):
+    """Every one of 3,000 picks in 24 dimensions is greedy in float64, whatever the ridge."""
+    x = mixture(9, 4000, 24)
+    big = x.astype(np.float64)
+    ridge = float(np.float32(ridge * np.square(big - big.mean(0)).sum(1).mean()))
+    picks = d_optimal(x, 3000, ridge=ridge)
+    gram, free = ridge * np.eye(24), np.ones(len(x), bool)
+    for t, (j, gain) in enumerate(zip(np.asarray(picks.indices), np.asarray(picks.gains), strict=True)):
+        if t % 20 == 0:
+            leverage = np.einsum("ij,ij->i", big @ np.linalg.inv(gram), big)
+            assert leverage[free].max() <= leverage[j] * (1 + 1e-4)
+            assert gain == pytest.approx(np.log1p(leverage[j]), rel=2e-3)
+        gram += np.outer(big[j], big[j])
+        free[j] = False
+
+
+def test_d_optimal_after_many_labelled_rows():
+    x = mixture(10, 3000, 12)
+    rows = np.arange(0, 3000, 2)
+    p = Problem(x, 20, {"labelled": rows.tolist(), "ridge": 1e-3})
+    assert_greedy(d_optimal(x, 20, labelled=rows, ridge=1e-3), reference.d_optimal, p)
