@@ -213,16 +213,16 @@ def objective(
         gram = state.gram + geometry.matmul(rows.T, rows.T, precision)
         fallen = (last > 0) & (last * _FALL < state.anchor)
 
-        def afresh(_, carry):
+        def afresh(_, gains):
             eye = jnp.eye(d, dtype=jnp.float32)
             factor = lax.linalg.triangular_solve(
                 jnp.linalg.cholesky(ridge * eye + (gram + gram.T) / 2), eye, left_side=True, lower=True
             )
             inverse = geometry.matmul(factor.T, factor.T, precision)
-            return inverse, leverages(inverse, carry[1])
+            return inverse, leverages(inverse, gains)
 
         updated = (state.inverse - geometry.matmul(u.T, u.T, precision), project(bounds, u, count))
-        inverse, bounds = lax.fori_loop(0, fallen.astype(jnp.int32), afresh, updated)
+        inverse, bounds = lax.cond(fallen, afresh, lambda *same: same, *updated)
         return Design(inverse, gram, jnp.where(fallen, last, state.anchor)), bounds
 
     return Objective(init, refresh, take, commit, report=jnp.log1p, limit=_LIMIT)
