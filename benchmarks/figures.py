@@ -72,7 +72,7 @@ def selection(result: dict[str, Any]) -> Figure:
         panel.tick_params(left=False, bottom=False, labelbottom=False)
         panel.set_title(f"{row['method']}: {shape(row)} picks", loc="left", fontsize=10, fontweight="bold")
         for i, (who, value) in enumerate(zip(sides, medians, strict=True)):
-            ratio = "" if who == OURS else f"  ({row['ratios'][who]:.2g} times ours)"
+            ratio = "" if who == OURS else f"  ({times(row['ratios'][who])} times ours)"
             panel.annotate(
                 f"{seconds(value)}{ratio}", (value, i), (4, 0), textcoords="offset points", va="center", fontsize=9
             )
@@ -108,6 +108,11 @@ def scaling(result: dict[str, Any]) -> Figure:
     figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=4)
     figure.tight_layout()
     return figure
+
+
+def times(ratio: float) -> str:
+    """1.2, 85."""
+    return f"{ratio:.1f}" if ratio < 10 else f"{ratio:,.0f}"
 
 
 def look(method: str) -> dict[str, Any]:

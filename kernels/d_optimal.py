@@ -144,7 +144,7 @@ def objective(
     """log det as an `Objective`; internal gains are the leverages l_i, the state is a `Design`, float32.
 
     Picks update A^-1 and the gains by subtraction. Where both have become small against what they were, they are
-    computed afresh by a Cholesky factor of A: then float32 holds for any number of picks and any ridge.
+    computed afresh by a Cholesky factor of A: then float32 holds over thousands of picks.
     """
     d = pool.x.shape[1]
 
@@ -197,7 +197,7 @@ def objective(
         both = jnp.concatenate([kernel, half], axis=1)
         columns = jnp.zeros((min(_LIMIT, size), size + d), jnp.float32)
         gains = jnp.maximum(jnp.diagonal(kernel), 0)
-        return Block(gains, (both, x), (columns, jnp.zeros((), jnp.int32), jnp.zeros(())))
+        return Block(gains, (both, x), (columns, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32)))
 
     def take(fixed, live, gains, j):
         columns, t, _ = live
@@ -211,7 +211,9 @@ def objective(
         taken = jnp.arange(u.shape[0]) < count
         rows = jnp.where(taken[:, None], block.fixed[1][order[: u.shape[0]]], 0)
         gram = state.gram + geometry.matmul(rows.T, rows.T, precision)
-        fallen = (last > 0) & (last * _FALL < state.anchor)
+        fallen = (count > 0) & (last >= 0) & (last * _FALL < state.anchor)
+        # A gain of 0 is rounding: what it hides may be as large as this.
+        anchor = jnp.where(fallen, jnp.where(last > 0, last, state.anchor / _FALL), state.anchor)
 
         def afresh(_, gains):
             eye = jnp.eye(d, dtype=jnp.float32)
@@ -223,7 +225,7 @@ def objective(
 
         updated = (state.inverse - geometry.matmul(u.T, u.T, precision), project(bounds, u, count))
         inverse, bounds = lax.cond(fallen, afresh, lambda *same: same, *updated)
-        return Design(inverse, gram, jnp.where(fallen, last, state.anchor)), bounds
+        return Design(inverse, gram, anchor), bounds
 
     return Objective(init, refresh, take, commit, report=jnp.log1p, limit=_LIMIT)
 

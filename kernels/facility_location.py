@@ -68,6 +68,7 @@ def facility_location(
             price of their rounding to 2^-9 (F within 1 %).
         epsilon: in (0, 1), for stochastic greedy: each pick is the best of (n / budget) ln(1 / epsilon) rows drawn at
             random (see `stochastic`); not exact, and a smaller budget's picks are no longer the first of a larger one.
+            `block` does not count then: the whole sample is a block, 4 m bytes for each of its rows.
         key: a `jax.random.key`, for `epsilon`.
         block: candidates refreshed at a time; changes the time, not the picks.
         precision, shards: as in `k_center`.
@@ -75,7 +76,7 @@ def facility_location(
     Raises:
         ValueError: naming the value, for a bad shape, budget, block, option, row index or weight.
 
-    Cost: n m d FLOPs for the first gains (2 n m d with `represented`, in `jit` or sharded); then per candidate
+    Cost: n m d FLOPs for the first gains (2 n m d with `represented` or several devices); then per candidate
     refreshed m (resident) or 2 m d (tiled). Memory: 4 n m bytes (resident) or 8 block m (tiled), and one copy of x.
 
     >>> import jax.numpy as jnp
@@ -224,7 +225,7 @@ def objective(
         else:
             gains, similarities = _first_gains(columns, growth, cover, n, m, block, kept)
         if quality is not None:
-            gains = gains * quality
+            gains = jnp.where(gains < jnp.inf, gains * quality, gains)
         bounds = jnp.where(pool.valid, gains, INVALID)
         if labelled is not None:
             bounds = bounds.at[labelled].set(EXCLUDED)

@@ -53,7 +53,7 @@ def with_front(
     """
     n = pool.x.shape[0]
     rows = min(ROWS * block, n - 1)
-    enough = block // 2
+    enough = max(1, block // 2)
 
     def caught_up(nearest, ids, x, norms, picked, since, count):
         """min(nearest, w^2 squared distance to picks `since` to `count`) for the rows `ids`, (r,)."""
@@ -70,9 +70,11 @@ def with_front(
 
     def init():
         _, bounds = plain.init()
-        zero = jnp.zeros((), jnp.int32)
+        zero, behind = jnp.zeros((), jnp.int32), jnp.float32(jnp.inf)
         picked, seen = jnp.zeros(budget + block + _CHUNK, jnp.int32), jnp.zeros(n, jnp.int32)
-        return _State(picked, zero, seen, jnp.arange(rows), pool.x[:rows], pool.norms[:rows], jnp.float32(0)), bounds
+        return _State(
+            picked, zero, seen, jnp.arange(rows, dtype=jnp.int32), pool.x[:rows], pool.norms[:rows], behind
+        ), bounds
 
     def refresh(state, ids):
         block = plain.refresh((), ids)
@@ -97,7 +99,7 @@ def with_front(
 
         def worn(carry):
             state, _, ahead, missed = carry
-            return (ahead < enough) & missed & (state.behind >= 0) & (total < budget)
+            return (ahead < enough) & missed & (state.behind > 0) & (total < budget)
 
         def renew(carry):
             state, bounds, _, _ = carry

@@ -34,7 +34,7 @@ class Selection(NamedTuple):
 
     indices: (k,) int32, in the order taken; the first j of a budget-k run are the budget-j run. -1 where fewer than k
     rows could be picked (only when a mask was traced). gains: (k,) float32, the gain of each pick when it was taken;
-    -inf for a row that held NaN and for a -1. refreshes: () int32, the rounds it took: passes over the pool.
+    -inf for a row that held NaN and for a -1. refreshes: () int32, the rounds it took.
     """
 
     indices: jax.Array

@@ -51,8 +51,8 @@ def k_center(
     Raises:
         ValueError: naming the value, for a bad shape, budget, block, first, row index or weight.
 
-    Cost: 2 n d budget FLOPs as matrix products, half of that or less on large pools (see `front`); memory one copy of
-    the pool.
+    Cost: 2 n d budget FLOPs as matrix products, half of that on a large pool and a small budget (see `front`); memory
+    one copy of the pool.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[0.0, 0.0], [0.1, 0.0], [5.0, 0.0], [0.0, 3.0]])

@@ -10,13 +10,14 @@ from jax.custom_batching import custom_vmap
 
 
 def jitted(*static: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`jax.jit` for fn(*arrays, **static), with `in_turn_on_cpu` inside."""
+    """`jax.jit` for fn(*arrays, **static), with `in_turn_on_cpu` inside. Constant to `jax.grad`, the gains too."""
 
     def decorate(fn):
         @partial(jax.jit, static_argnames=static)
         @wraps(fn)
         def call(*arrays, **options):
-            return in_turn_on_cpu(partial(fn, **options))(*arrays)
+            # Picks have no derivative, and a custom_vmap cannot be differentiated through.
+            return in_turn_on_cpu(partial(fn, **options))(*jax.tree.map(lax.stop_gradient, arrays))
 
         return call
 
@@ -26,9 +27,8 @@ def jitted(*static: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 def in_turn_on_cpu(fn: Callable[..., Any]) -> Callable[..., Any]:
     """`fn` of arrays (or pytrees of them, None allowed), whose `vmap` runs a stack in turn on a CPU.
 
-    Under `vmap` a data-dependent loop goes on until its slowest member is done, with every other member's state copied
-    unchanged. An accelerator has idle lanes for that; a CPU is busy with one pool already, and 32 pools of 2,000 x 384
-    take 1.4 times as long together as in turn (benchmarks/selection.py). Nests, and traces under `jit`.
+    A CPU is busy with one pool already, and batched gathers, sorts and small products cost it more than single ones: 32
+    pools of 2,000 x 384 took 1.4 times as long together as in turn. Nests, and traces under `jit`.
 
     >>> import jax.numpy as jnp
     >>> jax.vmap(in_turn_on_cpu(lambda row: row.sum()))(jnp.ones((3, 2))).tolist()

@@ -105,3 +105,11 @@ def test_stochastic_greedy_serves_every_objective():
 def test_what_is_refused(options, said):
     with pytest.raises(ValueError, match=said):
         facility_location(np.ones((5, 2)), 2, **options)
+
+
+@pytest.mark.parametrize("form", ["resident", "tiled"])
+def test_a_quality_of_zero_is_drawn_last(form):
+    x, quality = mixture(9, 300, 6), np.ones(300)
+    quality[:150] = 0
+    picks = facility_location(x, 10, quality=quality, epsilon=0.3, key=jax.random.key(0), form=form)
+    assert (np.asarray(picks.indices) >= 150).all() and (np.asarray(picks.gains) > 0).all()

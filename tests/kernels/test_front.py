@@ -66,3 +66,10 @@ def test_a_large_pool_takes_the_front_and_its_picks_are_the_same():
     x = mixture(4, 13_000, 8)
     assert front.pays(len(x), 512, 1) and not front.pays(len(x), 1024, 1)
     assert k_center(x, 300).indices.tolist() == k_center(x, 300, block=1024).indices.tolist()
+
+
+def test_a_block_of_one():
+    x = mixture(5, 2000, 3)
+    picks = k_center(x, 100, block=1)
+    assert picks.indices.tolist() == k_center(x, 100, block=500).indices.tolist()
+    assert picks.refreshes <= 150

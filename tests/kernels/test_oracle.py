@@ -142,3 +142,10 @@ def test_d_optimal_after_many_labelled_rows():
     rows = np.arange(0, 3000, 2)
     p = Problem(x, 20, {"labelled": rows.tolist(), "ridge": 1e-3})
     assert_greedy(d_optimal(x, 20, labelled=rows, ridge=1e-3), reference.d_optimal, p)
+
+
+@pytest.mark.parametrize(("d", "ridge", "budget"), [(200, 1e-5, 420), (50, 1e-7, 120)])
+def test_d_optimal_with_a_ridge_at_rounding_still_fills_the_budget(d, ridge, budget):
+    x = np.random.default_rng(1).standard_normal((2000, d)).astype(np.float32)
+    picks = np.asarray(d_optimal(x, budget, ridge=ridge).indices)
+    assert (picks >= 0).all() and len(set(picks.tolist())) == budget

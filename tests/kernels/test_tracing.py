@@ -161,3 +161,23 @@ def test_a_pool_split_over_eight_devices():
         text=True,
     )
     assert "same picks" in done.stdout, done.stdout + done.stderr
+
+
+@all_selectors
+def test_picks_are_constants_to_grad(name):
+    select, _ = SELECTORS[name]
+    x = jnp.asarray(mixture(11, 60, 4))
+    gradient = jax.grad(lambda z: jnp.sum(z[select(z, 5).indices] ** 2))(x)
+    rows = select(x, 5).indices
+    np.testing.assert_allclose(gradient, jnp.zeros_like(x).at[rows].set(2 * x[rows]))
+
+
+@all_selectors
+@pytest.mark.parametrize("n", [60, 13_000])
+def test_with_x64_on(name, n):
+    select, _ = SELECTORS[name]
+    x = mixture(12, n, 3)
+    options = {"form": "tiled"} if name == "facility_location" and n > 1000 else {}
+    expected = select(x, 4, **options).indices.tolist()
+    with jax.enable_x64(True):
+        assert select(x, 4, **options).indices.tolist() == expected
