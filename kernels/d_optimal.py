@@ -180,7 +180,7 @@ def objective(
 
             def absorb(carry, rows):
                 block = labelled_block(carry[0], rows, carry[1], precision)
-                return commit(*carry, block, jnp.arange(_LIMIT), _LIMIT), None
+                return commit(carry[0], carry[1], block, jnp.arange(_LIMIT), jnp.int32(_LIMIT)), None
 
             (state, bounds), _ = lax.scan(absorb, (state, bounds), rows.reshape(-1, _LIMIT, d))
             # Once more with no rows, for what the last ones did to the gains.

@@ -142,12 +142,12 @@ def d_optimal_streamed(
         ridge = DEFAULT_RIDGE * pool.spread or 1.0
     ridge = jnp.float32(ridge)
     bounds = np.where(pool.valid, pool.norms / np.float32(ridge), INVALID).astype(np.float32)
-    state = no_picks(pool.d, ridge, bounds)
+    state = no_picks(pool.d, jnp.asarray(ridge), jnp.asarray(bounds))
     rows = np.asarray(labelled)
     for start in range(0, len(rows) + _LABELLED if len(rows) else 0, _LABELLED):
         some = pool.rows(rows[start : start + _LABELLED]).x.astype(jnp.float32)
         some = jnp.pad(some, ((0, _LABELLED - len(some)), (0, 0)))
-        given_ = labelled_block(state, some, bounds, precision)
+        given_ = labelled_block(state, some, jnp.asarray(bounds), precision)
         state, bounds = _commit("d_optimal", pool, ridge, state, bounds, given_, jnp.arange(_LABELLED), _LABELLED)
     bounds[rows] = EXCLUDED
     return _stream("d_optimal", pool, ridge, state, bounds, budget, greedy.check_block(block))
