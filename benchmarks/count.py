@@ -130,11 +130,15 @@ def _while(params: dict[str, Any], args: list[Any], counts: jax.Array, places: d
 
 
 def _scan(params: dict[str, Any], args: list[Any], counts: jax.Array, places: dict[int, int]) -> tuple[list[Any], Any]:
-    a, b = params["num_consts"], params["num_carry"]
+    if "num_consts" in params:
+        a, b = params["num_consts"], params["num_carry"]
+    else:  # jax 0.12
+        a, b = (len(part) for part in list(params["ft_in"].unpack())[:2])
+    program = params["jaxpr"] if isinstance(params["jaxpr"], ClosedJaxpr) else ClosedJaxpr(params["jaxpr"], ())
     consts, start, xs = args[:a], args[a : a + b], args[a + b :]
 
     def body(carry, x):
-        out, counted = _evaluate(params["jaxpr"], [*consts, *carry[0], *x], carry[1], places)
+        out, counted = _evaluate(program, [*consts, *carry[0], *x], carry[1], places)
         return (out[:b], counted), out[b:]
 
     (last, counts), ys = lax.scan(
