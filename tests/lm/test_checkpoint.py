@@ -197,7 +197,7 @@ def configured(directory, **changes):
     [
         ({"model_type": "gpt2"}, "'gpt2' is not supported"),
         ({"hidden_act": "gelu"}, "'gelu' is not supported"),
-        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "rope type 'linear'"),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "rope type 'dynamic'"),
         ({"model_type": "no_such_model"}, "cannot be read"),
         ({"hidden_size": 64}, "the config asks for"),
         ({"num_hidden_layers": 3}, "no tensor"),
