@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from edjax.errors import DataError
-from edjax.lm.families import FAMILIES, rope_of
+from edjax.lm.families import FAMILIES, head_dim_of, rope_of
 from edjax.lm.rope import Rope
 
 ACTIVATIONS = {"silu": jax.nn.silu, "swish": jax.nn.silu, "gelu_pytorch_tanh": jax.nn.gelu}
@@ -68,10 +68,10 @@ class LMConfig:
             raise DataError(f"activation {act!r} is not supported for {name}; edjax computes: {', '.join(ACTIVATIONS)}")
         if getattr(hf, "use_bidirectional_attention", None):
             raise DataError(f"use_bidirectional_attention is not supported for {name}; edjax runs causal decoders")
-        layers, head_dim = hf.num_hidden_layers, _head_dim(hf)
+        layers, head_dim = hf.num_hidden_layers, head_dim_of(hf)
         own = FAMILIES[name].options(hf)
         if "ropes" not in own:
-            own["ropes"] = (rope_of(hf, hf.rope_parameters, partial="rotary_dim" in own),) * layers
+            own["ropes"] = (rope_of(hf, getattr(hf, "rope_parameters", None), partial="rotary_dim" in own),) * layers
         common = {
             "model_type": name,
             "vocab_size": hf.vocab_size,
@@ -94,7 +94,3 @@ class LMConfig:
     def windowed(self, length: int) -> bool:
         """Whether any layer's sliding window hides something in a sequence of this length."""
         return any(w is not None and w < length for w in self.sliding_windows)
-
-
-def _head_dim(hf: Any) -> int:
-    return getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads

@@ -22,6 +22,11 @@ class Family:
     tensors: Mapping[str, str]
 
 
+def head_dim_of(hf: Any) -> int:
+    """The size of an attention head."""
+    return getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
+
+
 def rope_of(hf: Any, parameters: Mapping[str, Any] | None, *, partial: bool = False) -> Rope:
     """The rotary embedding that `rope_parameters` describe.
 
@@ -101,8 +106,7 @@ def _olmo2(hf: Any) -> Options:
 
 
 def _phi3(hf: Any) -> Options:
-    head_dim = getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
-    rotated = int(head_dim * (hf.rope_parameters.get("partial_rotary_factor") or 1.0))
+    rotated = int(head_dim_of(hf) * (hf.rope_parameters.get("partial_rotary_factor") or 1.0))
     return {"fused_projections": True, "rotary_dim": rotated} | _one_window(hf)
 
 

@@ -69,6 +69,14 @@ def test_bfloat16_model(model):
         load(str(directory), "int8")
 
 
+def test_end_of_turn_of_a_chat_model(model):
+    """Ids that generation_config.json names end an answer too."""
+    directory, _ = model
+    assert load(str(directory)).eos_ids == (256,)
+    (directory / "generation_config.json").write_text('{"eos_token_id": [256, 7]}')
+    assert load(str(directory)).eos_ids == (7, 256)
+
+
 def test_missing_tensor(model):
     directory, tensors = model
     rewrite(directory, {k: v for k, v in tensors.items() if k != KEY})
@@ -179,7 +187,7 @@ def test_damaged_index(model, text):
     refused(directory, "cannot be read")
 
 
-@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"])
 @pytest.mark.parametrize("text", ["", "{", "[]", "\0"])
 def test_damaged_json(model, file, text):
     directory, _ = model
