@@ -34,4 +34,6 @@ def attend(q: Array, k: Array, v: Array, mask: Array | None, *, scale: float, so
 
 def within(visible: Array | None, distance: Array | None, window: Array | None) -> Array | None:
     """The mask of one layer: `visible`, and where there is a window, no key `window` or more tokens back."""
-    return visible if window is None else visible & (distance < window)
+    if window is None or visible is None or distance is None:
+        return visible
+    return visible & (distance < window)
