@@ -192,7 +192,7 @@ def _finetune_options(f: Any) -> Any:
         "num_train_epochs": "Passes over the rows.",
         "lr_scheduler_type": "cosine, linear or constant, after the warm-up.",
         "save_steps": "Steps between checkpoints; 0 for none.",
-        "lora_target_modules": "Comma-separated projections.",
+        "lora_target_modules": "Comma-separated projections, or all-linear.",
         "max_length": "Most tokens of prompt and response together.",
     }
     for field in reversed(dataclasses.fields(FinetuneConfig)):

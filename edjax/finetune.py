@@ -28,7 +28,8 @@ class FinetuneConfig:
     """Hyper-parameters under their Hugging Face names.
 
     `max_length` bounds prompt plus response in tokens: a longer prompt loses its beginning, a longer response its
-    end. `group_by_length` puts rows of like length into one batch. `save_steps` 0 keeps no checkpoints.
+    end. `lora_target_modules` names projections of the model's layers, or is ("all-linear",): all of them.
+    `group_by_length` puts rows of like length into one batch. `save_steps` 0 keeps no checkpoints.
     """
 
     num_train_epochs: float = 2.0
@@ -40,15 +41,7 @@ class FinetuneConfig:
     max_grad_norm: float = 1.0
     lora_r: int = 8
     lora_alpha: float = 16.0
-    lora_target_modules: tuple[str, ...] = (
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-    )
+    lora_target_modules: tuple[str, ...] = ("all-linear",)
     max_length: int = 1024
     template: str = "auto"
     dtype: str = "float32"

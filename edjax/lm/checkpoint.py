@@ -17,10 +17,12 @@ from safetensors import SafetensorError, safe_open
 from edjax.errors import DataError
 from edjax.lm.config import LMConfig
 from edjax.lm.decoder import CausalLM
+from edjax.lm.families import FAMILIES
 
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-MLP = ("gate_proj", "up_proj", "down_proj")
+ATTENTION = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj")
+MLP = ("gate_proj", "up_proj", "gate_up_proj", "down_proj")
 PROJECTIONS = {**dict.fromkeys(ATTENTION, "self_attn"), **dict.fromkeys(MLP, "mlp")}
+PARENTS = {**PROJECTIONS, "q_norm": "self_attn", "k_norm": "self_attn"}
 
 
 def shard_of(directory: Path) -> dict[str, Path]:
@@ -48,13 +50,13 @@ def shard_of(directory: Path) -> dict[str, Path]:
 class _Reader:
     """Tensors by name, one at a time, each shape checked."""
 
-    def __init__(self, directory: Path):
-        self.directory, self.where = directory, shard_of(directory)
+    def __init__(self, directory: Path, model_type: str):
+        self.directory, self.where, self.model_type = directory, shard_of(directory), model_type
         self.open: dict[Path, Any] = {}
 
     def __call__(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         if name not in self.where:
-            raise DataError(f"{self.directory} has no tensor {name!r}; is it a complete Llama checkpoint?")
+            raise DataError(f"{self.directory} has no tensor {name!r}; is it a complete {self.model_type} checkpoint?")
         path = self.where[name]
         try:
             if path not in self.open:
@@ -79,7 +81,7 @@ def load_weights(directory: Path, config: LMConfig, dtype: Any = jnp.float32) ->
         pickled weights (never loaded).
     """
     graph, state = nnx.split(nnx.eval_shape(lambda: CausalLM(config, rngs=nnx.Rngs(0))))
-    read = _Reader(directory)
+    read = _Reader(directory, config.model_type)
     flat = dict(nnx.to_flat_state(state))
     for path, variable in flat.items():
         value = _tensor(path, variable.shape, config, read, np.dtype(dtype))
@@ -109,5 +111,6 @@ def _tensor(path: tuple, shape: tuple[int, ...], c: LMConfig, read: _Reader, dty
 def _names(path: tuple, c: LMConfig) -> Iterator[str]:
     _, module, leaf = path
     suffix = "bias" if leaf == "bias" else "weight"
-    middle = f"{PROJECTIONS[module]}.{module}" if module in PROJECTIONS else module
+    name = FAMILIES[c.model_type].tensors.get(module, module)
+    middle = f"{PARENTS[name]}.{name}" if name in PARENTS else name
     return (f"model.layers.{i}.{middle}.{suffix}" for i in range(c.num_layers))

@@ -1,4 +1,7 @@
-"""A Llama-architecture decoder in Flax NNX: layers stacked along a leading axis and run by one `lax.scan`.
+"""A config-driven decoder in Flax NNX: layers stacked along a leading axis and run by one `lax.scan`.
+
+What sets the families apart are fields of `LMConfig`; what differs from layer to layer (sliding window, rotary
+embedding) is scanned beside the weights.
 
 Shapes: b rows, t tokens, L layers, h query heads, g key-value heads, k head size, d hidden size. Padding is on the
 right, so causal attention alone keeps real tokens from seeing it: every output at a real position is the same whatever
@@ -13,7 +16,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from edjax.lm.config import LMConfig
+from edjax.lm.attention import attend, softcapped, within
+from edjax.lm.config import ACTIVATIONS, LMConfig
+from edjax.lm.rope import Rope, rope_tables, rotate
 
 Array = jax.Array
 
@@ -82,15 +87,17 @@ class Linear(nnx.Module):
 
 
 class RMSNorm(nnx.Module):
-    """x / rms(x) * weight, computed in float32 (Zhang & Sennrich 2019)."""
+    """x / rms(x) * (offset + weight), computed in float32 (Zhang & Sennrich 2019)."""
 
-    def __init__(self, shape: tuple[int, ...], eps: float):
-        self.weight = nnx.Param(jnp.ones(shape))
-        self.eps = eps
+    def __init__(self, shape: tuple[int, ...], c: LMConfig):
+        self.weight = nnx.Param(jnp.full(shape, 1.0 - c.norm_offset))
+        self.eps, self.offset = c.rms_norm_eps, c.norm_offset
 
     def __call__(self, x: Array) -> Array:
         x32 = x.astype(jnp.float32)
         x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
+        if self.offset:
+            return ((self.offset + self.weight[...].astype(jnp.float32)) * x32).astype(x.dtype)
         return self.weight[...].astype(x.dtype) * x32.astype(x.dtype)
 
 
@@ -98,31 +105,109 @@ class Block(nnx.Module):
     """L transformer layers as one stack; inside the scan, `self` is one of them."""
 
     def __init__(self, c: LMConfig, rngs: nnx.Rngs):
-        n, d, q, kv = c.num_layers, c.hidden_size, c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
-        self.head_dim = c.head_dim
-        self.input_layernorm = RMSNorm((n, d), c.rms_norm_eps)
-        self.q_proj = Linear(n, d, q, bias=c.attention_bias, rngs=rngs)
-        self.k_proj = Linear(n, d, kv, bias=c.attention_bias, rngs=rngs)
-        self.v_proj = Linear(n, d, kv, bias=c.attention_bias, rngs=rngs)
-        self.o_proj = Linear(n, q, d, bias=c.attention_bias, rngs=rngs)
-        self.post_attention_layernorm = RMSNorm((n, d), c.rms_norm_eps)
-        self.gate_proj = Linear(n, d, c.intermediate_size, bias=c.mlp_bias, rngs=rngs)
-        self.up_proj = Linear(n, d, c.intermediate_size, bias=c.mlp_bias, rngs=rngs)
-        self.down_proj = Linear(n, c.intermediate_size, d, bias=c.mlp_bias, rngs=rngs)
+        n, d, f = c.num_layers, c.hidden_size, c.intermediate_size
+        q, kv = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
+
+        def linear(n_in: int, n_out: int, bias: bool) -> Linear:
+            return Linear(n, n_in, n_out, bias=bias, rngs=rngs)
+
+        def norm(wanted: bool, width: int):
+            return RMSNorm((n, width), c) if wanted else nnx.data(None)
+
+        self.config = c
+        before, after = c.norm_placement in ("pre", "both"), c.norm_placement in ("post", "both")
+        self.input_layernorm = norm(before, d)
+        if c.fused_projections:
+            self.qkv_proj = linear(d, q + 2 * kv, c.qkv_bias)
+        else:
+            self.q_proj = linear(d, q, c.qkv_bias)
+            self.k_proj = linear(d, kv, c.qkv_bias)
+            self.v_proj = linear(d, kv, c.qkv_bias)
+        self.q_norm = norm(c.qk_norm is not None, q if c.qk_norm == "full" else c.head_dim)
+        self.k_norm = norm(c.qk_norm is not None, kv if c.qk_norm == "full" else c.head_dim)
+        self.o_proj = linear(q, d, c.o_bias)
+        self.post_attention_layernorm = norm(after, d)
+        self.pre_feedforward_layernorm = norm(before, d)
+        if c.fused_projections:
+            self.gate_up_proj = linear(d, 2 * f, c.mlp_bias)
+        else:
+            self.gate_proj = linear(d, f, c.mlp_bias)
+            self.up_proj = linear(d, f, c.mlp_bias)
+        self.down_proj = linear(f, d, c.mlp_bias)
+        self.post_feedforward_layernorm = norm(after, d)
 
     def qkv(self, x: Array, rope: tuple[Array, Array]) -> tuple[Array, Array, Array]:
-        b, t, _ = x.shape
-        x = self.input_layernorm(x)
-        q = self.q_proj(x).reshape(b, t, -1, self.head_dim)
-        k = self.k_proj(x).reshape(b, t, -1, self.head_dim)
-        v = self.v_proj(x).reshape(b, t, -1, self.head_dim)
+        """Queries (b, t, h, k), keys and values (b, t, g, k) of the stream; queries and keys are rotated."""
+        c, (b, t, _) = self.config, x.shape
+        x = _normed(self.input_layernorm, x)
+        if c.fused_projections:
+            ends = (c.num_heads * c.head_dim, (c.num_heads + c.num_kv_heads) * c.head_dim)
+            q, k, v = jnp.split(self.qkv_proj(x), ends, axis=-1)
+        else:
+            q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        if c.qk_norm == "full":
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = (y.reshape(b, t, -1, c.head_dim) for y in (q, k, v))
+        if c.qk_norm == "head":
+            q, k = self.q_norm(q), self.k_norm(k)
         return rotate(q, rope), rotate(k, rope), v
 
-    def finish(self, x: Array, attended: Array) -> Array:
-        """Output projection and MLP, each added to the stream."""
-        x = x + self.o_proj(attended.reshape(*x.shape[:2], -1))
-        y = self.post_attention_layernorm(x)
-        return x + self.down_proj(jax.nn.silu(self.gate_proj(y)) * self.up_proj(y))
+    def attend(self, x: Array, q: Array, k: Array, v: Array, mask: Array | None) -> Array:
+        """The stream after attention and MLP, each added to it."""
+        c = self.config
+        y = attend(q, k, v, mask, scale=c.attention_scale, softcap=c.attn_logit_softcapping)
+        x = x + _normed(self.post_attention_layernorm, self.o_proj(y.reshape(*x.shape[:2], -1)))
+        y = self._mlp(_normed(self.pre_feedforward_layernorm, x))
+        return x + _normed(self.post_feedforward_layernorm, y)
+
+    def _mlp(self, x: Array) -> Array:
+        if self.config.fused_projections:
+            gate, up = jnp.split(self.gate_up_proj(x), 2, axis=-1)
+        else:
+            gate, up = self.gate_proj(x), self.up_proj(x)
+        return self.down_proj(ACTIVATIONS[self.config.hidden_act](gate) * up)
+
+
+def _normed(norm: RMSNorm | None, x: Array) -> Array:
+    return x if norm is None else norm(x)
+
+
+class PerLayer(NamedTuple):
+    """What differs from layer to layer, (L,) each; None where nothing does.
+
+    `window` is how many tokens a token sees, itself included; `rope` a place in the tables of `Sight.ropes`.
+    """
+
+    window: Array | None
+    rope: Array | None
+
+    @classmethod
+    def of(cls, c: LMConfig, length: int) -> PerLayer:
+        """For sequences of at most `length` tokens."""
+        far, kinds = jnp.iinfo(jnp.int32).max, _distinct(c.ropes)
+        return cls(
+            jnp.asarray([w or far for w in c.sliding_windows], jnp.int32) if c.windowed(length) else None,
+            jnp.asarray([kinds.index(rope) for rope in c.ropes]) if len(kinds) > 1 else None,
+        )
+
+
+class Sight(NamedTuple):
+    """What tokens see: cos and sin of each rotary embedding, (ropes, b, t, 1, k); the mask without windows, (b or 1,
+    1, t, s), None where it is plainly causal; and how many tokens back a key is, of the same shape."""
+
+    ropes: tuple[Array, Array]
+    visible: Array | None
+    distance: Array | None
+
+    def of(self, layer: PerLayer) -> tuple[tuple[Array, Array], Array | None]:
+        """(cos, sin) and the mask of one layer."""
+        cos, sin = self.ropes
+        which = 0 if layer.rope is None else layer.rope
+        return (cos[which], sin[which]), within(self.visible, self.distance, layer.window)
+
+
+def _distinct(ropes: tuple[Rope | None, ...]) -> list[Rope | None]:
+    return list(dict.fromkeys(ropes))
 
 
 class CausalLM(nnx.Module):
@@ -133,7 +218,7 @@ class CausalLM(nnx.Module):
         table = 0.02 * jax.random.normal(rngs.params(), (config.vocab_size, config.hidden_size))
         self.embed = nnx.Param(table)
         self.layers = Block(config, rngs)
-        self.norm = RMSNorm((config.hidden_size,), config.rms_norm_eps)
+        self.norm = RMSNorm((config.hidden_size,), config)
         head = 0.02 * jax.random.normal(rngs.params(), (config.vocab_size, config.hidden_size))
         self.head = nnx.data(None) if config.tie_word_embeddings else nnx.Param(head)
 
@@ -142,18 +227,30 @@ class CausalLM(nnx.Module):
 
         `remat` recomputes each layer in the backward pass instead of keeping its activations.
         """
-        x = self.embed[...][tokens]
-        rope = self._rope(tokens, x.dtype)
+        x = self._embedded(tokens)
+        sight, layers = self._whole(tokens, x.dtype)
 
-        def step(x, block):
-            q, k, v = block.qkv(x, rope)
-            return block.finish(x, jax.nn.dot_product_attention(q, k, v, is_causal=True)), None
+        def step(x, scanned):
+            block, layer = scanned
+            rope, mask = sight.of(layer)
+            return block.attend(x, *block.qkv(x, rope), mask), None
 
-        x, _ = jax.lax.scan(jax.checkpoint(step, prevent_cse=False) if remat else step, x, self.layers)
+        x, _ = jax.lax.scan(jax.checkpoint(step, prevent_cse=False) if remat else step, x, (self.layers, layers))
         return self.norm(x)
 
-    def _rope(self, tokens: Array, dtype) -> tuple[Array, Array]:
-        return rope_tables(self.config, jnp.arange(tokens.shape[1])[None], dtype)
+    def _embedded(self, tokens: Array) -> Array:
+        x = self.embed[...][tokens]
+        return x if self.config.embed_scale == 1.0 else x * jnp.asarray(self.config.embed_scale, x.dtype)
+
+    def _ropes(self, positions: Array, dtype) -> tuple[Array, Array]:
+        return rope_tables(_distinct(self.config.ropes), self.config.rotary_dim, positions, dtype)
+
+    def _whole(self, tokens: Array, dtype) -> tuple[Sight, PerLayer]:
+        """What tokens of whole sequences see."""
+        place = jnp.arange(tokens.shape[1])
+        layers = PerLayer.of(self.config, tokens.shape[1])
+        distance = None if layers.window is None else (place[:, None] - place)[None, None]
+        return Sight(self._ropes(place[None], dtype), None if distance is None else distance >= 0, distance), layers
 
     def prefill(self, tokens: Array, *, layer: int = -1) -> tuple[Array, Array, Cache]:
         """Run whole sequences and keep their keys and values.
@@ -168,19 +265,20 @@ class CausalLM(nnx.Module):
         """
         c = self.config
         wanted = layer % (c.num_layers + 1)
-        x = self.embed[...][tokens]
-        rope = self._rope(tokens, x.dtype)
+        x = self._embedded(tokens)
+        sight, layers = self._whole(tokens, x.dtype)
 
         def step(carry, scanned):
-            (x, kept), (block, index) = carry, scanned
+            (x, kept), (block, own, index) = carry, scanned
+            rope, mask = sight.of(own)
             q, k, v = block.qkv(x, rope)
-            x = block.finish(x, jax.nn.dot_product_attention(q, k, v, is_causal=True))
+            x = block.attend(x, q, k, v, mask)
             if wanted != c.num_layers:
                 kept = jnp.where(index + 1 == wanted, x, kept)
             return (x, kept), (k, v)
 
         kept = x if wanted != c.num_layers else jnp.zeros((), x.dtype)
-        (x, kept), (k, v) = jax.lax.scan(step, (x, kept), (self.layers, jnp.arange(c.num_layers)))
+        (x, kept), (k, v) = jax.lax.scan(step, (x, kept), (self.layers, layers, jnp.arange(c.num_layers)))
         hidden = self.norm(x)
         return hidden, hidden if wanted == c.num_layers else kept, Cache(k, v)
 
@@ -192,21 +290,26 @@ class CausalLM(nnx.Module):
           cache: written in place at slots [slot, slot + t).
           slot: the first slot to write, the same for every row.
           positions: (b, t) int32, the tokens' places in their own sequences (for the rotation).
-          valid: (b, slots) bool, which slots written earlier hold real tokens.
+          valid: (b, slots) bool, which slots written earlier hold real tokens: all of the row's, in order.
 
         Returns:
           (hidden (b, t, d) after the final norm, the cache).
         """
         t, slots = tokens.shape[1], cache.k.shape[2]
-        x = self.embed[...][tokens]
-        rope = rope_tables(self.config, positions, x.dtype)
+        x = self._embedded(tokens)
         place = jnp.arange(slots)
         ahead = place[None, :] - slot - jnp.arange(t)[:, None]
         own = (place >= slot)[None, :] & (ahead <= 0)
-        mask = ((valid & (place < slot))[:, None, None, :]) | own[None, None]
+        earlier = valid & (place < slot)
+        layers, distance = PerLayer.of(self.config, slots), None
+        if layers.window is not None:
+            where = jnp.cumsum(earlier | (place >= slot), axis=1) - 1
+            distance = (positions[:, :, None] - where[:, None, :])[:, None]
+        sight = Sight(self._ropes(positions, x.dtype), earlier[:, None, None, :] | own[None, None], distance)
 
         def step(carry, scanned):
-            (x, cache), (block, index) = carry, scanned
+            (x, cache), (block, layer, index) = carry, scanned
+            rope, mask = sight.of(layer)
             q, k, v = block.qkv(x, rope)
             at = (index, 0, slot, 0, 0)
             cache = Cache(
@@ -214,33 +317,14 @@ class CausalLM(nnx.Module):
             )
             k = jax.lax.dynamic_index_in_dim(cache.k, index, keepdims=False)
             v = jax.lax.dynamic_index_in_dim(cache.v, index, keepdims=False)
-            return (block.finish(x, jax.nn.dot_product_attention(q, k, v, mask=mask)), cache), None
+            return (block.attend(x, q, k, v, mask), cache), None
 
-        (x, cache), _ = jax.lax.scan(step, (x, cache), (self.layers, jnp.arange(self.config.num_layers)))
+        (x, cache), _ = jax.lax.scan(step, (x, cache), (self.layers, layers, jnp.arange(self.config.num_layers)))
         return self.norm(x), cache
 
     def logits(self, hidden: Array) -> Array:
         """Float32 logits (..., vocabulary) of final hidden states (..., d)."""
         table = self.embed[...] if self.head is None else self.head[...]
-        return jnp.einsum("...d,vd->...v", hidden, table.astype(hidden.dtype), preferred_element_type=jnp.float32)
-
-
-def rope_tables(c: LMConfig, positions: Array, dtype) -> tuple[Array, Array]:
-    """cos and sin of the rotary embedding at `positions` (b, t): each (b, t, 1, k), computed in float32."""
-    freq = 1.0 / (c.rope_theta ** (jnp.arange(0, c.head_dim, 2, dtype=jnp.float32) / c.head_dim))
-    if (s := c.rope_scaling) is not None:
-        wavelength = 2 * jnp.pi / freq
-        ratio = s.original_max_position_embeddings / wavelength
-        smooth = (ratio - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor)
-        smooth = jnp.clip(smooth, 0.0, 1.0)
-        freq = (1 - smooth) * freq / s.factor + smooth * freq
-    angle = positions[..., None].astype(jnp.float32) * freq
-    angle = jnp.concatenate([angle, angle], axis=-1)[:, :, None, :]
-    return jnp.cos(angle).astype(dtype), jnp.sin(angle).astype(dtype)
-
-
-def rotate(x: Array, rope: tuple[Array, Array]) -> Array:
-    """Rotary position embedding (Su et al. 2021) in the half-split layout of Hugging Face checkpoints."""
-    cos, sin = rope
-    a, b = jnp.split(x, 2, axis=-1)
-    return x * cos + jnp.concatenate([-b, a], axis=-1) * sin
+        table = table.astype(hidden.dtype)
+        scores = jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
+        return softcapped(scores, self.config.final_logit_softcapping)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +76,6 @@ def digest(directory: Path) -> str:
 
 def _file_digest(path: Path) -> str:
     """sha256 of a file; remembered by size and time of change, since hashing gigabytes takes a while."""
-    import json
-
     stat = path.stat()
     memory = smollm2.cache_dir() / "digests.json"
     key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
@@ -122,14 +121,21 @@ def load(name: str = "smollm2", dtype: str = "float32") -> LoadedModel:
 
     config = LMConfig.from_hf(hf)
     model = load_weights(directory, config, jnp.dtype(dtype))
-    return LoadedModel(model, tokenizer, _eos_ids(hf, tokenizer), directory, name)
+    return LoadedModel(model, tokenizer, _eos_ids(hf, tokenizer, directory), directory, name)
 
 
-def _eos_ids(hf: Any, tokenizer: Any) -> tuple[int, ...]:
-    ids = getattr(hf, "eos_token_id", None)
-    listed = [] if ids is None else list(ids) if isinstance(ids, (list, tuple)) else [ids]
-    if tokenizer.eos_token_id is not None:
-        listed.append(tokenizer.eos_token_id)
+def _eos_ids(hf: Any, tokenizer: Any, directory: Path) -> tuple[int, ...]:
+    """Every id that ends an answer; chat models often name their end-of-turn token in generation_config.json only."""
+    listed = [*_ids(getattr(hf, "eos_token_id", None)), *_ids(tokenizer.eos_token_id)]
+    if (path := directory / "generation_config.json").exists():
+        try:
+            listed += _ids(json.loads(path.read_text(encoding="utf-8")).get("eos_token_id"))
+        except (ValueError, AttributeError) as e:
+            raise DataError(f"{path} cannot be read ({e}); fetch it again") from e
     if not listed:
         raise DataError("the model names no end-of-text token (eos_token_id), so its answers would have no end")
     return tuple(sorted(set(listed)))
+
+
+def _ids(value: Any) -> list[int]:
+    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]

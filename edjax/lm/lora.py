@@ -13,26 +13,30 @@ from edjax.errors import UsageError
 from edjax.lm.checkpoint import PROJECTIONS
 from edjax.lm.decoder import CausalLM, Linear
 
+ALL_LINEAR = "all-linear"
+
 
 @dataclass(frozen=True)
 class LoraConfig:
     """Rank, scale and places of an adapter; names and defaults are PEFT's where it has them.
 
+    `lora_target_modules` names projections of the model, or is ("all-linear",): every one of its layers'.
     y = x W + (lora_alpha / lora_r) x A B with A (in, r) drawn from U(-1/sqrt(in), 1/sqrt(in)) and B (r, out) zero, so
     a fresh adapter changes nothing.
     """
 
     lora_r: int = 8
     lora_alpha: float = 16.0
-    lora_target_modules: tuple[str, ...] = tuple(PROJECTIONS)
+    lora_target_modules: tuple[str, ...] = (ALL_LINEAR,)
 
     def __post_init__(self):
         if self.lora_r < 1:
             raise UsageError(f"lora_r is {self.lora_r}; a rank is 1 or more")
-        if unknown := [m for m in self.lora_target_modules if m not in PROJECTIONS]:
-            raise UsageError(f"lora_target_modules {unknown} are unknown; the projections are {list(PROJECTIONS)}")
+        known = [ALL_LINEAR, *PROJECTIONS]
+        if unknown := [m for m in self.lora_target_modules if m not in known]:
+            raise UsageError(f"lora_target_modules {unknown} are unknown; the projections are {known}")
         if not self.lora_target_modules:
-            raise UsageError(f"lora_target_modules is empty; name some of {list(PROJECTIONS)}")
+            raise UsageError(f"lora_target_modules is empty; name some of {known}")
 
     @property
     def scale(self) -> float:
@@ -40,9 +44,24 @@ class LoraConfig:
         return self.lora_alpha / self.lora_r
 
 
+def projections(model: CausalLM) -> list[str]:
+    """The projections of a model's layers by their checkpoint names, in a fixed order."""
+    return [name for name in PROJECTIONS if hasattr(model.layers, name)]
+
+
 def targets(model: CausalLM, config: LoraConfig) -> dict[str, Linear]:
-    """The projections an adapter touches, by their PEFT names, in a fixed order."""
-    return {name: getattr(model.layers, name) for name in PROJECTIONS if name in config.lora_target_modules}
+    """The projections an adapter touches, by their PEFT names, in a fixed order.
+
+    Raises:
+      UsageError: one is named that the model does not have.
+    """
+    names = projections(model)
+    wanted = names if ALL_LINEAR in config.lora_target_modules else config.lora_target_modules
+    if missing := [name for name in wanted if name not in names]:
+        raise UsageError(
+            f"lora_target_modules {missing} are not in a {model.config.model_type} model; its projections are {names}"
+        )
+    return {name: getattr(model.layers, name) for name in names if name in wanted}
 
 
 def adapter_of(linear: Linear) -> tuple[nnx.LoRAParam, nnx.LoRAParam]:

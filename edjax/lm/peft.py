@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save
 from edjax.errors import DataError, UsageError
 from edjax.lm.checkpoint import PROJECTIONS
 from edjax.lm.decoder import CausalLM
-from edjax.lm.lora import LoraConfig, adapter_of, add_lora, targets
+from edjax.lm.lora import ALL_LINEAR, LoraConfig, adapter_of, add_lora, projections, targets
 from edjax.store import atomic_write, read_json, write_json
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -21,6 +21,11 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 def _key(layer: int, module: str, side: str) -> str:
     return f"base_model.model.model.layers.{layer}.{PROJECTIONS[module]}.{module}.lora_{side}.weight"
+
+
+def _last(module: object) -> str:
+    """PEFT names a module by its last part, or by its whole path where "all-linear" found few."""
+    return str(module).rpartition(".")[2]
 
 
 def export_adapter(model: CausalLM, config: LoraConfig, directory: str | Path, base_model: str) -> None:
@@ -70,15 +75,15 @@ def import_adapter(model: CausalLM, directory: str | Path) -> tuple[CausalLM, Lo
     unsupported = [k for k in beyond if raw.get(k)]
     if raw.get("peft_type") != "LORA" or unsupported or raw.get("bias", "none") != "none":
         raise DataError(f"{directory / CONFIG}: only plain LoRA is read (found {raw.get('peft_type')} {unsupported})")
-    modules = list(PROJECTIONS) if raw.get("target_modules") == "all-linear" else raw.get("target_modules")
-    if not isinstance(modules, list) or not modules or not set(modules) <= set(PROJECTIONS):
+    names = projections(model)
+    modules = names if raw.get("target_modules") == ALL_LINEAR else raw.get("target_modules")
+    if not isinstance(modules, list) or not modules or not {_last(m) for m in modules} <= set(names):
         raise DataError(
-            f"{directory / CONFIG}: target_modules is {modules!r}; edjax reads a list of {', '.join(PROJECTIONS)}"
+            f"{directory / CONFIG}: target_modules is {modules!r}; edjax reads a list of {', '.join(names)}"
         )
+    wanted = {_last(m) for m in modules}
     try:
-        config = LoraConfig(
-            int(raw["r"]), float(raw["lora_alpha"]), tuple(name for name in PROJECTIONS if name in modules)
-        )
+        config = LoraConfig(int(raw["r"]), float(raw["lora_alpha"]), tuple(n for n in names if n in wanted))
     except (KeyError, TypeError, ValueError, UsageError) as e:
         raise DataError(f"{directory / CONFIG}: r and lora_alpha cannot be read ({e})") from e
     try:

@@ -69,6 +69,14 @@ def test_bfloat16_model(model):
         load(str(directory), "int8")
 
 
+def test_end_of_turn_of_a_chat_model(model):
+    """Ids that generation_config.json names end an answer too."""
+    directory, _ = model
+    assert load(str(directory)).eos_ids == (256,)
+    (directory / "generation_config.json").write_text('{"eos_token_id": [256, 7]}')
+    assert load(str(directory)).eos_ids == (7, 256)
+
+
 def test_missing_tensor(model):
     directory, tensors = model
     rewrite(directory, {k: v for k, v in tensors.items() if k != KEY})
@@ -179,7 +187,7 @@ def test_damaged_index(model, text):
     refused(directory, "cannot be read")
 
 
-@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"])
 @pytest.mark.parametrize("text", ["", "{", "[]", "\0"])
 def test_damaged_json(model, file, text):
     directory, _ = model
@@ -197,7 +205,7 @@ def configured(directory, **changes):
     [
         ({"model_type": "gpt2"}, "'gpt2' is not supported"),
         ({"hidden_act": "gelu"}, "'gelu' is not supported"),
-        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "rope type 'linear'"),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "rope type 'dynamic'"),
         ({"model_type": "no_such_model"}, "cannot be read"),
         ({"hidden_size": 64}, "the config asks for"),
         ({"num_hidden_layers": 3}, "no tensor"),

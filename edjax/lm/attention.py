@@ -1,0 +1,39 @@
+"""Attention of grouped queries, with what the families add to it: another scale, a softcap, a sliding window."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+def softcapped(x: Array, cap: float | None) -> Array:
+    """cap tanh(x / cap): x as it is while small, never beyond the cap (Gemma 2)."""
+    return x if cap is None else cap * jnp.tanh(x / cap)
+
+
+def attend(q: Array, k: Array, v: Array, mask: Array | None, *, scale: float, softcap: float | None = None) -> Array:
+    """softmax(scale q k^T) v for q (b, t, h, d) and k, v (b, s, g, d), where g divides h.
+
+    Args:
+      mask: (b or 1, 1, t, s) bool, True where a query sees a key; None: causal, s = t.
+      softcap: bounds the scores before the softmax.
+    """
+    if softcap is None:
+        return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=mask is None, scale=scale)
+    b, t, h, d = q.shape
+    if mask is None:
+        mask = jnp.tril(jnp.ones((t, t), bool))[None, None]
+    grouped = q.reshape(b, t, k.shape[2], -1, d)
+    scores = jnp.einsum("btgnd,bsgd->bgnts", grouped, k, preferred_element_type=jnp.float32)
+    scores = jnp.where(mask[:, :, None], softcapped(scale * scores, softcap), jnp.finfo(jnp.float32).min)
+    probabilities = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return jnp.einsum("bgnts,bsgd->btgnd", probabilities, v).reshape(b, t, h, d)
+
+
+def within(visible: Array | None, distance: Array | None, window: Array | None) -> Array | None:
+    """The mask of one layer: `visible`, and where there is a window, no key `window` or more tokens back."""
+    if window is None or visible is None or distance is None:
+        return visible
+    return visible & (distance < window)
