@@ -41,7 +41,9 @@ class Edjax:
         self.env = os.environ | cache | {"HF_HUB_OFFLINE": "1", "EDJAX_CACHE": str(cwd / "cache")}
 
     def start(self, *argv):
-        code = "import sys\nfrom edjax.cli import main\nmain()"
+        # a shell's background jobs ignore SIGINT and hand that on
+        code = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        code += "from edjax.cli import main\nmain()"
         command = [sys.executable, "-c", code, *(str(a) for a in argv)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, cwd=self.cwd, env=self.env, **pipes)
