@@ -191,17 +191,34 @@ def _finetune_options(f: Any) -> Any:
     helps = {
         "num_train_epochs": "Passes over the rows.",
         "lr_scheduler_type": "cosine, linear or constant, after the warm-up.",
+        "max_steps": "Updates in place of epochs, where above 0.",
+        "per_device_train_batch_size": "Rows of a micro-batch on one device.",
+        "gradient_accumulation_steps": "Micro-batches an update.",
+        "assistant_only_loss": "Train every assistant turn; else the response, the last one, only.",
+        "packing": "Lay several rows into one sequence; they do not see each other.",
+        "group_by_length": "Batch rows of like length.",
+        "gradient_checkpointing": "Recompute activations in the backward pass: less memory.",
+        "dtype": "float32 or bfloat16, of the base model; adapters are float32.",
+        "template": "auto, chat (the model's chat template) or plain.",
+        "validation_split": "Share of ROWS held out for validation.",
+        "eval_steps": "Updates between validations; 0 for the end of every epoch.",
+        "early_stopping_patience": "Validations without a gain before training stops; 0 for never.",
+        "early_stopping_threshold": "How much lower a validation loss must be to be a gain.",
+        "load_best_model_at_end": "With validation, write the best adapter, not the last.",
         "save_steps": "Steps between checkpoints; 0 for none.",
         "lora_target_modules": "Comma-separated projections, or all-linear.",
         "max_length": "Most tokens of prompt and response together.",
     }
     for field in reversed(dataclasses.fields(FinetuneConfig)):
-        flag = "--" + field.name.replace("_", "-")
+        flag, about = "--" + field.name.replace("_", "-"), helps.get(field.name)
         if isinstance(field.default, bool):
-            f = click.option(f"{flag}/--no-{flag[2:]}", field.name, default=field.default, show_default=True)(f)
+            switch = f"{flag}/--no-{flag[2:]}"
+            f = click.option(switch, field.name, default=field.default, show_default=True, help=helps.get(field.name))(
+                f
+            )
         else:
             default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-            f = click.option(flag, default=default, show_default=True, help=helps.get(field.name))(f)
+            f = click.option(flag, default=default, show_default=True, help=about)(f)
     return f
 
 
@@ -209,6 +226,7 @@ def _finetune_options(f: Any) -> Any:
 @click.argument("rows")
 @MODEL
 @OUT
+@click.option("--validation", help="Rows to validate on while training; any pool format.")
 @_finetune_options
 @OVERWRITE
 @pool_options
@@ -216,6 +234,7 @@ def finetune(
     rows: str,
     model: str,
     out: Path,
+    validation: str | None,
     overwrite: bool,
     text_column: str | None,
     id_column: str,
@@ -227,6 +246,7 @@ def finetune(
     \b
     Reads   ROWS: any pool format, every row with a response
     Writes  OUT/adapter_model.safetensors and adapter_config.json (PEFT format), OUT/metrics.jsonl
+            With validation: the adapter of the lowest validation loss, and OUT/last/, that of the last step
     Stopped half-way, the same command goes on from the last checkpoint and ends in the same adapter.
     """
     from edjax.finetune import FinetuneConfig
@@ -235,8 +255,12 @@ def finetune(
     _use_compilation_cache()
     settings["lora_target_modules"] = tuple(m.strip() for m in settings["lora_target_modules"].split(","))
     data = _pool(rows, text_column, id_column, skip_bad_lines)
-    done = run_finetune(data, model, out=out, config=FinetuneConfig(**settings), overwrite=overwrite)
+    held = None if validation is None else _pool(validation, text_column, id_column, skip_bad_lines)
+    config = FinetuneConfig(**settings)
+    done = run_finetune(data, model, out=out, config=config, validation=held, overwrite=overwrite)
     click.echo(f"{done.steps} steps on {len(data)} rows in {done.seconds:.1f} s, last loss {done.train_loss:.4f}")
+    if done.validation_loss is not None:
+        click.echo(f"lowest validation loss {done.validation_loss:.4f}, after step {done.best_step}")
     click.echo(f"adapter in {out}")
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +17,7 @@ from edjax.lm.encode import TEMPLATES
 from edjax.lm.load import DTYPES
 from edjax.score import POOLINGS
 from edjax.select import NORMALISE
+from edjax.settings import typed
 from edjax.strategies import STRATEGIES
 
 _FINETUNE = {f.name: f for f in dataclasses.fields(FinetuneConfig) if f.name not in ("seed", "template", "dtype")}
@@ -42,7 +41,6 @@ _NUMBERS = {  # and the least value that makes sense
     "evaluation_batch_size": 1,
     "evaluation_max_new_tokens": 1,
 }
-_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 @dataclass(frozen=True)
@@ -86,17 +84,17 @@ class Recipe:
                 if not isinstance(items, (list, tuple)):
                     items = (items,)
                 for item in items:
-                    _typed(name, item, kind)
+                    typed(name, item, kind)
                 object.__setattr__(self, name, tuple(dict.fromkeys(items)))
         self._check()
 
     def _check(self) -> None:
         for name in _TEXTS:
-            _typed(name, getattr(self, name), str)
+            typed(name, getattr(self, name), str)
         for name, least in _NUMBERS.items():
             value = getattr(self, name)
             if value is not None or not name.endswith("_rows"):
-                _typed(name, value, int)
+                typed(name, value, int)
                 if least is not None and value < least:
                     raise UsageError(f"{name} is {value}; it must be {least} or more")
         for name, known in {
@@ -127,16 +125,11 @@ class Recipe:
                 raise UsageError(f"unknown metric {metric!r}{_nearest(metric, METRICS)}; known: {', '.join(METRICS)}")
         if self.metric not in self.metrics:
             raise UsageError(f"metric {self.metric!r} is not among metrics {list(self.metrics)}")
-        for name, value in self.finetune.items():
-            _setting(name, value)
         self.finetune_config(0)
 
     def finetune_config(self, seed: int) -> FinetuneConfig:
         """The hyper-parameters of a cell."""
-        try:
-            return FinetuneConfig(**self.finetune, template=self.template, dtype=self.dtype, seed=seed)
-        except TypeError as e:
-            raise UsageError(f"a finetuning setting has a value of the wrong kind: {e}") from e
+        return FinetuneConfig(**self.finetune, template=self.template, dtype=self.dtype, seed=seed)
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -151,31 +144,6 @@ class Recipe:
 def _nearest(name: str, known: Any) -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
-
-
-def _typed(name: str, value: Any, kind: type) -> None:
-    """Refuse a YAML value of another kind; the kinds are text, whole numbers, numbers, true or false."""
-    kinds: tuple[type, ...] = (int, float) if kind is float else (kind,)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
-        hint = ""
-        if kind is float and isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
-            mantissa, exponent = re.split("[eE]", value)
-            hint = f"; YAML wants {float(mantissa)}e{int(exponent):+d} for it"
-        raise UsageError(f"{name} holds {value!r}, which is not {_WORDS[kind]}{hint}")
-
-
-def _setting(name: str, value: Any) -> None:
-    """Refuse a finetuning setting whose kind is not that of its default."""
-    default = _FINETUNE[name].default
-    if isinstance(default, tuple):
-        if not isinstance(value, (list, tuple)):
-            raise UsageError(f"{name} holds {value!r}, which is not a list: [q_proj, v_proj]")
-        for item in value:
-            _typed(name, item, str)
-    else:
-        _typed(name, value, type(default))
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"{name} is {value}; it must be finite")
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -36,6 +36,13 @@ def make_pool(rows, source="test") -> Pool:
     return Pool(tuple(ids), tuple(messages), tuple(responses), tuple(records), None, source)
 
 
+def pair_batch(pairs, batch_size):
+    """A training batch of (prompt ids, response ids) rows."""
+    from edjax.lm.batch import Example, make_batch
+
+    return make_batch([[Example.of(p, r)] for p, r in pairs], batch_size)
+
+
 def story_pool(n: int) -> Pool:
     """n prompts of many lengths with short answers, all different, in the words the stories model knows."""
     who = ("Tim", "Lily", "Tom", "Mia", "Ben", "Sue", "Max")

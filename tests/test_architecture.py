@@ -20,6 +20,7 @@ STAGES = {"select", "score", "finetune", "evaluate"}
 ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     **{leaf: set() for leaf in LEAVES},
     "store": {"errors"},
+    "settings": {"errors"},
     "rows": {"errors"},
     "pool": {"errors", "store", "rows"},
     "stream": {"errors", "store"},
@@ -28,11 +29,11 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     "strategies": {"features", "stream", "kernels"},
     "select": {"errors", "store", "pool", "features", "stream", "strategies", "kernels"},
     "score": {"errors", "store", "pool", "features", "lm", "kernels", "batching", "progress"},
-    "finetune": {"errors", "store", "pool", "lm", "batching", "progress", "checkpoints"},
+    "finetune": {"errors", "settings", "store", "pool", "lm", "batching", "progress", "checkpoints"},
     "evaluate": {"errors", "store", "pool", "lm", "batching", "progress", "metrics"},
     "report": {"errors", "store"},
     "portrait": {"pool", "features", "select", "strategies"},
-    "recipe": {"errors", "lm", "strategies", *STAGES},
+    "recipe": {"errors", "settings", "lm", "strategies", *STAGES},
     "run": {
         "errors",
         "store",
@@ -265,3 +266,13 @@ def test_the_repository_holds_no_model_or_data():
     for name in listed.stdout.splitlines():
         assert not name.endswith((".safetensors", ".gguf", ".bin", ".parquet", ".pt", ".ckpt")), name
         assert not (ROOT / name).exists() or os.path.getsize(ROOT / name) < 1_000_000, name
+
+
+def test_a_module_does_not_hide_its_function():
+    """`from edjax.score import POOLINGS` anywhere leaves edjax.score callable."""
+    code = (
+        "import edjax, edjax.recipe, edjax.run, edjax.finetune.order\n"
+        "print(all(callable(getattr(edjax, n)) for n in edjax.__all__ if n[0].islower()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "True", done.stderr

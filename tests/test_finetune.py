@@ -12,14 +12,16 @@ import time
 
 import numpy as np
 import pytest
-from lm_cases import make_pool, nll_of, story_pool
+from lm_cases import make_pool, nll_of, pair_batch, story_pool
 
 from edjax.batching import bucket
 from edjax.errors import DataError, UsageError
-from edjax.finetune import FinetuneConfig, batch_rows, encode_rows, finetune
+from edjax.finetune import FinetuneConfig, finetune
+from edjax.finetune.examples import encode_rows
+from edjax.finetune.order import batch_rows
 from edjax.lm.encode import Encoder
 from edjax.lm.lora import LoraConfig, add_lora
-from edjax.lm.train import Trainer, make_batch, schedule
+from edjax.lm.train import Trainer, schedule
 
 ADAPTER = "adapter_model.safetensors"
 
@@ -33,13 +35,20 @@ def encoder(stories):
 
 
 def test_make_batch():
-    batch = make_batch([([5, 6, 7], [8, 2]), ([9], [10, 11, 2])], 3)
+    batch = pair_batch([([5, 6, 7], [8, 2]), ([9], [10, 11, 2])], 3)
     assert batch.tokens.shape == (3, 16)
     assert batch.tokens[0].tolist() == [5, 6, 7, 8, 2] + [0] * 11
     assert batch.where[0, :2].tolist() == [2, 3]
     assert batch.where[1, :3].tolist() == [0, 1, 2]
     assert batch.targets[1, :3].tolist() == [10, 11, 2]
     assert batch.weights.sum(1).tolist() == [2, 3, 0]
+
+
+def halves(example):
+    """(prompt, response) of an example whose response is all that is trained."""
+    first = example.trained[0]
+    assert example.trained == list(range(first, len(example.tokens)))
+    return example.tokens[:first], example.tokens[first:]
 
 
 def test_first_loss_is_the_base_models(stories, encoder, tmp_path):
@@ -49,16 +58,17 @@ def test_first_loss_is_the_base_models(stories, encoder, tmp_path):
     config = FinetuneConfig(num_train_epochs=1, per_device_train_batch_size=6, save_steps=0)
     finetune(pool, "stories", out=tmp_path / "a", config=config, loaded=stories, show_progress=False)
     first = json.loads((tmp_path / "a" / "metrics.jsonl").read_text().splitlines()[0])
-    want = np.concatenate([nll_of(stories.model, p, r) for p, r in rows]).mean()
+    parts = [halves(e) for e in rows]
+    want = np.concatenate([nll_of(stories.model, p, r) for p, r in parts]).mean()
     assert abs(first["loss"] - want) < 1e-4
-    assert all(r[-1] == stories.tokenizer.eos_token_id for _, r in rows)
+    assert all(r[-1] == stories.tokenizer.eos_token_id for _, r in parts)
 
 
 def test_prompt_tokens_carry_no_loss(stories):
     """Without a response token there is neither loss nor gradient, whatever the prompt."""
     trainer = Trainer(add_lora(stories.model, LoraConfig()))
     rows = [(list(range(10, 30)), [40, 41, 2]), ([7] * 30, [50, 2])]
-    batch = make_batch(rows, 2)
+    batch = pair_batch(rows, 2)
     loss, _ = trainer.gradients(trainer.state.lora, trainer.frozen, batch)
     only_first = batch._replace(weights=batch.weights * np.array([[1], [0]], np.float32))
     one, grads = trainer.gradients(trainer.state.lora, trainer.frozen, only_first)
@@ -86,9 +96,10 @@ def _leaves(tree):
 def test_encode_rows_cuts(encoder):
     pool = make_pool([("Once upon a time there was a dog. " * 5, "The dog ran and ran. " * 3), ("Hi", "Yes")])
     whole = encode_rows(pool, encoder, 1024)
-    p, r = whole[0]
+    p, r = halves(whole[0])
     for limit in (2, 5, len(r), len(r) + 1, len(r) + 9, len(p) + len(r)):
-        for (full_p, full_r), (cut_p, cut_r) in zip(whole, encode_rows(pool, encoder, limit), strict=True):
+        for full, cut in zip(whole, encode_rows(pool, encoder, limit), strict=True):
+            (full_p, full_r), (cut_p, cut_r) = halves(full), halves(cut)
             assert len(cut_p) >= 1
             assert len(cut_r) >= 1
             assert len(cut_p) + len(cut_r) <= limit
@@ -357,7 +368,7 @@ def test_loss_that_is_not_finite(stories, tmp_path):
         finetune(pool, "stories", out=tmp_path / "a", config=config, loaded=stories, show_progress=False)
     step = int(str(e.value).split("at step ")[1].split()[0])
     rows = encode_rows(pool, Encoder(stories.tokenizer), CONFIG.max_length)
-    lengths = np.array([len(p) + len(r) for p, r in rows])
+    lengths = np.array([len(e.tokens) for e in rows])
     chosen = batch_rows(lengths, 4, (step - 1) // 2, 0, True)[(step - 1) % 2]
     assert ", ".join(pool.ids[i] for i in chosen) in str(e.value)
     assert step > 1

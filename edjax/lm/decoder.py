@@ -61,10 +61,17 @@ def _lora_backward(kept, dy: Array):
 lora_product.defvjp(_lora_forward, _lora_backward)
 
 
+def dropout(x: Array, rate: float, key: Array) -> Array:
+    """x with a share `rate` of its entries 0 and the others divided by 1 - rate (Srivastava et al. 2014)."""
+    return jnp.where(jax.random.bernoulli(key, 1.0 - rate, x.shape), x / (1.0 - rate), jnp.zeros((), x.dtype))
+
+
 class Linear(nnx.Module):
     """y = x W (+ bias) (+ scale (x A) B): a stack of L projections, with room for a LoRA adapter.
 
     `kernel` is (L, in, out); `lora_a` (L, in, r) and `lora_b` (L, r, out) are None until `edjax.lm.lora.add_lora`.
+    Given a key, the adapter sees x with a share `lora_dropout` of its entries left out; `lora_place` tells apart the
+    projections that share a key.
     """
 
     def __init__(self, layers: int, n_in: int, n_out: int, *, bias: bool, rngs: nnx.Rngs):
@@ -72,13 +79,16 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((layers, n_out))) if bias else nnx.data(None)
         self.lora_a: nnx.LoRAParam | None = nnx.data(None)
         self.lora_b: nnx.LoRAParam | None = nnx.data(None)
-        self.lora_scale = 0.0
+        self.lora_scale, self.lora_dropout, self.lora_place = 0.0, 0.0, 0
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, key: Array | None = None) -> Array:
         w = self.kernel[...].astype(x.dtype)
         if self.lora_a is not None and self.lora_b is not None:
-            a = (self.lora_scale * self.lora_a[...]).astype(x.dtype)
-            y = lora_product(x, w, a, self.lora_b[...].astype(x.dtype))
+            a, b = (self.lora_scale * self.lora_a[...]).astype(x.dtype), self.lora_b[...].astype(x.dtype)
+            if key is not None and self.lora_dropout:
+                y = x @ w + (dropout(x, self.lora_dropout, jax.random.fold_in(key, self.lora_place)) @ a) @ b
+            else:
+                y = lora_product(x, w, a, b)
         else:
             y = x @ w
         if self.bias is not None:
@@ -136,15 +146,18 @@ class Block(nnx.Module):
         self.down_proj = linear(f, d, c.mlp_bias)
         self.post_feedforward_layernorm = norm(after, d)
 
-    def qkv(self, x: Array, rope: tuple[Array, Array]) -> tuple[Array, Array, Array]:
-        """Queries (b, t, h, k), keys and values (b, t, g, k) of the stream; queries and keys are rotated."""
+    def qkv(self, x: Array, rope: tuple[Array, Array], key: Array | None = None) -> tuple[Array, Array, Array]:
+        """Queries (b, t, h, k), keys and values (b, t, g, k) of the stream; queries and keys are rotated.
+
+        `key`, here and below, is for the adapter's dropout; None: there is none.
+        """
         c, (b, t, _) = self.config, x.shape
         x = _normed(self.input_layernorm, x)
         if c.fused_projections:
             ends = (c.num_heads * c.head_dim, (c.num_heads + c.num_kv_heads) * c.head_dim)
-            q, k, v = jnp.split(self.qkv_proj(x), ends, axis=-1)
+            q, k, v = jnp.split(self.qkv_proj(x, key), ends, axis=-1)
         else:
-            q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+            q, k, v = self.q_proj(x, key), self.k_proj(x, key), self.v_proj(x, key)
         if c.qk_norm == "full":
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (y.reshape(b, t, -1, c.head_dim) for y in (q, k, v))
@@ -152,20 +165,20 @@ class Block(nnx.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         return rotate(q, rope), rotate(k, rope), v
 
-    def attend(self, x: Array, q: Array, k: Array, v: Array, mask: Array | None) -> Array:
+    def attend(self, x: Array, q: Array, k: Array, v: Array, mask: Array | None, key: Array | None = None) -> Array:
         """The stream after attention and MLP, each added to it."""
         c = self.config
         y = attend(q, k, v, mask, scale=c.attention_scale, softcap=c.attn_logit_softcapping)
-        x = x + _normed(self.post_attention_layernorm, self.o_proj(y.reshape(*x.shape[:2], -1)))
-        y = self._mlp(_normed(self.pre_feedforward_layernorm, x))
+        x = x + _normed(self.post_attention_layernorm, self.o_proj(y.reshape(*x.shape[:2], -1), key))
+        y = self._mlp(_normed(self.pre_feedforward_layernorm, x), key)
         return x + _normed(self.post_feedforward_layernorm, y)
 
-    def _mlp(self, x: Array) -> Array:
+    def _mlp(self, x: Array, key: Array | None) -> Array:
         if self.config.fused_projections:
-            gate, up = jnp.split(self.gate_up_proj(x), 2, axis=-1)
+            gate, up = jnp.split(self.gate_up_proj(x, key), 2, axis=-1)
         else:
-            gate, up = self.gate_proj(x), self.up_proj(x)
-        return self.down_proj(ACTIVATIONS[self.config.hidden_act](gate) * up)
+            gate, up = self.gate_proj(x, key), self.up_proj(x, key)
+        return self.down_proj(ACTIVATIONS[self.config.hidden_act](gate) * up, key)
 
 
 def _normed(norm: RMSNorm | None, x: Array) -> Array:
@@ -222,20 +235,27 @@ class CausalLM(nnx.Module):
         head = 0.02 * jax.random.normal(rngs.params(), (config.vocab_size, config.hidden_size))
         self.head = nnx.data(None) if config.tie_word_embeddings else nnx.Param(head)
 
-    def hidden(self, tokens: Array, *, remat: bool = False) -> Array:
+    def hidden(
+        self, tokens: Array, *, segments: Array | None = None, remat: bool = False, key: Array | None = None
+    ) -> Array:
         """Final hidden states (b, t, d) of right-padded tokens (b, t); no cache is kept. For training.
 
-        `remat` recomputes each layer in the backward pass instead of keeping its activations.
+        Args:
+          segments: (b, t) int32, which of the sequences packed into a row a token belongs to; tokens see their own
+            sequence only and are numbered from its beginning. None: a row is one sequence.
+          remat: recompute each layer in the backward pass instead of keeping its activations.
+          key: for the adapter's dropout; None: no dropout.
         """
         x = self._embedded(tokens)
-        sight, layers = self._whole(tokens, x.dtype)
+        sight, layers = self._whole(tokens, x.dtype, segments)
+        keys = None if key is None else jax.random.split(key, self.config.num_layers)
 
         def step(x, scanned):
-            block, layer = scanned
+            block, layer, key = scanned
             rope, mask = sight.of(layer)
-            return block.attend(x, *block.qkv(x, rope), mask), None
+            return block.attend(x, *block.qkv(x, rope, key), mask, key), None
 
-        x, _ = jax.lax.scan(jax.checkpoint(step, prevent_cse=False) if remat else step, x, (self.layers, layers))
+        x, _ = jax.lax.scan(jax.checkpoint(step, prevent_cse=False) if remat else step, x, (self.layers, layers, keys))
         return self.norm(x)
 
     def _embedded(self, tokens: Array) -> Array:
@@ -245,12 +265,17 @@ class CausalLM(nnx.Module):
     def _ropes(self, positions: Array, dtype) -> tuple[Array, Array]:
         return rope_tables(_distinct(self.config.ropes), self.config.rotary_dim, positions, dtype)
 
-    def _whole(self, tokens: Array, dtype) -> tuple[Sight, PerLayer]:
+    def _whole(self, tokens: Array, dtype, segments: Array | None = None) -> tuple[Sight, PerLayer]:
         """What tokens of whole sequences see."""
         place = jnp.arange(tokens.shape[1])
-        layers = PerLayer.of(self.config, tokens.shape[1])
-        distance = None if layers.window is None else (place[:, None] - place)[None, None]
-        return Sight(self._ropes(place[None], dtype), None if distance is None else distance >= 0, distance), layers
+        positions, layers = place[None], PerLayer.of(self.config, tokens.shape[1])
+        distance = None if layers.window is None and segments is None else (place[:, None] - place)[None, None]
+        visible = None if distance is None else distance >= 0
+        if segments is not None:
+            first = jnp.pad(segments[:, 1:] != segments[:, :-1], ((0, 0), (1, 0)))
+            positions = place - jax.lax.cummax(jnp.where(first, place, 0), axis=1)
+            visible = visible & (segments[:, None, :, None] == segments[:, None, None, :])
+        return Sight(self._ropes(positions, dtype), visible, distance), layers
 
     def prefill(self, tokens: Array, *, layer: int = -1) -> tuple[Array, Array, Cache]:
         """Run whole sequences and keep their keys and values.

@@ -33,24 +33,72 @@ class Encoder:
         self.chat = has and template != "plain"
         self.tokenizer = tokenizer
         self.max_length = max_length
+        self.end = self._end_of_turn() if self.chat else tokenizer.eos_token_id
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a prompt, ready to be continued by a response."""
         if self.chat:
-            try:
-                text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-            except Exception as e:  # a template may raise anything, and does for roles it does not know
-                raise DataError(f"the chat template refuses these messages: {e}") from e
-            ids = self.tokenizer(text, add_special_tokens=False).input_ids
+            ids = self.tokenizer(self._render(messages), add_special_tokens=False).input_ids
         else:
             ids = self.tokenizer("\n".join(m["content"] for m in messages) + "\n").input_ids
         if not ids:
             raise DataError("a prompt has no tokens")
         return ids[-self.max_length :]
 
+    def answered(self, messages: Sequence[Message]) -> list[int]:
+        """The places in `prompt(messages)` that an assistant wrote: earlier turns and the token that ends each.
+
+        A token counts if the whole of its text is the turn's, as the template lays it out.
+
+        Raises:
+          UsageError: there is no chat template, so nothing tells the turns apart.
+          DataError: the template renders a turn differently once the conversation goes on.
+        """
+        if not self.chat:
+            raise UsageError("assistant_only_loss needs a chat template; the text of a plain prompt names no turns")
+        text = self._render(messages)
+        spans = []
+        for n, message in enumerate(messages):
+            if message["role"] == "assistant":
+                before = self._render(messages[:n])
+                after = self._render(messages[: n + 1], reply=False).rstrip()
+                if not (text.startswith(after) and after.startswith(before)):
+                    raise DataError(
+                        f"the chat template renders turn {n + 1} differently once the conversation goes on, so its "
+                        "tokens cannot be told; leave assistant_only_loss off"
+                    )
+                spans.append((len(before), len(after)))
+        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        places = [
+            place
+            for place, (start, end) in enumerate(found.offset_mapping)
+            if end > start and any(first <= start and end <= last for first, last in spans)
+        ]
+        cut = max(len(found.input_ids) - self.max_length, 0)
+        return [place - cut for place in places if place >= cut]
+
+    def _render(self, messages: Sequence[Message], *, reply: bool = True) -> str:
+        """The messages in the model's chat template; with `reply` up to where an assistant turn would begin."""
+        try:
+            return self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=reply)
+        except Exception as e:  # a template may raise anything, and does for roles it does not know
+            raise DataError(f"the chat template refuses these messages: {e}") from e
+
+    def _end_of_turn(self) -> int:
+        """The token that the template puts after an assistant turn; Gemma's is not its end of text."""
+        turns = [{"role": "user", "content": "A"}, {"role": "assistant", "content": "B"}]
+        try:
+            text = self._render(turns, reply=False)
+        except DataError:
+            return self.tokenizer.eos_token_id
+        rest = text.rpartition("B")[2].strip()
+        ids = self.tokenizer(rest, add_special_tokens=False).input_ids if rest else []
+        added = len(ids) == 1 and ids[0] in self.tokenizer.added_tokens_decoder
+        return ids[0] if added else self.tokenizer.eos_token_id
+
     def response(self, text: str) -> list[int]:
-        """Token ids of a response, its end-of-text token included."""
-        return [*self.tokenizer(text, add_special_tokens=False).input_ids, self.tokenizer.eos_token_id]
+        """Token ids of a response, and the token that ends it: the template's end of turn, else the end of text."""
+        return [*self.tokenizer(text, add_special_tokens=False).input_ids, self.end]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids, special tokens left out."""

@@ -22,16 +22,19 @@ class LoraConfig:
 
     `lora_target_modules` names projections of the model, or is ("all-linear",): every one of its layers'.
     y = x W + (lora_alpha / lora_r) x A B with A (in, r) drawn from U(-1/sqrt(in), 1/sqrt(in)) and B (r, out) zero, so
-    a fresh adapter changes nothing.
+    a fresh adapter changes nothing. In training A sees x with a share `lora_dropout` of its entries left out.
     """
 
     lora_r: int = 8
     lora_alpha: float = 16.0
     lora_target_modules: tuple[str, ...] = (ALL_LINEAR,)
+    lora_dropout: float = 0.0
 
     def __post_init__(self):
         if self.lora_r < 1:
             raise UsageError(f"lora_r is {self.lora_r}; a rank is 1 or more")
+        if not 0 <= self.lora_dropout < 1:
+            raise UsageError(f"lora_dropout is {self.lora_dropout}; it must be at least 0 and below 1")
         known = [ALL_LINEAR, *PROJECTIONS]
         if unknown := [m for m in self.lora_target_modules if m not in known]:
             raise UsageError(f"lora_target_modules {unknown} are unknown; the projections are {known}")
@@ -84,5 +87,10 @@ def add_lora(model: CausalLM, config: LoraConfig, seed: int = 0) -> CausalLM:
         )
         linear.lora_a = nnx.LoRAParam(a)
         linear.lora_b = nnx.LoRAParam(jnp.zeros((layers, config.lora_r, n_out), jnp.float32))
-        linear.lora_scale = config.scale
+        linear.lora_scale, linear.lora_dropout, linear.lora_place = config.scale, config.lora_dropout, i
     return adapted
+
+
+def has_dropout(model: CausalLM) -> bool:
+    """Whether any of the model's adapters drops entries in training."""
+    return any(getattr(model.layers, name).lora_dropout > 0 for name in projections(model))

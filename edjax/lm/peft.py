@@ -50,7 +50,7 @@ def export_adapter(model: CausalLM, config: LoraConfig, directory: str | Path, b
             "base_model_name_or_path": base_model,
             "r": config.lora_r,
             "lora_alpha": config.lora_alpha,
-            "lora_dropout": 0.0,
+            "lora_dropout": config.lora_dropout,
             "target_modules": list(targets(model, config)),
             "bias": "none",
             "fan_in_fan_out": False,

@@ -3,54 +3,30 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 
-from edjax.batching import bucket
 from edjax.errors import UsageError
+from edjax.lm.batch import Batch
 from edjax.lm.decoder import Array, CausalLM
 from edjax.lm.head import token_nll
+from edjax.lm.lora import has_dropout
 
-RESPONSE_LENGTHS = (16, 64, 128, 256, 512, 1024)
 
+def response_nll(model: CausalLM, batch: Batch, *, remat: bool, key: Array | None = None) -> Array:
+    """-ln P(trained token) in nats, (b, r), 0 where there is none. The head runs on the positions before these only.
 
-class Batch(NamedTuple):
-    """A training batch.
-
-    `tokens` (b, t) int32, right-padded; `where` (b, r) int32, the positions whose next token is trained;
-    `targets` (b, r) int32, these next tokens; `weights` (b, r) float32, 1 where there is one, else 0.
+    Args:
+      batch: without an axis of micro-batches.
+      key: for the adapter's dropout; None: no dropout.
     """
-
-    tokens: Array | np.ndarray
-    where: Array | np.ndarray
-    targets: Array | np.ndarray
-    weights: Array | np.ndarray
-
-
-def make_batch(rows: list[tuple[list[int], list[int]]], batch_size: int) -> Batch:
-    """Pad (prompt ids, response ids) pairs to a bucketed batch; missing rows weigh nothing."""
-    t = bucket(max(len(p) + len(r) for p, r in rows))
-    width = bucket(max(len(r) for _, r in rows), RESPONSE_LENGTHS)
-    tokens = np.zeros((batch_size, t), np.int32)
-    where, targets = np.zeros((2, batch_size, width), np.int32)
-    weights = np.zeros((batch_size, width), np.float32)
-    for i, (prompt, response) in enumerate(rows):
-        n = len(response)
-        tokens[i, : len(prompt) + n] = [*prompt, *response]
-        where[i, :n] = np.arange(len(prompt) - 1, len(prompt) + n - 1)
-        targets[i, :n] = response
-        weights[i, :n] = 1.0
-    return Batch(tokens, where, targets, weights)
-
-
-def response_nll(model: CausalLM, batch: Batch, *, remat: bool) -> Array:
-    """-ln P(response token) in nats, (b, r), 0 where there is none. The head runs on response positions only."""
-    hidden = model.hidden(jnp.asarray(batch.tokens), remat=remat)
+    segments = None if batch.segments is None else jnp.asarray(batch.segments)
+    hidden = model.hidden(jnp.asarray(batch.tokens), segments=segments, remat=remat, key=key)
     states = jnp.take_along_axis(hidden, batch.where[..., None], axis=1)
     return token_nll(model, states, jnp.asarray(batch.targets)) * batch.weights
 
@@ -80,6 +56,13 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
 
 
+class StepInfo(NamedTuple):
+    """Of one update: the loss (nats a trained token) and the gradient's global norm before clipping; float32 ()."""
+
+    loss: Array
+    grad_norm: Array
+
+
 class Trainer:
     """An adapted model split into its trained and frozen parts, and AdamW on the trained part.
 
@@ -90,39 +73,88 @@ class Trainer:
       max_grad_norm: gradients are scaled down to this global norm.
       weight_decay: decoupled, as in AdamW (Loshchilov & Hutter 2019).
       remat: recompute activations layer by layer in the backward pass.
+      seed: of the adapter's dropout.
     """
 
-    def __init__(self, model: CausalLM, *, max_grad_norm: float = 1.0, weight_decay: float = 0.0, remat: bool = True):
+    def __init__(
+        self,
+        model: CausalLM,
+        *,
+        max_grad_norm: float = 1.0,
+        weight_decay: float = 0.0,
+        remat: bool = True,
+        seed: int = 0,
+    ):
         self.graph, lora, self.frozen = nnx.split(model, nnx.LoRAParam, ...)
-        optimizer, self._step, self.gradients = _programs(self.graph, max_grad_norm, weight_decay, remat)
-        lora = jax.tree.map(jnp.copy, lora)  # the step donates its input; the caller's model keeps its own
+        programs = _programs(self.graph, max_grad_norm, weight_decay, remat, has_dropout(model))
+        optimizer, self._step, self.gradients, self._nll = programs
+        self._key = jax.random.key(seed)
         self.state = TrainState(lora, optimizer.init(lora))
+        self.state = self.state._replace(lora=self.copy())  # the step donates its input; the caller keeps the model's
 
-    def step(self, batch: Batch, learning_rate: float) -> tuple[float, float]:
-        """One update; returns the loss (nats a response token) and the gradient's global norm before clipping."""
-        self.state, loss, norm = self._step(self.state, self.frozen, batch, learning_rate)
-        return float(loss), float(norm)
+    def step(self, batch: Batch, learning_rate: float, number: int = 0) -> StepInfo:
+        """One update, not waited for.
+
+        The gradient is that of the mean over all trained tokens of the batch, micro-batches or not. `number` is the
+        step's own: dropout is a function of it and the seed.
+        """
+        self.state, info = self._step(self.state, self.frozen, batch, learning_rate, self._key, number)
+        return info
+
+    def loss(self, batches: Iterable[Batch]) -> float:
+        """Mean negative log-likelihood (nats) over the trained tokens of all batches, without dropout."""
+        total, count = 0.0, 0.0
+        for batch in batches:
+            total += float(self._nll(self.state.lora, self.frozen, batch))
+            count += float(batch.weights.sum())
+        return total / max(count, 1.0)
 
     def model(self) -> CausalLM:
         """The model with the adapter as trained so far."""
-        return nnx.merge(self.graph, self.state.lora, self.frozen)
+        return self.with_adapter(self.state.lora)
+
+    def copy(self) -> nnx.State:
+        """The adapter as trained so far, in arrays of its own: the next step does not take them."""
+        return jax.tree.map(jnp.copy, self.state.lora)
+
+    def with_adapter(self, lora: nnx.State) -> CausalLM:
+        """The model with another state of the adapter."""
+        return nnx.merge(self.graph, lora, self.frozen)
 
 
 @functools.lru_cache(maxsize=8)
-def _programs(graph: nnx.GraphDef, max_grad_norm: float, weight_decay: float, remat: bool):
+def _programs(graph: nnx.GraphDef, max_grad_norm: float, weight_decay: float, remat: bool, dropout: bool):
     optimizer = optax.chain(
         optax.clip_by_global_norm(max_grad_norm), optax.scale_by_adam(), optax.add_decayed_weights(weight_decay)
     )
 
-    def loss(lora, frozen, batch):
-        nll = response_nll(nnx.merge(graph, lora, frozen), batch, remat=remat)
-        return nll.sum() / jnp.maximum(batch.weights.sum(), 1.0)
+    def nll(lora, frozen, batch, key=None):
+        return response_nll(nnx.merge(graph, lora, frozen), batch, remat=remat, key=key).sum()
+
+    def loss(lora, frozen, batch, key=None):
+        return nll(lora, frozen, batch, key) / jnp.maximum(batch.weights.sum(), 1.0)
+
+    def accumulated(lora, frozen, batch, key):
+        """The loss of all micro-batches together and its gradient, one micro-batch in memory at a time."""
+        trained = jnp.maximum(batch.weights.sum(), 1.0)
+
+        def add(total, part):
+            micro, i = part
+            own = None if key is None else jax.random.fold_in(key, i)
+            found = jax.value_and_grad(nll)(lora, frozen, micro, own)
+            return jax.tree.map(jnp.add, total, found), None
+
+        zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, lora))
+        total, _ = jax.lax.scan(add, zero, (batch, jnp.arange(batch.tokens.shape[0])))
+        return jax.tree.map(lambda v: v / trained, total)
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def step(state: TrainState, frozen, batch: Batch, learning_rate: Array):
-        value, grads = jax.value_and_grad(loss)(state.lora, frozen, batch)
+    def step(state: TrainState, frozen, batch: Batch, learning_rate: Array, key: Array, number: Array):
+        key = jax.random.fold_in(key, number) if dropout else None
+        gradients = accumulated if batch.tokens.ndim == 3 else jax.value_and_grad(loss)
+        value, grads = gradients(state.lora, frozen, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.lora)
         lora = optax.apply_updates(state.lora, jax.tree.map(lambda u: -learning_rate * u, updates))
-        return TrainState(lora, opt_state), value, optax.tree.norm(grads)
+        return TrainState(lora, opt_state), StepInfo(value, optax.tree.norm(grads))
 
-    return optimizer, step, jax.jit(jax.value_and_grad(loss))
+    return optimizer, step, jax.jit(jax.value_and_grad(loss)), jax.jit(nll)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from lm_cases import reference_outputs, write_tokenizer
+from lm_cases import pair_batch, reference_outputs, write_tokenizer
 from safetensors.numpy import load_file
 
 from edjax.batching import pad
@@ -20,7 +20,7 @@ from edjax.lm.families import FAMILIES
 from edjax.lm.load import load
 from edjax.lm.lora import LoraConfig, add_lora, projections
 from edjax.lm.peft import export_adapter, import_adapter
-from edjax.lm.train import Trainer, make_batch
+from edjax.lm.train import Trainer
 
 TOL = {"atol": 1e-4, "rtol": 0}
 LENGTHS = (40, 23, 9)  # beyond and around the sliding window
@@ -291,7 +291,7 @@ def test_adapters_go_both_ways(case, modules, torch, peft, tmp_path):
 def test_training(case):
     """A few steps on two rows: the loss falls with softcaps, windows and fused projections too."""
     trainer = Trainer(add_lora(case.loaded.model, LoraConfig(2, 4.0)))
-    batch = make_batch([(p[:12], [*p[12:20], 256]) for p in case.prompts[:2]], 2)
+    batch = pair_batch([(p[:12], [*p[12:20], 256]) for p in case.prompts[:2]], 2)
     losses = [trainer.step(batch, 1e-2)[0] for _ in range(6)]
     assert losses[-1] < losses[0] - 0.05
 

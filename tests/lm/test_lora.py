@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from lm_cases import ALL, STORIES, forward, nll_of, reference, reference_outputs
+from lm_cases import ALL, STORIES, forward, nll_of, pair_batch, reference, reference_outputs
 from safetensors.numpy import load_file, save_file
 
 from edjax.errors import DataError, UsageError
 from edjax.lm.decoder import lora_product
 from edjax.lm.lora import LoraConfig, add_lora, targets
 from edjax.lm.peft import export_adapter, import_adapter
-from edjax.lm.train import Trainer, make_batch, response_nll
+from edjax.lm.train import Trainer, response_nll
 
 SOME = ("q_proj", "v_proj", "down_proj")
 PAIRS = [(STORIES[0], "He was happy."), (STORIES[1], "They ran and ran."), (STORIES[2], "sat."), (STORIES[5], "Mom")]
@@ -61,7 +61,7 @@ def test_a_fresh_adapter_changes_nothing(stories):
 def test_training_leaves_the_base_alone(stories, rows):
     before = leaves(stories.model)
     trainer = Trainer(add_lora(stories.model, LoraConfig(4, 8.0)), weight_decay=0.1)
-    losses = [trainer.step(make_batch(rows, 4), 1e-2)[0] for _ in range(5)]
+    losses = [trainer.step(pair_batch(rows, 4), 1e-2)[0] for _ in range(5)]
     assert losses[-1] < losses[0]
     trained = trainer.model()
     after = leaves(trained)
@@ -79,7 +79,7 @@ def test_only_the_named_projections_are_adapted(stories, rows):
 
 @pytest.mark.parametrize("remat", [False, True])
 def test_loss_is_the_mean_over_response_tokens(stories, rows, remat):
-    batch = make_batch(rows, 6)
+    batch = pair_batch(rows, 6)
     got = np.asarray(jax.jit(partial(response_nll, remat=remat))(stories.model, batch))
     for i, (prompt, response) in enumerate(rows):
         np.testing.assert_allclose(got[i, : len(response)], nll_of(stories.model, prompt, response), atol=1e-4)
@@ -190,7 +190,7 @@ def test_gradients_against_peft(stories, rows, torch, peft, tmp_path):
     other = lora_model(torch, peft, stories.directory)
     other.save_pretrained(tmp_path)
     adapted, _ = import_adapter(stories.model, tmp_path)
-    batch = make_batch(rows, 4)
+    batch = pair_batch(rows, 4)
     trainer = Trainer(adapted)
     loss, grads = trainer.gradients(trainer.state.lora, trainer.frozen, batch)
 

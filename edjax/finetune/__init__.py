@@ -1,0 +1,82 @@
+"""LoRA supervised finetuning on labelled rows; resumable, and the same bytes whether it was interrupted or not."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edjax.errors import UsageError
+from edjax.finetune.config import FinetuneConfig as FinetuneConfig
+from edjax.finetune.result import Finetuned as Finetuned
+from edjax.pool import Pool
+from edjax.store import writing
+
+if TYPE_CHECKING:
+    from edjax.lm.load import LoadedModel
+
+
+def finetune(
+    pool: Pool,
+    model: str = "smollm2",
+    *,
+    out: str | Path,
+    config: FinetuneConfig | None = None,
+    validation: Pool | None = None,
+    overwrite: bool = False,
+    show_progress: bool = True,
+    loaded: LoadedModel | None = None,
+) -> Finetuned:
+    """Train a LoRA adapter on the responses of `pool` and write it in PEFT format.
+
+    The loss is the mean negative log-likelihood (nats) of response tokens, the one that ends the response included,
+    given all tokens before them; prompt tokens carry none, unless `assistant_only_loss` asks for earlier assistant
+    turns. `out` receives adapter_model.safetensors, adapter_config.json, metrics.jsonl (a line an update: step, epoch,
+    loss, grad_norm, learning_rate, tokens_per_second; a line an evaluation: eval_loss) and a manifest; with validation
+    rows also last/, the adapter of the last update; while it runs, checkpoints. The same call resumes after a kill and
+    ends in the same adapter bytes on the same backend.
+
+    Args:
+      pool: rows with responses.
+      model: a name as in `edjax.lm.load.locate`.
+      out: the directory to write.
+      validation: rows with responses, for evaluation during training, early stopping and the choice of the adapter.
+      loaded: the base model, if the caller has it already.
+
+    Raises:
+      DataError: a row without a response; a loss that is not finite (the step and its rows are named, the last
+        good checkpoint stays).
+      UsageError: settings that make no sense, or another run's directory.
+    """
+    from edjax.finetune.loop import train
+    from edjax.lm.load import digest, load
+
+    if validation is not None and config is not None and config.validation_split:
+        raise UsageError("validation rows and validation_split are both given; choose one")
+    config = config or FinetuneConfig()
+    loaded = loaded or load(model, config.dtype)
+    out = Path(out)
+    settings = {"model": model, **asdict(config)}
+    inputs = {"pool": pool.digest, "model": digest(loaded.directory)}
+    if validation is not None:
+        inputs["validation"] = validation.digest
+    with writing(out, kind="adapter", config=settings, inputs=inputs, overwrite=overwrite) as artifact:
+        if artifact.complete:
+            return _finished(out, loaded)
+        done = train(pool, validation, loaded, out, config, show_progress)
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        artifact.finish(**{name: getattr(done, name) for name in FACTS})
+        return done
+
+
+FACTS = ("steps", "train_loss", "seconds", "response_tokens", "validation_loss", "best_step")
+
+
+def _finished(out: Path, loaded: LoadedModel) -> Finetuned:
+    from edjax.lm.peft import import_adapter
+    from edjax.store import read_manifest
+
+    manifest = read_manifest(out, "adapter")
+    model, _ = import_adapter(loaded.model, out)
+    return Finetuned(out, **{name: manifest[name] for name in FACTS}, model=model)

@@ -1,0 +1,232 @@
+"""The training loop: updates in a fixed order, looks at the validation rows, checkpoints, and the adapter written."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edjax.batching import by_length, chunks
+from edjax.checkpoints import Checkpoints
+from edjax.errors import DataError, UsageError
+from edjax.finetune.config import FinetuneConfig
+from edjax.finetune.examples import encode_rows
+from edjax.finetune.log import MetricsLog
+from edjax.finetune.order import Order, split_rows
+from edjax.finetune.result import Finetuned
+from edjax.finetune.validation import Looks
+from edjax.lm.batch import Batch, Example, make_batch
+from edjax.lm.encode import Encoder
+from edjax.lm.lora import LoraConfig, add_lora
+from edjax.lm.peft import export_adapter
+from edjax.lm.train import StepInfo, Trainer, TrainState, schedule
+from edjax.pool import Pool
+from edjax.progress import progress
+
+if TYPE_CHECKING:
+    from edjax.lm.load import LoadedModel
+
+LAST = "last"  # where the adapter of the last update goes, if the one of the best look is handed out
+
+
+def train(
+    pool: Pool, validation: Pool | None, loaded: LoadedModel, out: Path, config: FinetuneConfig, show: bool
+) -> Finetuned:
+    """Train an adapter on `pool` and write it to `out`, going on from the last checkpoint there is."""
+    start = time.monotonic()
+    run = _Run(pool, validation, loaded, out, config)
+    with MetricsLog(out / "metrics.jsonl", run.step) as log, progress("finetune", run.steps, "steps", show=show) as bar:
+        bar(run.step)
+        try:
+            run.to_the_end(log, bar, start)
+        finally:
+            run.close()
+        losses = log.losses()
+    run.write(loaded.name)
+    return Finetuned(
+        directory=out,
+        steps=run.step,
+        train_loss=float(np.mean(losses[-run.order.per_epoch :])),
+        seconds=run.seconds + time.monotonic() - start,
+        response_tokens=sum(len(e.trained) for e in run.examples),
+        validation_loss=run.looks.loss,
+        best_step=run.looks.step if run.validation else None,
+        model=run.adapter(),
+    )
+
+
+@dataclass
+class _Rows:
+    """Examples, and the names of the rows they came from."""
+
+    examples: list[Example]
+    ids: list[str]
+
+
+class _Run:
+    """Everything a run needs, and how far it is: `step` updates are done."""
+
+    def __init__(
+        self, pool: Pool, validation: Pool | None, loaded: LoadedModel, out: Path, config: FinetuneConfig
+    ) -> None:
+        self.config, self.out = config, out
+        rows, self.validation = _rows(pool, validation, loaded.tokenizer, config)
+        self.examples, self.ids = rows.examples, rows.ids
+        self.lengths = np.asarray([len(e.tokens) for e in self.examples])
+        self.batch_size = config.per_device_train_batch_size * config.gradient_accumulation_steps
+        self.order = Order.of(
+            self.lengths,
+            self.batch_size,
+            config.seed,
+            group_by_length=config.group_by_length,
+            capacity=config.max_length if config.packing else None,
+        )
+        by_epochs = max(1, round(self.order.per_epoch * config.num_train_epochs))
+        self.steps = config.max_steps if config.max_steps > 0 else by_epochs
+        self.rate = schedule(config.lr_scheduler_type, config.learning_rate, self.steps, config.warmup_ratio)
+        self.lora = LoraConfig(config.lora_r, config.lora_alpha, config.lora_target_modules, config.lora_dropout)
+        self.trainer = Trainer(
+            add_lora(loaded.model, self.lora, config.seed),
+            max_grad_norm=config.max_grad_norm,
+            weight_decay=config.weight_decay,
+            remat=config.gradient_checkpointing,
+            seed=config.seed,
+        )
+        self.step, self.seconds, self.looks = 0, 0.0, Looks()
+        self.best = self.trainer.copy() if self.validation else None
+        self.checkpoints = Checkpoints(out / "checkpoints") if config.save_steps else None
+        if self.checkpoints and (found := self.checkpoints.latest(self._state())):
+            self.step, state, data = found
+            self.best = state.pop("best", None)
+            self.trainer.state = TrainState(**state)
+            self.seconds, self.looks = data["seconds"], Looks(**data["looks"])
+
+    def _state(self) -> dict[str, Any]:
+        return self.trainer.state._asdict() | ({"best": self.best} if self.validation else {})
+
+    def to_the_end(self, log: MetricsLog, bar: Any, start: float) -> None:
+        """All updates that are left, or those until validation says stop."""
+        config, began = self.config, time.monotonic()
+        batch = self._batch(self.step) if self.step < self.steps and not self.stopped else None
+        while batch is not None:
+            step = self.step
+            info = self.trainer.step(batch, float(self.rate(step)), step)
+            batch = self._batch(step + 1) if step + 1 < self.steps else None  # while the device computes
+            entry = self._entry(step, info, began)
+            log.write(entry)
+            began = time.monotonic()
+            self.step += 1
+            if self.validation and (self.step == self.steps or self.step % self._look_every() == 0):
+                log.write(self._look())
+                began = time.monotonic()
+                if self.stopped:
+                    batch = None
+            note = f"loss {entry['loss']:.3f}" + (f", validation {self.looks.loss:.3f}" if self.looks.loss else "")
+            bar(1, note)
+            if self.checkpoints and self.step % config.save_steps == 0 and batch is not None:
+                log.sync()
+                data = {"seconds": self.seconds + time.monotonic() - start, "looks": dataclasses.asdict(self.looks)}
+                self.checkpoints.save(self.step, self._state(), data)
+
+    def _look_every(self) -> int:
+        return self.config.eval_steps or self.order.per_epoch
+
+    @property
+    def stopped(self) -> bool:
+        """Whether validation has gone without a gain for as long as the settings allow."""
+        patience = self.config.early_stopping_patience
+        return bool(patience) and self.looks.without_gain >= patience
+
+    def _batch(self, step: int) -> Batch:
+        sequences = [[self.examples[i] for i in rows] for rows in self.order.rows(step)]
+        whole = make_batch(sequences, self.batch_size, packed=self.config.packing)
+        return whole.split(self.config.gradient_accumulation_steps)
+
+    def _entry(self, step: int, info: StepInfo, began: float) -> dict[str, Any]:
+        """The log's line of an update; an update whose loss is not finite ends the run."""
+        loss, norm = float(info.loss), float(info.grad_norm)
+        rows = [i for sequence in self.order.rows(step) for i in sequence]
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise DataError(
+                f"loss {loss} and gradient norm {norm} at step {step + 1} are not finite; rows "
+                f"{', '.join(self.ids[i] for i in rows)}. Look at these rows or lower learning_rate"
+            )
+        return {
+            "step": step + 1,
+            "epoch": self._epoch(step + 1),
+            "loss": loss,
+            "grad_norm": norm,
+            "learning_rate": float(self.rate(step)),
+            "tokens_per_second": round(float(self.lengths[rows].sum()) / (time.monotonic() - began), 1),
+        }
+
+    def _epoch(self, step: int) -> float:
+        return round(step / self.order.per_epoch, 4)
+
+    def _look(self) -> dict[str, Any]:
+        """Measure the validation loss, keep the adapter if it is the lowest, and give the log's line."""
+        assert self.validation is not None
+        began = time.monotonic()
+        loss = self.trainer.loss(_whole(self.validation.examples, self.config.per_device_train_batch_size))
+        if not math.isfinite(loss):
+            raise DataError(f"the validation loss after step {self.step} is {loss}; lower learning_rate")
+        self.looks = self.looks.after(loss, self.step, self.config.early_stopping_threshold)
+        if self.looks.step == self.step:
+            self.best = self.trainer.copy()
+        return {
+            "step": self.step,
+            "epoch": self._epoch(self.step),
+            "eval_loss": loss,
+            "eval_rows": len(self.validation.examples),
+            "eval_seconds": round(time.monotonic() - began, 3),
+        }
+
+    @property
+    def hands_out_best(self) -> bool:
+        """Whether the adapter written is that of the best look, not that of the last update."""
+        return self.validation is not None and self.config.load_best_model_at_end
+
+    def adapter(self) -> Any:
+        """The model with the adapter that is handed out."""
+        return self.trainer.with_adapter(self.best) if self.hands_out_best else self.trainer.model()
+
+    def write(self, base_model: str) -> None:
+        """Write the adapter, and beside it that of the last update where that is another one."""
+        export_adapter(self.adapter(), self.lora, self.out, base_model)
+        if self.hands_out_best:
+            export_adapter(self.trainer.model(), self.lora, self.out / LAST, base_model)
+
+    def close(self) -> None:
+        """Let go of the checkpoints' threads."""
+        if self.checkpoints:
+            self.checkpoints.close()
+
+
+def _rows(pool: Pool, validation: Pool | None, tokenizer: Any, config: FinetuneConfig) -> tuple[_Rows, _Rows | None]:
+    """The rows to train on and those to validate on."""
+    encoder = Encoder(tokenizer, config.template, config.max_length)
+
+    def encoded(rows: Pool) -> _Rows:
+        every_turn = config.assistant_only_loss
+        return _Rows(encode_rows(rows, encoder, config.max_length, every_turn=every_turn), list(rows.ids))
+
+    if validation is not None:
+        return encoded(pool), encoded(validation)
+    if not config.validation_split:
+        return encoded(pool), None
+    if len(pool) < 2:
+        raise UsageError(f"validation_split needs 2 rows at the least; {pool.source} has {len(pool)}")
+    kept, held = split_rows(len(pool), config.validation_split, config.seed)
+    return encoded(pool.take(kept)), encoded(pool.take(held))
+
+
+def _whole(examples: Sequence[Example], batch_size: int) -> list[Batch]:
+    """All examples once, from short to long."""
+    order = by_length([len(e.tokens) for e in examples])
+    return [make_batch([[examples[i]] for i in rows], batch_size) for rows in chunks(order, batch_size)]

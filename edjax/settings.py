@@ -1,0 +1,39 @@
+"""Settings out of files and flags: a value of the wrong kind is refused by name."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from edjax.errors import UsageError
+
+_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def typed(name: str, value: Any, kind: type) -> None:
+    """Refuse a value that is not of `kind`: text, whole numbers, finite numbers, true or false.
+
+    Raises:
+      UsageError: names the setting, the value and the kind.
+    """
+    kinds: tuple[type, ...] = (int, float) if kind is float else (kind,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
+        hint = ""
+        if kind is float and isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+            mantissa, exponent = re.split("[eE]", value)
+            hint = f"; YAML wants {float(mantissa)}e{int(exponent):+d} for it"
+        raise UsageError(f"{name} holds {value!r}, which is not {_WORDS[kind]}{hint}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{name} is {value}; it must be finite")
+
+
+def like_default(name: str, value: Any, default: Any) -> None:
+    """Refuse a value whose kind is not that of the setting's default; a tuple is a list of text."""
+    if isinstance(default, tuple):
+        if not isinstance(value, (list, tuple)):
+            raise UsageError(f"{name} holds {value!r}, which is not a list: [q_proj, v_proj]")
+        for item in value:
+            typed(name, item, str)
+    else:
+        typed(name, value, type(default))

@@ -1,0 +1,174 @@
+"""Validation while training: when it looks, what it keeps, when it stops, and the same bytes after a stop."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from lm_cases import nll_of, story_pool
+
+from edjax.errors import UsageError
+from edjax.finetune import FinetuneConfig, finetune
+from edjax.finetune.examples import encode_rows
+from edjax.finetune.log import MetricsLog
+from edjax.finetune.validation import Looks
+from edjax.lm.encode import Encoder
+from edjax.lm.peft import import_adapter
+from edjax.lm.train import Trainer
+
+ADAPTER = "adapter_model.safetensors"
+CONFIG = FinetuneConfig(
+    num_train_epochs=6,
+    per_device_train_batch_size=4,
+    learning_rate=2e-2,
+    lora_r=2,
+    max_length=32,
+    validation_split=0.25,
+    eval_steps=2,
+    save_steps=3,
+)
+
+
+def run(stories, out, config=CONFIG, **kw):
+    return finetune(story_pool(32), "s", out=out, config=config, loaded=stories, show_progress=False, **kw)
+
+
+def log_of(out):
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [e for e in lines if "loss" in e], [e for e in lines if "eval_loss" in e]
+
+
+@pytest.fixture(scope="module")
+def straight(stories, tmp_path_factory):
+    out = tmp_path_factory.mktemp("straight") / "a"
+    return run(stories, out)
+
+
+def test_looks():
+    looks = Looks()
+    for step, loss in enumerate([3.0, 2.0, 1.95, 1.9, 2.5, 1.0], 1):
+        looks = looks.after(loss, step, 0.2)
+        if step == 4:
+            assert looks == Looks(1.9, 4, 2)  # lower, but not by the threshold
+    assert looks == Looks(1.0, 6, 0)
+    assert Looks().after(1.0, 1, 0.0).after(1.0, 2, 0.0) == Looks(1.0, 1, 1)
+
+
+def test_what_is_logged_and_kept(stories, straight):
+    """24 rows train, 8 validate; the adapter is that of the lowest loss, last/ that of the end."""
+    updates, looks = log_of(straight.directory)
+    assert [e["step"] for e in updates] == list(range(1, 37))
+    assert [e["step"] for e in looks] == list(range(2, 37, 2))
+    assert {e["eval_rows"] for e in looks} == {8}
+    assert set(updates[0]) == {"step", "epoch", "loss", "grad_norm", "learning_rate", "tokens_per_second"}
+    best = min(looks, key=lambda e: e["eval_loss"])
+    assert (straight.validation_loss, straight.best_step) == (best["eval_loss"], best["step"])
+    assert best["step"] < 36, "the case should overfit, or best and last are one"
+    rows = held_rows(stories)
+    for directory, want in ((straight.directory, best), (straight.directory / "last", looks[-1])):
+        model, _ = import_adapter(stories.model, directory)
+        loss = np.concatenate([nll_of(model, p, r) for p, r in rows]).mean()
+        np.testing.assert_allclose(loss, want["eval_loss"], atol=1e-5)
+    manifest = json.loads((straight.directory / "manifest.json").read_text())
+    assert {f"last/{ADAPTER}", "last/adapter_config.json", ADAPTER} <= set(manifest["files"])
+    again = run(stories, straight.directory)
+    assert (again.validation_loss, again.best_step) == (straight.validation_loss, straight.best_step)
+
+
+def held_rows(stories):
+    from edjax.finetune.order import split_rows
+
+    pool = story_pool(32).take(split_rows(32, 0.25, 0)[1])
+    found = encode_rows(pool, Encoder(stories.tokenizer, max_length=32), 32)
+    return [(e.tokens[: e.trained[0]], e.tokens[e.trained[0] :]) for e in found]
+
+
+@pytest.mark.parametrize("stop_after", [7, 20, 33])
+def test_stopped_and_resumed_is_the_same(stories, straight, tmp_path, monkeypatch, stop_after):
+    """Before, at and after the best look: adapter, last adapter and log."""
+    real, calls = Trainer.step, []
+
+    def step(self, *args):
+        calls.append(1)
+        if len(calls) > stop_after:
+            raise KeyboardInterrupt
+        return real(self, *args)
+
+    with monkeypatch.context() as m:
+        m.setattr(Trainer, "step", step)
+        with pytest.raises(KeyboardInterrupt):
+            run(stories, tmp_path / "a")
+    with open(tmp_path / "a" / "metrics.jsonl", "a") as f:
+        f.write('{"step": 34, "lo')  # what a kill may leave
+    done = run(stories, tmp_path / "a")
+    for name in (ADAPTER, f"last/{ADAPTER}"):
+        assert (tmp_path / "a" / name).read_bytes() == (straight.directory / name).read_bytes()
+    assert (done.validation_loss, done.best_step, done.train_loss) == (
+        straight.validation_loss,
+        straight.best_step,
+        straight.train_loss,
+    )
+    timeless = [[{k: v for k, v in e.items() if "second" not in k} for e in part] for part in log_of(tmp_path / "a")]
+    want = [[{k: v for k, v in e.items() if "second" not in k} for e in part] for part in log_of(straight.directory)]
+    assert timeless == want
+
+
+def test_early_stopping(stories, straight, tmp_path):
+    config = dataclasses.replace(CONFIG, early_stopping_patience=3)
+    done = run(stories, tmp_path / "a", config)
+    _, looks = log_of(straight.directory)
+    state = Looks()
+    for entry in looks:
+        state = state.after(entry["eval_loss"], entry["step"], 0.0)
+        if state.without_gain == 3:
+            break
+    else:
+        pytest.fail("the case should stop early")
+    assert done.steps == entry["step"] < 36
+    assert done.best_step == state.step
+    assert [e["step"] for e in log_of(tmp_path / "a")[0]] == list(range(1, done.steps + 1))
+    if state.step == straight.best_step:
+        assert (tmp_path / "a" / ADAPTER).read_bytes() == (straight.directory / ADAPTER).read_bytes()
+    assert (tmp_path / "a" / "last" / ADAPTER).read_bytes() != (straight.directory / "last" / ADAPTER).read_bytes()
+
+
+def test_last_instead_of_best(stories, straight, tmp_path):
+    done = run(stories, tmp_path / "a", dataclasses.replace(CONFIG, load_best_model_at_end=False))
+    assert (tmp_path / "a" / ADAPTER).read_bytes() == (straight.directory / "last" / ADAPTER).read_bytes()
+    assert not (tmp_path / "a" / "last").exists()
+    assert done.validation_loss == straight.validation_loss
+
+
+def test_validation_rows_of_ones_own(stories, tmp_path):
+    """At the end of every epoch by default; the rows belong to the plan."""
+    config = dataclasses.replace(CONFIG, validation_split=0.0, eval_steps=0, num_train_epochs=2, learning_rate=1e-3)
+    held = story_pool(40).take(range(32, 40))
+    done = run(stories, tmp_path / "a", config, validation=held)
+    updates, looks = log_of(tmp_path / "a")
+    assert (len(updates), [e["step"] for e in looks]) == (16, [8, 16])
+    assert done.best_step == 16
+    with pytest.raises(UsageError, match="validation"):
+        run(stories, tmp_path / "a", config, validation=held.take(range(4)))
+    with pytest.raises(UsageError, match="choose one"):
+        run(stories, tmp_path / "b", CONFIG, validation=held)
+    assert not (tmp_path / "b").exists()
+
+
+def test_max_steps_and_a_pool_too_small(stories, tmp_path):
+    config = dataclasses.replace(CONFIG, max_steps=5, validation_split=0.0)
+    assert run(stories, tmp_path / "a", config).steps == 5
+    with pytest.raises(UsageError, match="2 rows at the least"):
+        finetune(story_pool(1), "s", out=tmp_path / "b", config=CONFIG, loaded=stories, show_progress=False)
+
+
+def test_metrics_log_drops_what_comes_after_the_checkpoint(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with MetricsLog(path, 0) as log:
+        for step in range(1, 6):
+            log.write({"step": step, "loss": float(step)})
+            assert len(path.read_text().splitlines()) == step  # to be read while the run goes on
+    path.write_bytes(path.read_bytes()[:-9])
+    with MetricsLog(path, 3) as log:
+        assert log.losses() == [1.0, 2.0, 3.0]
+        log.write({"step": 4, "loss": 0.5})
+    assert [json.loads(line)["loss"] for line in path.read_text().splitlines()] == [1.0, 2.0, 3.0, 0.5]
