@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from lm_cases import nll_of, story_pool
+from lm_cases import make_pool, nll_of
 
 from edjax.errors import UsageError
 from edjax.finetune import FinetuneConfig, finetune
@@ -21,16 +21,25 @@ CONFIG = FinetuneConfig(
     num_train_epochs=6,
     per_device_train_batch_size=4,
     learning_rate=2e-2,
-    lora_r=2,
+    lora_r=8,
     max_length=32,
-    validation_split=0.25,
     eval_steps=2,
     save_steps=3,
 )
 
 
-def run(stories, out, config=CONFIG, **kw):
-    return finetune(story_pool(32), "s", out=out, config=config, loaded=stories, show_progress=False, **kw)
+def contrary(words, n):
+    """n rows over four prompts; two sets of words teach the same form and contradict each other on the rest."""
+    asked = ("Tim saw", "Lily ran to", "The dog has", "Mom said")
+    return make_pool([(asked[i % 4], f"It is a {words[i % 4]}.") for i in range(n)], words[0])
+
+
+TRAIN = contrary(("ball", "dog", "cat", "tree"), 24)
+HELD = contrary(("sun", "bird", "car", "bed"), 4)
+
+
+def run(stories, out, config=CONFIG, validation=HELD):
+    return finetune(TRAIN, "s", out=out, config=config, loaded=stories, show_progress=False, validation=validation)
 
 
 def log_of(out):
@@ -55,11 +64,11 @@ def test_looks():
 
 
 def test_what_is_logged_and_kept(stories, straight):
-    """24 rows train, 8 validate; the adapter is that of the lowest loss, last/ that of the end."""
+    """The adapter is that of the lowest loss, last/ that of the end."""
     updates, looks = log_of(straight.directory)
     assert [e["step"] for e in updates] == list(range(1, 37))
     assert [e["step"] for e in looks] == list(range(2, 37, 2))
-    assert {e["eval_rows"] for e in looks} == {8}
+    assert {e["eval_rows"] for e in looks} == {4}
     assert set(updates[0]) == {"step", "epoch", "loss", "grad_norm", "learning_rate", "tokens_per_second"}
     best = min(looks, key=lambda e: e["eval_loss"])
     assert (straight.validation_loss, straight.best_step) == (best["eval_loss"], best["step"])
@@ -76,10 +85,7 @@ def test_what_is_logged_and_kept(stories, straight):
 
 
 def held_rows(stories):
-    from edjax.finetune.order import split_rows
-
-    pool = story_pool(32).take(split_rows(32, 0.25, 0)[1])
-    found = encode_rows(pool, Encoder(stories.tokenizer, max_length=32), 32)
+    found = encode_rows(HELD, Encoder(stories.tokenizer, max_length=32), 32)
     return [(e.tokens[: e.trained[0]], e.tokens[e.trained[0] :]) for e in found]
 
 
@@ -139,26 +145,28 @@ def test_last_instead_of_best(stories, straight, tmp_path):
     assert done.validation_loss == straight.validation_loss
 
 
-def test_validation_rows_of_ones_own(stories, tmp_path):
-    """At the end of every epoch by default; the rows belong to the plan."""
-    config = dataclasses.replace(CONFIG, validation_split=0.0, eval_steps=0, num_train_epochs=2, learning_rate=1e-3)
-    held = story_pool(40).take(range(32, 40))
-    done = run(stories, tmp_path / "a", config, validation=held)
+def test_when_it_looks_and_at_what(stories, tmp_path):
+    """At the end of every epoch by default; a share of the rows, or rows of one's own, which belong to the plan."""
+    config = dataclasses.replace(CONFIG, eval_steps=0, num_train_epochs=2)
+    run(stories, tmp_path / "a", config)
     updates, looks = log_of(tmp_path / "a")
-    assert (len(updates), [e["step"] for e in looks]) == (16, [8, 16])
-    assert done.best_step == 16
+    assert (len(updates), [e["step"] for e in looks]) == (12, [6, 12])
     with pytest.raises(UsageError, match="validation"):
-        run(stories, tmp_path / "a", config, validation=held.take(range(4)))
+        run(stories, tmp_path / "a", config, validation=HELD.take(range(2)))
+    share = dataclasses.replace(config, validation_split=0.5)
+    run(stories, tmp_path / "b", share, validation=None)
+    updates, looks = log_of(tmp_path / "b")
+    assert (len(updates), [e["eval_rows"] for e in looks]) == (6, [12, 12])
     with pytest.raises(UsageError, match="choose one"):
-        run(stories, tmp_path / "b", CONFIG, validation=held)
-    assert not (tmp_path / "b").exists()
+        run(stories, tmp_path / "c", share)
+    assert not (tmp_path / "c").exists()
 
 
 def test_max_steps_and_a_pool_too_small(stories, tmp_path):
-    config = dataclasses.replace(CONFIG, max_steps=5, validation_split=0.0)
-    assert run(stories, tmp_path / "a", config).steps == 5
+    assert run(stories, tmp_path / "a", dataclasses.replace(CONFIG, max_steps=5)).steps == 5
+    config = dataclasses.replace(CONFIG, validation_split=0.5)
     with pytest.raises(UsageError, match="2 rows at the least"):
-        finetune(story_pool(1), "s", out=tmp_path / "b", config=CONFIG, loaded=stories, show_progress=False)
+        finetune(TRAIN.take([0]), "s", out=tmp_path / "b", config=config, loaded=stories, show_progress=False)
 
 
 def test_metrics_log_drops_what_comes_after_the_checkpoint(tmp_path):
