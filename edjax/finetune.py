@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edjax.errors import DataError, UsageError
+from edjax.health import check_update
 from edjax.pool import Pool
 from edjax.progress import progress
+from edjax.signals import held_signals
 from edjax.store import atomic_write, writing
 
 if TYPE_CHECKING:
@@ -121,7 +123,7 @@ def finetune(
     The loss is the mean negative log-likelihood of response tokens (the end-of-text token included) given the prompt;
     prompt tokens carry no loss. `out` receives adapter_model.safetensors, adapter_config.json, metrics.jsonl and a
     manifest; while it runs, checkpoints. The same call resumes after a kill and ends in the same adapter bytes on the
-    same backend.
+    same backend. Ctrl-C and SIGTERM are held back until the update in progress is done and saved.
 
     Args:
       pool: rows with responses.
@@ -130,8 +132,8 @@ def finetune(
       loaded: the base model, if the caller has it already.
 
     Raises:
-      DataError: a row without a response; a loss that is not finite (the step and its rows are named, the last
-        good checkpoint stays).
+      DataError: a row without a response; a loss that is not finite, or a gradient that is 0 (the step and its rows
+        are named, the last good checkpoint stays).
       UsageError: settings that make no sense, or another run's directory.
     """
     from edjax.lm.load import digest, load
@@ -194,7 +196,7 @@ def _train(pool: Pool, loaded: LoadedModel, out: Path, config: FinetuneConfig, s
     else:
         spent = 0.0
     epoch, batches = -1, []
-    with progress("finetune", steps, "steps", show=show) as advance:
+    with progress("finetune", steps, "steps", show=show) as advance, held_signals() as held:
         advance(first)
         for step in range(first, steps):
             if step // per_epoch != epoch:
@@ -203,12 +205,7 @@ def _train(pool: Pool, loaded: LoadedModel, out: Path, config: FinetuneConfig, s
             chosen = batches[step % per_epoch]
             began = time.monotonic()
             loss, norm = trainer.step(make_batch([rows[i] for i in chosen], size), float(rate(step)))
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                ids = ", ".join(pool.ids[i] for i in chosen)
-                raise DataError(
-                    f"loss {loss} and gradient norm {norm} at step {step + 1} are not finite; rows {ids}. "
-                    "Look at these rows or lower learning_rate"
-                )
+            check_update(step + 1, loss, norm, [pool.ids[i] for i in chosen])
             log.append(
                 {
                     "step": step + 1,
@@ -220,15 +217,18 @@ def _train(pool: Pool, loaded: LoadedModel, out: Path, config: FinetuneConfig, s
                 }
             )
             advance(1, f"loss {loss:.3f}")
-            if checkpoints and (step + 1) % config.save_steps == 0 and step + 1 < steps:
+            due = config.save_steps and (step + 1) % config.save_steps == 0 and step + 1 < steps
+            if checkpoints and (due or held.stop):
                 seconds = spent + time.monotonic() - start
                 checkpoints.save(step + 1, trainer.state._asdict(), {"log": log, "seconds": seconds})
+            if held.stop:
+                break
     if checkpoints:
         checkpoints.close()
     with atomic_write(out / "metrics.jsonl", "w") as f:
         f.writelines(json.dumps(entry) + "\n" for entry in log)
     adapted = trainer.model()
-    export_adapter(adapted, lora, out, loaded.name)
+    export_adapter(adapted, lora, out, loaded.base_model)
     last_epoch = [entry["loss"] for entry in log[-per_epoch:]]
     return Finetuned(
         out,

@@ -15,11 +15,12 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*(ROOT / "edjax").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")])
 TREES = {p: ast.parse(p.read_text(encoding="utf-8")) for p in SOURCES}
 
-LEAVES = {"errors", "batching", "metrics", "progress", "checkpoints", "analysis", "table", "kernels"}
+LEAVES = {"errors", "batching", "metrics", "progress", "checkpoints", "analysis", "table", "signals", "kernels"}
 STAGES = {"select", "score", "finetune", "evaluate"}
 ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     **{leaf: set() for leaf in LEAVES},
     "store": {"errors"},
+    "health": {"errors"},
     "rows": {"errors"},
     "pool": {"errors", "store", "rows"},
     "stream": {"errors", "store"},
@@ -28,7 +29,7 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     "strategies": {"features", "stream", "kernels"},
     "select": {"errors", "store", "pool", "features", "stream", "strategies", "kernels"},
     "score": {"errors", "store", "pool", "features", "lm", "kernels", "batching", "progress"},
-    "finetune": {"errors", "store", "pool", "lm", "batching", "progress", "checkpoints"},
+    "finetune": {"errors", "store", "pool", "lm", "batching", "progress", "checkpoints", "signals", "health"},
     "evaluate": {"errors", "store", "pool", "lm", "batching", "progress", "metrics"},
     "report": {"errors", "store"},
     "portrait": {"pool", "features", "select", "strategies"},
