@@ -1,6 +1,9 @@
 """LoRA: an adapter that changes nothing at first, its gradients, and PEFT's format out and in."""
 
 import json
+import math
+import struct
+import time
 from functools import partial
 
 import jax
@@ -236,12 +239,62 @@ def adapter(stories, tmp_path):
         ({"target_modules": ".*_proj"}, "target_modules"),
         ({"target_modules": None}, "target_modules"),
         ({"r": None}, "r"),
+        ({"r": 2.5}, "r"),
+        ({"lora_alpha": math.nan}, "lora_alpha"),
+        ({"lora_alpha": math.inf}, "lora_alpha"),
     ],
 )
 def test_adapters_that_do_not_fit(stories, adapter, changes, match):
     path = adapter / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(DataError, match=match):
+        import_adapter(stories.model, adapter)
+
+
+def hostile(path, name, shape):
+    """A file that says it holds one float32 tensor of this shape, and takes no room."""
+    size = 4 * int(np.prod(shape))
+    head = json.dumps({name: {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}).encode()
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(head)) + head)
+        f.truncate(8 + len(head) + size)
+
+
+@pytest.mark.parametrize(
+    ("rank", "shape", "match"),
+    [(10**9, [10**9, 64], "is missing|has shape"), (2, [5_000_000, 5_000], "has shape"), (10**15, [2, 2], "has shape")],
+)
+def test_adapters_are_not_taken_at_their_word(stories, adapter, rank, shape, match):
+    """Neither a rank nor a file of 100 GB makes anything of that size."""
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"r": rank}))
+    key = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    hostile(adapter / "adapter_model.safetensors", key, shape)
+    start = time.process_time()
+    with pytest.raises(DataError, match=match) as e:
+        import_adapter(stories.model, adapter)
+    assert str(adapter / "adapter_model.safetensors") in str(e.value)
+    assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 7, struct.pack("<Q", 2**31) + b"{}", struct.pack("<Q", 8) + b"not JSON"])
+def test_adapter_files_that_are_none(stories, adapter, data):
+    (adapter / "adapter_model.safetensors").write_bytes(data)
+    with pytest.raises(DataError, match=r"adapter_model\.safetensors cannot be read"):
+        import_adapter(stories.model, adapter)
+
+
+def test_adapters_of_integers(stories, adapter):
+    weights = adapter / "adapter_model.safetensors"
+    save_file({k: v.astype(np.int32) for k, v in load_file(weights).items()}, weights)
+    with pytest.raises(DataError, match="has dtype int32"):
+        import_adapter(stories.model, adapter)
+
+
+@pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt"])
+def test_pickled_adapters(stories, adapter, name):
+    (adapter / "adapter_model.safetensors").rename(adapter / name)
+    with pytest.raises(DataError, match="is not an adapter"):
         import_adapter(stories.model, adapter)
 
 
