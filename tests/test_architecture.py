@@ -125,6 +125,10 @@ CALLS = {
     "exec",
     "torch.load",
     "os.system",
+    "os.popen",
+    "subprocess.getoutput",
+    "subprocess.getstatusoutput",
+    "pd.read_pickle",
     "yaml.load",
     "yaml.unsafe_load",
     "yaml.full_load",
@@ -175,6 +179,8 @@ def test_nothing_that_runs_what_it_reads():
         "from yaml import unsafe_load",
         "AutoModel.from_pretrained(d, trust_remote_code=True)",
         "subprocess.run(x, shell=True)",
+        "subprocess.getoutput(x)",
+        "import os; os.popen(x)",
     ],
 )
 def test_the_search_for_it_finds_each(code):

@@ -7,6 +7,8 @@ import os
 import pickle
 import signal
 import struct
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -381,6 +383,38 @@ def test_the_bound_of_a_body():
     end = time.process_time() + 0.2
     while time.process_time() < end:  # the timer is off
         pass
+
+
+ONLINE = """
+import socket, sys
+tried = []
+def refuse(self, address, *more):
+    tried.append(address)
+    raise OSError("no network")
+def resolve(host, *more, **named):
+    tried.append(host)
+    raise OSError("no network")
+socket.socket.connect = socket.socket.connect_ex = refuse
+socket.getaddrinfo = resolve
+from edjax.errors import EnvError
+from edjax.lm.encode import Encoder
+from edjax.lm.load import load
+Encoder(load(sys.argv[1]).tokenizer).prompt([{"role": "user", "content": "hi"}])
+print("directory", len(tried))
+try:
+    load("no-such-org/no-such-model")
+except EnvError:
+    print("hub id", len(tried) > 0)
+"""
+
+
+def test_only_a_hub_id_reaches_for_the_network(model):
+    """In a process that is not told to stay offline."""
+    env = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
+    done = subprocess.run(
+        [sys.executable, "-c", ONLINE, str(model[0])], capture_output=True, text=True, env=env, timeout=120
+    )
+    assert done.stdout.split("\n")[:2] == ["directory 0", "hub id True"], done.stdout + done.stderr
 
 
 def test_hub_id_offline():
