@@ -22,9 +22,9 @@ def bounded(seconds: float = SECONDS) -> Iterator[None]:
     instructions, which ends any loop. Without such a timer (Windows), outside the main thread, and where somebody uses
     it already, nothing is bounded. Memory is not: whoever doubts a model directory runs it where memory is limited.
     """
-    timer = getattr(signal, "ITIMER_VIRTUAL", None)
-    free = timer is not None and threading.current_thread() is threading.main_thread()
-    if not free or signal.getitimer(timer)[0] or signal.getsignal(signal.SIGVTALRM) is not signal.SIG_DFL:
+    timer = getattr(signal, "ITIMER_VIRTUAL", -1)
+    here = timer != -1 and threading.current_thread() is threading.main_thread()
+    if not here or signal.getitimer(timer)[0] or signal.getsignal(signal.SIGVTALRM) is not signal.SIG_DFL:
         yield
         return
 
