@@ -38,13 +38,15 @@ class Checkpoints:
         args = self._ocp.args
         abstract = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, like)
         wanted = args.Composite(state=args.StandardRestore(abstract), data=args.JsonRestore())
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step, before in zip(steps, [*steps, None][1:], strict=True):
             try:
                 got = self._manager.restore(step, args=wanted)
             except Exception as e:  # orbax raises a dozen kinds for a file that is missing or cut short
+                where = "the start" if before is None else f"step {before}"
                 print(
                     f"edjax: checkpoint {self._directory / str(step)} is damaged ({type(e).__name__}); "
-                    "going on from the one before",
+                    f"going on from {where}",
                     file=sys.stderr,
                 )
                 self._manager.delete(step)

@@ -15,12 +15,13 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*(ROOT / "edjax").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")])
 TREES = {p: ast.parse(p.read_text(encoding="utf-8")) for p in SOURCES}
 
-LEAVES = {"errors", "batching", "metrics", "progress", "checkpoints", "analysis", "table", "kernels"}
+LEAVES = {"errors", "batching", "metrics", "progress", "checkpoints", "analysis", "table", "signals", "kernels"}
 STAGES = {"select", "score", "finetune", "evaluate"}
 ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     **{leaf: set() for leaf in LEAVES},
     "store": {"errors"},
     "settings": {"errors"},
+    "health": {"errors"},
     "rows": {"errors"},
     "pool": {"errors", "store", "rows"},
     "stream": {"errors", "store"},
@@ -29,7 +30,18 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     "strategies": {"features", "stream", "kernels"},
     "select": {"errors", "store", "pool", "features", "stream", "strategies", "kernels"},
     "score": {"errors", "store", "pool", "features", "lm", "kernels", "batching", "progress"},
-    "finetune": {"errors", "settings", "store", "pool", "lm", "batching", "progress", "checkpoints"},
+    "finetune": {
+        "errors",
+        "settings",
+        "store",
+        "pool",
+        "lm",
+        "batching",
+        "progress",
+        "checkpoints",
+        "signals",
+        "health",
+    },
     "evaluate": {"errors", "store", "pool", "lm", "batching", "progress", "metrics"},
     "report": {"errors", "store"},
     "portrait": {"pool", "features", "select", "strategies"},
@@ -125,6 +137,10 @@ CALLS = {
     "exec",
     "torch.load",
     "os.system",
+    "os.popen",
+    "subprocess.getoutput",
+    "subprocess.getstatusoutput",
+    "pd.read_pickle",
     "yaml.load",
     "yaml.unsafe_load",
     "yaml.full_load",
@@ -175,6 +191,8 @@ def test_nothing_that_runs_what_it_reads():
         "from yaml import unsafe_load",
         "AutoModel.from_pretrained(d, trust_remote_code=True)",
         "subprocess.run(x, shell=True)",
+        "subprocess.getoutput(x)",
+        "import os; os.popen(x)",
     ],
 )
 def test_the_search_for_it_finds_each(code):

@@ -3,12 +3,7 @@
 import dataclasses
 import json
 import math
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -197,13 +192,6 @@ CONFIG = FinetuneConfig(
     max_length=32,  # few shapes to compile
 )
 ROWS = 32  # 8 steps an epoch, 32 in all, 10 checkpoints
-SCRIPT = """
-import sys
-sys.path.insert(0, {tests!r})
-from edjax.finetune import FinetuneConfig, finetune
-from lm_cases import story_pool
-finetune(story_pool({rows}), {model!r}, out={out!r}, config=FinetuneConfig(**{config!r}), show_progress=False)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -254,41 +242,6 @@ def test_done_is_done(stories, straight):
 
 def saved(out):
     return sorted(int(p.name) for p in (out / "checkpoints").glob("*") if p.name.isdigit())
-
-
-def kill_at(process, reached, delay):
-    """SIGKILL `delay` seconds after `reached()`; fails if the process ended by itself."""
-    deadline = time.monotonic() + 120
-    while process.poll() is None and not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, process.stderr.read()
-
-
-def test_killed_three_times(stories, straight, tmp_path):
-    """SIGKILL early, in the middle and late, some inside a checkpoint's write; then the same call once more."""
-    out = tmp_path / "a"
-    seed = time.time_ns()
-    rng = random.Random(seed)
-    script = SCRIPT.format(
-        tests=str(next(p for p in sys.path if p.endswith("tests"))),
-        rows=ROWS,
-        model=stories.name,
-        out=str(out),
-        config=CONFIG.__dict__,
-    )
-    for low, high in ((3, 6), (10, 15), (19, 21)):
-        step = rng.randint(low, high)
-        with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True) as process:
-            kill_at(process, lambda step=step: max(saved(out), default=0) >= step, rng.uniform(0, 0.1))
-        assert not (out / "manifest.json").exists()
-        assert saved(out), f"seed {seed}"
-    again(stories, out)
-    assert (out / ADAPTER).read_bytes() == (straight / ADAPTER).read_bytes(), f"seed {seed}"
-    log = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert log == list(range(1, 33))
 
 
 @pytest.fixture

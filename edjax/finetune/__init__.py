@@ -35,7 +35,8 @@ def finetune(
     turns. `out` receives adapter_model.safetensors, adapter_config.json, metrics.jsonl (a line an update: step, epoch,
     loss, grad_norm, learning_rate, tokens_per_second; a line an evaluation: eval_loss) and a manifest; with validation
     rows also last/, the adapter of the last update; while it runs, checkpoints. The same call resumes after a kill and
-    ends in the same adapter bytes on the same backend.
+    ends in the same adapter bytes on the same backend. Ctrl-C and SIGTERM are held back until the update in progress
+    is done and saved.
 
     Args:
       pool: rows with responses.
@@ -45,8 +46,8 @@ def finetune(
       loaded: the base model, if the caller has it already.
 
     Raises:
-      DataError: a row without a response; a loss that is not finite (the step and its rows are named, the last
-        good checkpoint stays).
+      DataError: a row without a response; a loss that is not finite, or a gradient that is 0 (the step and its rows
+        are named, the last good checkpoint stays).
       UsageError: settings that make no sense, or another run's directory.
     """
     from edjax.finetune.loop import train

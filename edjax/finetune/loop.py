@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -21,6 +22,7 @@ from edjax.finetune.log import MetricsLog
 from edjax.finetune.order import Order, split_rows
 from edjax.finetune.result import Finetuned
 from edjax.finetune.validation import Looks
+from edjax.health import check_update
 from edjax.lm.batch import Batch, Example, make_batch
 from edjax.lm.encode import Encoder
 from edjax.lm.lora import LoraConfig, add_lora
@@ -28,6 +30,7 @@ from edjax.lm.peft import export_adapter
 from edjax.lm.train import StepInfo, Trainer, TrainState, schedule
 from edjax.pool import Pool
 from edjax.progress import progress
+from edjax.signals import Held, held_signals
 
 if TYPE_CHECKING:
     from edjax.lm.load import LoadedModel
@@ -41,14 +44,16 @@ def train(
     """Train an adapter on `pool` and write it to `out`, going on from the last checkpoint there is."""
     start = time.monotonic()
     run = _Run(pool, validation, loaded, out, config)
-    with MetricsLog(out / "metrics.jsonl", run.step) as log, progress("finetune", run.steps, "steps", show=show) as bar:
+    with (
+        MetricsLog(out / "metrics.jsonl", run.step) as log,
+        progress("finetune", run.steps, "steps", show=show) as bar,
+        contextlib.closing(run),
+        held_signals() as held,
+    ):
         bar(run.step)
-        try:
-            run.to_the_end(log, bar, start)
-        finally:
-            run.close()
-        losses = log.losses()
-    run.write(loaded.name)
+        run.to_the_end(log, bar, start, held)
+    losses = log.losses()
+    run.write(loaded.base_model)
     return Finetuned(
         directory=out,
         steps=run.step,
@@ -110,8 +115,8 @@ class _Run:
     def _state(self) -> dict[str, Any]:
         return self.trainer.state._asdict() | ({"best": self.best} if self.validation else {})
 
-    def to_the_end(self, log: MetricsLog, bar: Any, start: float) -> None:
-        """All updates that are left, or those until validation says stop."""
+    def to_the_end(self, log: MetricsLog, bar: Any, start: float, held: Held) -> None:
+        """All updates that are left, or those until validation or a signal says stop."""
         config, began = self.config, time.monotonic()
         batch = self._batch(self.step) if self.step < self.steps and not self.stopped else None
         while batch is not None:
@@ -129,10 +134,13 @@ class _Run:
                     batch = None
             note = f"loss {entry['loss']:.3f}" + (f", validation {self.looks.loss:.3f}" if self.looks.loss else "")
             bar(1, note)
-            if self.checkpoints and self.step % config.save_steps == 0 and batch is not None:
+            due = config.save_steps and self.step % config.save_steps == 0 and batch is not None
+            if self.checkpoints and (due or held.stop):
                 log.sync()
                 data = {"seconds": self.seconds + time.monotonic() - start, "looks": dataclasses.asdict(self.looks)}
                 self.checkpoints.save(self.step, self._state(), data)
+            if held.stop:
+                batch = None
 
     def _look_every(self) -> int:
         return self.config.eval_steps or self.order.per_epoch
@@ -152,11 +160,7 @@ class _Run:
         """The log's line of an update; an update whose loss is not finite ends the run."""
         loss, norm = float(info.loss), float(info.grad_norm)
         rows = [i for sequence in self.order.rows(step) for i in sequence]
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise DataError(
-                f"loss {loss} and gradient norm {norm} at step {step + 1} are not finite; rows "
-                f"{', '.join(self.ids[i] for i in rows)}. Look at these rows or lower learning_rate"
-            )
+        check_update(step + 1, loss, norm, [self.ids[i] for i in rows])
         return {
             "step": step + 1,
             "epoch": self._epoch(step + 1),

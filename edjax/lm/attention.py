@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -13,6 +15,11 @@ def softcapped(x: Array, cap: float | None) -> Array:
     return x if cap is None else cap * jnp.tanh(x / cap)
 
 
+def wide(dtype: Any) -> Any:
+    """The dtype of what 16 bits are too few for: float32, or float64 where the model itself is."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
 def attend(q: Array, k: Array, v: Array, mask: Array | None, *, scale: float, softcap: float | None = None) -> Array:
     """softmax(scale q k^T) v for q (b, t, h, d) and k, v (b, s, g, d), where g divides h.
 
@@ -20,14 +27,14 @@ def attend(q: Array, k: Array, v: Array, mask: Array | None, *, scale: float, so
       mask: (b or 1, 1, t, s) bool, True where a query sees a key; None: causal, s = t.
       softcap: bounds the scores before the softmax.
     """
-    if softcap is None:
+    if softcap is None and q.dtype != jnp.float64:  # jax's own takes the softmax in float32 always
         return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=mask is None, scale=scale)
     b, t, h, d = q.shape
     if mask is None:
         mask = jnp.tril(jnp.ones((t, t), bool))[None, None]
     grouped = q.reshape(b, t, k.shape[2], -1, d)
-    scores = jnp.einsum("btgnd,bsgd->bgnts", grouped, k, preferred_element_type=jnp.float32)
-    scores = jnp.where(mask[:, :, None], softcapped(scale * scores, softcap), jnp.finfo(jnp.float32).min)
+    scores = jnp.einsum("btgnd,bsgd->bgnts", grouped, k, preferred_element_type=wide(q.dtype))
+    scores = jnp.where(mask[:, :, None], softcapped(scale * scores, softcap), jnp.finfo(scores.dtype).min)
     probabilities = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     return jnp.einsum("bgnts,bsgd->btgnd", probabilities, v).reshape(b, t, h, d)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,13 @@ def shard_of(directory: Path) -> dict[str, Path]:
     raise DataError(f"{directory} holds no model.safetensors and no model.safetensors.index.json")
 
 
+def as_float(path: Path, name: str, value: np.ndarray) -> np.ndarray:
+    """The tensor itself, if its dtype is one that weights have."""
+    if not np.issubdtype(value.dtype, np.floating) and value.dtype != ml_dtypes.bfloat16:
+        raise DataError(f"{path}: tensor {name!r} has dtype {value.dtype}; float32, float16 or bfloat16 is read")
+    return value
+
+
 class _Reader:
     """Tensors by name, one at a time, each shape checked."""
 
@@ -54,21 +61,24 @@ class _Reader:
         self.directory, self.where, self.model_type = directory, shard_of(directory), model_type
         self.open: dict[Path, Any] = {}
 
-    def __call__(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    def check(self, name: str, shape: tuple[int, ...]) -> Path:
+        """The file of a tensor, which is there and has this shape; nothing of it is read."""
         if name not in self.where:
             raise DataError(f"{self.directory} has no tensor {name!r}; is it a complete {self.model_type} checkpoint?")
         path = self.where[name]
         try:
             if path not in self.open:
                 self.open[path] = safe_open(path, "np")
-            value = self.open[path].get_tensor(name)
+            found = tuple(self.open[path].get_slice(name).get_shape())
         except SafetensorError as e:
             raise DataError(f"{path}: tensor {name!r} cannot be read ({e}); fetch or convert the model again") from e
-        if value.shape != shape:
-            raise DataError(f"{path}: tensor {name!r} has shape {value.shape}, the config asks for {shape}")
-        if not np.issubdtype(value.dtype, np.floating) and value.dtype != ml_dtypes.bfloat16:
-            raise DataError(f"{path}: tensor {name!r} has dtype {value.dtype}; float32, float16 or bfloat16 is read")
-        return value
+        if found != shape:
+            raise DataError(f"{path}: tensor {name!r} has shape {found}, the config asks for {shape}")
+        return path
+
+    def __call__(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        path = self.check(name, shape)
+        return as_float(path, name, self.open[path].get_tensor(name))
 
 
 def load_weights(directory: Path, config: LMConfig, dtype: Any = jnp.float32) -> CausalLM:
@@ -84,33 +94,39 @@ def load_weights(directory: Path, config: LMConfig, dtype: Any = jnp.float32) ->
     read = _Reader(directory, config.model_type)
     flat = dict(nnx.to_flat_state(state))
     for path, variable in flat.items():
-        value = _tensor(path, variable.shape, config, read, np.dtype(dtype))
+        names, shape = _names(path, variable.shape, config)
+        value = _tensor(names, shape, variable.shape, read, np.dtype(dtype))
         array = jax.device_put(value)
         if not bool(jnp.isfinite(jnp.sum(jnp.abs(array), dtype=jnp.float32))):
-            raise DataError(f"{directory}: tensor {'.'.join(map(str, path))} holds NaN or infinite values")
+            name = next((n for n in names if not np.isfinite(read(n, shape).astype(np.float32)).all()), names[0])
+            raise DataError(f"{read.where[name]}: tensor {name!r} holds NaN or infinite values as {np.dtype(dtype)}")
         flat[path] = variable.replace(array)
     return nnx.merge(graph, nnx.from_flat_state(list(flat.items())))
 
 
-def _tensor(path: tuple, shape: tuple[int, ...], c: LMConfig, read: _Reader, dtype: np.dtype) -> np.ndarray:
-    if path == ("embed",):
-        return read("model.embed_tokens.weight", shape).astype(dtype)
-    if path == ("head",):
-        return read("lm_head.weight", shape).astype(dtype)
-    if path == ("norm", "weight"):
-        return read("model.norm.weight", shape).astype(dtype)
-    out = np.empty(shape, dtype)
-    for i, name in enumerate(_names(path, c)):
-        if path[-1] == "kernel":
-            out[i] = read(name, shape[:0:-1]).T
-        else:
-            out[i] = read(name, shape[1:])
+def _tensor(
+    names: Sequence[str], shape: tuple[int, ...], whole: tuple[int, ...], read: _Reader, dtype: np.dtype
+) -> np.ndarray:
+    """The tensors of these names, each of this shape, as one array; kernels are transposed, layers stacked."""
+    for name in names:
+        read.check(name, shape)  # before there is memory taken for them
+    if whole == shape:
+        return read(names[0], shape).astype(dtype)
+    out = np.empty(whole, dtype)
+    for i, name in enumerate(names):
+        out[i] = read(name, shape).T
     return out
 
 
-def _names(path: tuple, c: LMConfig) -> Iterator[str]:
+TOP = {"embed": "model.embed_tokens", "head": "lm_head", "norm": "model.norm"}
+
+
+def _names(path: tuple, whole: tuple[int, ...], c: LMConfig) -> tuple[list[str], tuple[int, ...]]:
+    """The checkpoint's names of the tensors that make up one array of the decoder, and the shape of each."""
+    if path[0] in TOP:
+        return [f"{TOP[path[0]]}.weight"], whole
     _, module, leaf = path
     suffix = "bias" if leaf == "bias" else "weight"
     name = FAMILIES[c.model_type].tensors.get(module, module)
     middle = f"{PARENTS[name]}.{name}" if name in PARENTS else name
-    return (f"model.layers.{i}.{middle}.{suffix}" for i in range(c.num_layers))
+    return [f"model.layers.{i}.{middle}.{suffix}" for i in range(c.num_layers)], whole[:0:-1]

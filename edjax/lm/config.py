@@ -11,6 +11,17 @@ from edjax.errors import DataError
 from edjax.lm.families import FAMILIES, head_dim_of, rope_of
 from edjax.lm.rope import Rope
 
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_layers",
+    "num_heads",
+    "num_kv_heads",
+    "head_dim",
+    "rotary_dim",
+    "max_position_embeddings",
+)
 ACTIVATIONS = {"silu": jax.nn.silu, "swish": jax.nn.silu, "gelu_pytorch_tanh": jax.nn.gelu}
 
 
@@ -53,13 +64,31 @@ class LMConfig:
     attn_logit_softcapping: float | None = None
     final_logit_softcapping: float | None = None
 
+    def __post_init__(self):
+        for name in SIZES:
+            if not isinstance(value := getattr(self, name), int) or value < 1:
+                raise DataError(f"{name} is {value!r} in the model's config; it must be a whole number of 1 or more")
+        numbers = {"rms_norm_eps": self.rms_norm_eps, "attention_scale": self.attention_scale}
+        numbers |= {"rope_theta": min((r.rope_theta for r in self.ropes if r), default=1.0)}
+        for name, number in numbers.items():
+            if not 0 < number < float("inf"):
+                raise DataError(f"{name} is {number!r} in the model's config; it must be above 0 and finite")
+
     @classmethod
     def from_hf(cls, hf: Any) -> LMConfig:
         """Translate a `transformers` config.
 
         Raises:
-          DataError: an architecture, activation, rope type or other option that the decoder does not compute.
+          DataError: an architecture, activation, rope type or other option that the decoder does not compute; a
+            value that makes no sense.
         """
+        try:
+            return cls._translated(hf)
+        except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as e:
+            raise DataError(f"the model's config makes no sense ({type(e).__name__}: {e}); fetch it again") from e
+
+    @classmethod
+    def _translated(cls, hf: Any) -> LMConfig:
         name = hf.model_type
         if name not in FAMILIES:
             raise DataError(f"model type {name!r} is not supported; edjax runs: {', '.join(FAMILIES)}")

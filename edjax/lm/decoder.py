@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from edjax.lm.attention import attend, softcapped, within
+from edjax.lm.attention import attend, softcapped, wide, within
 from edjax.lm.config import ACTIVATIONS, LMConfig
 from edjax.lm.rope import Rope, rope_tables, rotate
 
@@ -97,18 +97,18 @@ class Linear(nnx.Module):
 
 
 class RMSNorm(nnx.Module):
-    """x / rms(x) * (offset + weight), computed in float32 (Zhang & Sennrich 2019)."""
+    """x / rms(x) * (offset + weight), computed in float32 or more (Zhang & Sennrich 2019)."""
 
     def __init__(self, shape: tuple[int, ...], c: LMConfig):
         self.weight = nnx.Param(jnp.full(shape, 1.0 - c.norm_offset))
         self.eps, self.offset = c.rms_norm_eps, c.norm_offset
 
     def __call__(self, x: Array) -> Array:
-        x32 = x.astype(jnp.float32)
-        x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
+        y = x.astype(wide(x.dtype))
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
         if self.offset:
-            return ((self.offset + self.weight[...].astype(jnp.float32)) * x32).astype(x.dtype)
-        return self.weight[...].astype(x.dtype) * x32.astype(x.dtype)
+            return ((self.offset + self.weight[...].astype(y.dtype)) * y).astype(x.dtype)
+        return self.weight[...].astype(x.dtype) * y.astype(x.dtype)
 
 
 class Block(nnx.Module):
@@ -348,8 +348,8 @@ class CausalLM(nnx.Module):
         return self.norm(x), cache
 
     def logits(self, hidden: Array) -> Array:
-        """Float32 logits (..., vocabulary) of final hidden states (..., d)."""
+        """Logits (..., vocabulary), float32 or more, of final hidden states (..., d)."""
         table = self.embed[...] if self.head is None else self.head[...]
         table = table.astype(hidden.dtype)
-        scores = jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
+        scores = jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=wide(hidden.dtype))
         return softcapped(scores, self.config.final_logit_softcapping)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edjax.errors import DataError, UsageError
+from edjax.lm.untrusted import bounded
 
 TEMPLATES = ("auto", "chat", "plain")
 Message = dict[str, str]
@@ -13,6 +14,10 @@ Message = dict[str, str]
 
 class Encoder:
     """Encodes rows one way throughout a run.
+
+    A chat template is code of the model's maker. It runs in jinja2's sandbox, as `transformers` sets it up (no access
+    to Python's internals, no files, no changes to its input), for 5 s of processor time a prompt at the most; memory is
+    not bounded. Whatever it raises is a `DataError`.
 
     Args:
       tokenizer: a `transformers` tokenizer.
@@ -80,7 +85,8 @@ class Encoder:
     def _render(self, messages: Sequence[Message], *, reply: bool = True) -> str:
         """The messages in the model's chat template; with `reply` up to where an assistant turn would begin."""
         try:
-            return self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=reply)
+            with bounded():
+                return self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=reply)
         except Exception as e:  # a template may raise anything, and does for roles it does not know
             raise DataError(f"the chat template refuses these messages: {e}") from e
 

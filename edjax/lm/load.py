@@ -13,6 +13,7 @@ from edjax.lm import smollm2
 from edjax.store import sha256_file, sha256_json
 
 DTYPES = ("float32", "bfloat16")
+MOST_LAYERS = 10_000
 FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
 
 
@@ -25,6 +26,12 @@ class LoadedModel:
     eos_ids: tuple[int, ...]
     directory: Path
     name: str
+
+    @property
+    def base_model(self) -> str:
+        """What `transformers` loads these very weights by: a hub id as it was given, else an absolute directory."""
+        hub = self.name != "smollm2" and not Path(self.name).exists() and self.directory.parent.name == "snapshots"
+        return self.name if hub else str(self.directory.resolve())
 
 
 def locate(name: str) -> Path:
@@ -108,6 +115,9 @@ def load(name: str = "smollm2", dtype: str = "float32") -> LoadedModel:
     from transformers import AutoConfig, AutoTokenizer
 
     try:
+        layers = json.loads((directory / "config.json").read_text(encoding="utf-8")).get("num_hidden_layers", 1)
+        if layers > MOST_LAYERS:  # transformers would make lists of that length
+            raise ValueError(f"num_hidden_layers is {layers}")
         hf = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception as e:  # transformers raises many kinds for a damaged directory
@@ -119,7 +129,10 @@ def load(name: str = "smollm2", dtype: str = "float32") -> LoadedModel:
     from edjax.lm.checkpoint import load_weights
     from edjax.lm.config import LMConfig
 
-    config = LMConfig.from_hf(hf)
+    try:
+        config = LMConfig.from_hf(hf)
+    except DataError as e:
+        raise DataError(f"{directory / 'config.json'}: {e}") from e
     model = load_weights(directory, config, jnp.dtype(dtype))
     return LoadedModel(model, tokenizer, _eos_ids(hf, tokenizer, directory), directory, name)
 

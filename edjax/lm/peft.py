@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from edjax.errors import DataError, UsageError
-from edjax.lm.checkpoint import PROJECTIONS
+from edjax.lm.checkpoint import PROJECTIONS, as_float
 from edjax.lm.decoder import CausalLM
 from edjax.lm.lora import ALL_LINEAR, LoraConfig, adapter_of, add_lora, projections, targets
 from edjax.store import atomic_write, read_json, write_json
@@ -32,6 +33,12 @@ def export_adapter(model: CausalLM, config: LoraConfig, directory: str | Path, b
     """Write the adapter of `model` so that `peft.PeftModel.from_pretrained` reads it.
 
     PEFT keeps A as (r, in) and B as (out, r), one pair a layer, in float32.
+
+    Args:
+      base_model: what PEFT, and harnesses on top of it, load the base model by: `LoadedModel.base_model`. For
+        "smollm2" and a .gguf file that is the directory of the converted model in edjax's cache, since its dequantised
+        weights are those the adapter was trained on; on another machine, name the hub id it came from there
+        (HuggingFaceTB/SmolLM2-135M-Instruct, whose weights are not quantised) or a copy of the directory.
     """
     directory = Path(directory)
     tensors = {}
@@ -83,27 +90,45 @@ def import_adapter(model: CausalLM, directory: str | Path) -> tuple[CausalLM, Lo
         )
     wanted = {_last(m) for m in modules}
     try:
-        config = LoraConfig(int(raw["r"]), float(raw["lora_alpha"]), tuple(n for n in names if n in wanted))
+        rank, alpha = raw["r"], float(raw["lora_alpha"])
+        if not isinstance(rank, int) or not math.isfinite(alpha):
+            raise ValueError(f"r {rank!r}, lora_alpha {alpha}")
+        config = LoraConfig(rank, alpha, tuple(n for n in names if n in wanted))
     except (KeyError, TypeError, ValueError, UsageError) as e:
         raise DataError(f"{directory / CONFIG}: r and lora_alpha cannot be read ({e})") from e
-    try:
-        tensors = load_file(directory / WEIGHTS)
-    except SafetensorError as e:
-        raise DataError(f"{directory / WEIGHTS} cannot be read ({e})") from e
+    values = _read(directory / WEIGHTS, _shapes(model, config))
     model = add_lora(model, config)
     for module, linear in targets(model, config).items():
-        for side, variable in zip("AB", adapter_of(linear), strict=True):
-            layers, n_in, n_out = variable.shape
-            value = np.empty((layers, n_in, n_out), np.float32)
-            for i in range(layers):
-                t = tensors.pop(_key(i, module, side), None)
-                if t is None or t.shape != (n_out, n_in):
-                    found = "is missing" if t is None else f"has shape {t.shape}, expected {(n_out, n_in)}"
-                    raise DataError(f"{directory / WEIGHTS}: tensor {_key(i, module, side)!r} {found}")
-                value[i] = t.T
+        for side in "AB":
+            value = np.stack([values.pop(_key(i, module, side)).T for i in range(linear.kernel.shape[0])])
             if not np.isfinite(value).all():
                 raise DataError(f"{directory / WEIGHTS}: lora_{side} of {module} holds NaN or infinite values")
             setattr(linear, f"lora_{side.lower()}", nnx.LoRAParam(jnp.asarray(value)))
-    if tensors:
-        raise DataError(f"{directory / WEIGHTS} holds tensors the model has no place for: {sorted(tensors)[:3]}")
     return model, config
+
+
+def _shapes(model: CausalLM, config: LoraConfig) -> dict[str, tuple[int, int]]:
+    """Every tensor's name and shape in the file of an adapter."""
+    shapes = {}
+    for module, linear in targets(model, config).items():
+        layers, n_in, n_out = linear.kernel.shape
+        for i in range(layers):
+            shapes[_key(i, module, "A")] = (config.lora_r, n_in)
+            shapes[_key(i, module, "B")] = (n_out, config.lora_r)
+    return shapes
+
+
+def _read(path: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, np.ndarray]:
+    """Exactly the tensors of these names and shapes, in float32; nothing is read before all of them are found right."""
+    try:
+        with safe_open(path, "np") as f:
+            held = {name: tuple(f.get_slice(name).get_shape()) for name in f.keys()}  # noqa: SIM118
+            for name, shape in shapes.items():
+                if held.get(name) != shape:
+                    found = f"has shape {held[name]}, expected {shape}" if name in held else "is missing"
+                    raise DataError(f"{path}: tensor {name!r} {found}")
+            if strangers := sorted(held.keys() - shapes.keys()):
+                raise DataError(f"{path} holds tensors the model has no place for: {strangers[:3]}")
+            return {name: as_float(path, name, f.get_tensor(name)).astype(np.float32) for name in shapes}
+    except SafetensorError as e:
+        raise DataError(f"{path} cannot be read ({e}); export or fetch the adapter again") from e

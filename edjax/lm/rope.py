@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from edjax.lm.attention import wide
+
 Array = jax.Array
 ROPE_TYPES = ("default", "linear", "llama3")
 
@@ -27,9 +29,9 @@ class Rope:
     high_freq_factor: float = 4.0
     original_max_position_embeddings: float = 8192.0
 
-    def frequencies(self, dim: int) -> Array:
-        """Radians per position, (dim / 2,) float32."""
-        freq = 1.0 / (self.rope_theta ** (jnp.arange(0, dim, 2, dtype=jnp.float32) / dim))
+    def frequencies(self, dim: int, dtype=jnp.float32) -> Array:
+        """Radians per position, (dim / 2,)."""
+        freq = 1.0 / (self.rope_theta ** (jnp.arange(0, dim, 2, dtype=dtype) / dim))
         if self.rope_type == "linear":
             return freq / self.factor
         if self.rope_type == "llama3":
@@ -41,12 +43,13 @@ class Rope:
 
 
 def rope_tables(ropes: Sequence[Rope | None], dim: int, positions: Array, dtype) -> tuple[Array, Array]:
-    """cos and sin of each rotary embedding at `positions` (b, t): each (ropes, b, t, 1, dim), computed in float32.
+    """cos and sin of each rotary embedding at `positions` (b, t): each (ropes, b, t, 1, dim), found in float32 or more.
 
     None stands for no rotation (NoPE): cos 1, sin 0.
     """
-    freq = jnp.stack([jnp.zeros(dim // 2) if rope is None else rope.frequencies(dim) for rope in ropes])
-    angle = positions[None, :, :, None].astype(jnp.float32) * freq[:, None, None, :]
+    exact = wide(dtype)
+    freq = jnp.stack([jnp.zeros(dim // 2, exact) if r is None else r.frequencies(dim, exact) for r in ropes])
+    angle = positions[None, :, :, None].astype(exact) * freq[:, None, None, :]
     angle = jnp.concatenate([angle, angle], axis=-1)[:, :, :, None, :]
     return jnp.cos(angle).astype(dtype), jnp.sin(angle).astype(dtype)
 

@@ -2,10 +2,16 @@
 
 import contextlib
 import json
+import math
 import os
 import pickle
+import signal
 import struct
+import subprocess
+import sys
 import time
+from functools import partial
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -14,6 +20,7 @@ from lm_cases import forward, tiny_model
 from safetensors.numpy import save_file
 
 from edjax.errors import DataError, EdjaxError, EnvError, UsageError
+from edjax.lm import untrusted
 from edjax.lm.load import load
 
 KEY = "model.layers.1.mlp.up_proj.weight"
@@ -25,12 +32,39 @@ def model(tmp_path):
     return tmp_path / "m", tiny_model(tmp_path / "m")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def imported(tmp_path_factory):
+    """What a first load imports and compiles, so that it counts for no case."""
+    directory = tmp_path_factory.mktemp("first")
+    tiny_model(directory)
+    load(str(directory))
+
+
+def peak():
+    """The most memory of this process since the last call, in bytes; 0 where the system does not tell."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return 0
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+@contextlib.contextmanager
+def cheaply():
+    """Less than a second of the processor, and no more than 100 MB of memory."""
+    peak()
+    before, start = peak(), time.process_time()
+    yield
+    assert time.process_time() - start < 1
+    assert peak() - before < 100e6
+
+
 def refused(directory, match, kind=DataError):
-    start = time.monotonic()
-    with pytest.raises(kind, match=match) as e:
+    with cheaply(), pytest.raises(kind, match=match) as e:
         load(str(directory))
-    assert time.monotonic() - start < 5
     assert "\n" not in str(e.value)
+    assert str(directory) in str(e.value) or kind is not DataError
     return str(e.value)
 
 
@@ -103,7 +137,7 @@ def test_values_that_are_not_finite(model, value, key):
     bad = tensors[key].copy()
     bad.flat[5] = value
     rewrite(directory, tensors | {key: bad})
-    refused(directory, "NaN or infinite")
+    assert f"model.safetensors: tensor {key!r}" in refused(directory, "NaN or infinite")
 
 
 @pytest.mark.parametrize("share", [0.0, 1e-4, 0.01, 0.5, 0.999])
@@ -118,6 +152,31 @@ def test_huge_header(model):
     directory, _ = model
     (directory / "model.safetensors").write_bytes(struct.pack("<Q", 2**31) + b"{}")
     refused(directory, "cannot be read")
+
+
+@pytest.mark.parametrize("head", [b"not JSON", b"[]", b"\xff\xfe{}", b"[" * 100_000, b"{}" * 9, b""])
+def test_headers_that_are_not_json(model, head):
+    directory, _ = model
+    (directory / "model.safetensors").write_bytes(struct.pack("<Q", len(head)) + head)
+    refused(directory, "cannot be read|no tensor")
+
+
+def sparse(path, name, shape):
+    """A file of one float32 tensor that takes no room on disk, however large it says it is."""
+    size = 4 * int(np.prod(shape))
+    head = json.dumps({name: {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}).encode()
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(head)) + head)
+        f.truncate(8 + len(head) + size)
+
+
+def test_a_tensor_of_another_size_is_not_read(model):
+    """100 GB where 33 kB are due."""
+    directory, tensors = model
+    save_file({k: v for k, v in tensors.items() if k != KEY}, directory / "a.safetensors")
+    sparse(directory / "b.safetensors", KEY, [5_000_000, 5_000])
+    shards(directory, {k: "b.safetensors" if k == KEY else "a.safetensors" for k in tensors})
+    assert KEY in refused(directory, r"b\.safetensors: tensor .* has shape \(5000000, 5000\)")
 
 
 def test_overlapping_offsets(model):
@@ -217,6 +276,25 @@ def test_other_configs(model, changes, match):
     refused(directory, match)
 
 
+@pytest.mark.parametrize(
+    "name", ["num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "head_dim", "vocab_size"]
+)
+@pytest.mark.parametrize("value", [-1, 1.5, 10**9, 10**12, "x", []])
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_sizes_that_make_no_sense(model, name, value, kind):
+    """Nothing is allocated on the word of a config."""
+    directory, _ = model
+    configured(directory, **{name: value, "model_type": kind})
+    refused(directory, "config|tensor")
+
+
+@pytest.mark.parametrize(("name", "value"), [("rms_norm_eps", math.nan), ("rms_norm_eps", -1.0), ("rope_theta", -1.0)])
+def test_constants_that_make_no_sense(model, name, value):
+    directory, _ = model
+    configured(directory, **{name: value})
+    assert name in refused(directory, "above 0 and finite")
+
+
 @pytest.mark.parametrize("where", ["config.json", "tokenizer_config.json"])
 def test_code_in_a_model_directory_never_runs(model, where, tmp_path):
     directory, _ = model
@@ -248,6 +326,95 @@ def test_hostile_chat_template(model, tmp_path):
     with pytest.raises(DataError, match="chat template"):
         Encoder(loaded.tokenizer).prompt([{"role": "user", "content": "hi"}])
     assert not ran.exists()
+
+
+HOSTILE = {
+    "classes": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "attr filter": "{{ ''|attr('__class__')|attr('__mro__') }}",
+    "format": "{{ '{0.__class__.__mro__}'.format(messages) }}",
+    "change the messages": "{{ messages.append(messages[0]) }}",
+    "import": "{% import 'os' as os %}",
+    "include": "{% include '/etc/passwd' %}",
+    "long range": "{% for i in range(10**12) %}{% endfor %}",
+    "its own error": "{{ raise_exception('roles must alternate') }}",
+    "not defined": "{{ nothing.at.all }}",
+    "not a template": "{% for %}",
+    "not closed": "{{ messages",
+    "no tokens": "{{ '' }}",
+    "divides by zero": "{{ 1 // 0 }}",
+    "calls itself": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+}
+FOREVER = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+
+
+def prompt_of(directory, template):
+    from edjax.lm.encode import Encoder
+
+    (directory / "chat_template.jinja").write_text(template)
+    return Encoder(load(str(directory)).tokenizer).prompt([{"role": "user", "content": "hi"}])
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_templates(model, case):
+    directory, _ = model
+    with pytest.raises(DataError, match=r"chat template|no tokens") as e:
+        prompt_of(directory, HOSTILE[case])
+    assert "<class" not in str(e.value)
+
+
+def test_a_template_without_end(model, monkeypatch):
+    directory, _ = model
+    monkeypatch.setattr("edjax.lm.encode.bounded", partial(untrusted.bounded, 0.3))
+    start = time.process_time()
+    with pytest.raises(DataError, match=r"takes more than 0\.3 s"):
+        prompt_of(directory, FOREVER)
+    assert time.process_time() - start < 3
+    assert prompt_of(directory, "{{ messages[0].content }}") == [ord("h") - 33, ord("i") - 33]  # and no timer is left
+
+
+def test_the_bound_of_a_body():
+    handler = signal.getsignal(signal.SIGVTALRM)
+    with pytest.raises(untrusted.TooLong), untrusted.bounded(0.05):
+        while True:
+            pass
+    assert signal.getsignal(signal.SIGVTALRM) is handler
+    with untrusted.bounded(0.05):
+        pass
+    end = time.process_time() + 0.2
+    while time.process_time() < end:  # the timer is off
+        pass
+
+
+ONLINE = """
+import socket, sys
+tried = []
+def refuse(self, address, *more):
+    tried.append(address)
+    raise OSError("no network")
+def resolve(host, *more, **named):
+    tried.append(host)
+    raise OSError("no network")
+socket.socket.connect = socket.socket.connect_ex = refuse
+socket.getaddrinfo = resolve
+from edjax.errors import EnvError
+from edjax.lm.encode import Encoder
+from edjax.lm.load import load
+Encoder(load(sys.argv[1]).tokenizer).prompt([{"role": "user", "content": "hi"}])
+print("directory", len(tried))
+try:
+    load("no-such-org/no-such-model")
+except EnvError:
+    print("hub id", len(tried) > 0)
+"""
+
+
+def test_only_a_hub_id_reaches_for_the_network(model):
+    """In a process that is not told to stay offline."""
+    env = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
+    done = subprocess.run(
+        [sys.executable, "-c", ONLINE, str(model[0])], capture_output=True, text=True, env=env, timeout=120
+    )
+    assert done.stdout.split("\n")[:2] == ["directory 0", "hub id True"], done.stdout + done.stderr
 
 
 def test_hub_id_offline():
