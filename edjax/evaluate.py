@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edjax.batching import bucket, by_length, chunks, pad
+from edjax.batching import batches, bucket, by_length, chunks, pad
 from edjax.errors import DataError, UsageError
 from edjax.metrics import exact_match, normalise, rouge_l
 from edjax.pool import Pool
@@ -156,9 +156,9 @@ def _evaluate(pool: Pool, lm: Any, loaded: LoadedModel, settings: dict, show: bo
     rows: list[dict[str, Any]] = [{"id": i} for i in pool.ids]
     order = by_length([len(p) for p in prompts])
     with progress("evaluate", len(pool), "rows", show=show) as advance:
-        for batch in chunks(order, settings["batch_size"]):
-            _evaluate_batch(pool, lm, loaded.eos_ids, encoder, prompts, batch, settings, rows)
-            advance(len(batch))
+        for batch in batches(prompts, order, settings["batch_size"]):
+            _evaluate_batch(pool, lm, loaded.eos_ids, encoder, batch, settings, rows)
+            advance(len(batch[0]))
     scores, counts = {}, {}
     for name in settings["metrics"]:
         values = [row[name] for row in rows if row.get(name) is not None]
@@ -167,9 +167,9 @@ def _evaluate(pool: Pool, lm: Any, loaded: LoadedModel, settings: dict, show: bo
     return Evaluation(scores, counts, rows, round(time.monotonic() - start, 3))
 
 
-def _evaluate_batch(pool, lm, eos_ids, encoder, prompts, batch, settings, rows) -> None:
+def _evaluate_batch(pool, lm, eos_ids, encoder, padded, settings, rows) -> None:
     run, metrics, size = _compiled(), settings["metrics"], settings["batch_size"]
-    tokens, lengths = pad([prompts[i] for i in batch], size)
+    batch, tokens, lengths = padded
     state = run.prefill(lm, tokens)
     if "exact_match" in metrics or "rouge_l" in metrics:
         n = settings["max_new_tokens"]

@@ -10,7 +10,7 @@ the padding or the rest of the batch.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -252,35 +252,39 @@ class CausalLM(nnx.Module):
         distance = None if layers.window is None else (place[:, None] - place)[None, None]
         return Sight(self._ropes(place[None], dtype), None if distance is None else distance >= 0, distance), layers
 
-    def prefill(self, tokens: Array, *, layer: int = -1) -> tuple[Array, Array, Cache]:
+    def prefill(self, tokens: Array, *, layer: int | tuple[int, ...] = -1) -> tuple[Array, Any, Cache]:
         """Run whole sequences and keep their keys and values.
 
         Args:
           tokens: (b, t) int32, right-padded.
           layer: whose hidden states to hand back beside the last ones, as `transformers` counts `hidden_states`:
-            0 the embeddings, i the output of layer i, -1 or L the last, after the final norm.
+            0 the embeddings, i the output of layer i, -1 or L the last, after the final norm. Several in one pass
+            may be asked for.
 
         Returns:
-          (hidden (b, t, d) after the final norm, hidden states of `layer` (b, t, d), cache of t slots).
+          (hidden (b, t, d) after the final norm, hidden states of `layer` (b, t, d), or a tuple of them where a tuple
+          was asked for, cache of t slots).
         """
         c = self.config
-        wanted = layer % (c.num_layers + 1)
+        wanted = [i % (c.num_layers + 1) for i in ((layer,) if isinstance(layer, int) else layer)]
+        inner = sorted({*wanted} - {0, c.num_layers})
+        place = jnp.asarray([inner.index(i) if i in inner else len(inner) for i in range(1, c.num_layers + 1)])
         x = self._embedded(tokens)
         sight, layers = self._whole(tokens, x.dtype)
 
         def step(carry, scanned):
-            (x, kept), (block, own, index) = carry, scanned
+            (x, kept), (block, own, at) = carry, scanned
             rope, mask = sight.of(own)
             q, k, v = block.qkv(x, rope)
             x = block.attend(x, q, k, v, mask)
-            if wanted != c.num_layers:
-                kept = jnp.where(index + 1 == wanted, x, kept)
-            return (x, kept), (k, v)
+            return (x, kept.at[at].set(x, mode="drop") if inner else kept), (k, v)
 
-        kept = x if wanted != c.num_layers else jnp.zeros((), x.dtype)
-        (x, kept), (k, v) = jax.lax.scan(step, (x, kept), (self.layers, layers, jnp.arange(c.num_layers)))
+        first, kept = x, jnp.zeros((len(inner), *x.shape), x.dtype)
+        (x, kept), (k, v) = jax.lax.scan(step, (x, kept), (self.layers, layers, place))
         hidden = self.norm(x)
-        return hidden, hidden if wanted == c.num_layers else kept, Cache(k, v)
+        states = {0: first, c.num_layers: hidden} | {i: kept[at] for at, i in enumerate(inner)}
+        found = tuple(states[i] for i in wanted)
+        return hidden, found[0] if isinstance(layer, int) else found, Cache(k, v)
 
     def extend(self, tokens: Array, cache: Cache, slot: Array | int, positions: Array, valid: Array):
         """Run further tokens of sequences whose beginning is in the cache.

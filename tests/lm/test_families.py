@@ -167,6 +167,21 @@ def whole(model, tokens, layer=-1):
     return model.logits(hidden), hidden, wanted, cache
 
 
+@pytest.mark.parametrize("case", ["llama", "gemma3_text"], indirect=True)
+def test_hidden_states_of_all_layers_in_one_pass(case):
+    """As transformers counts them, padded and not; in any order, and twice."""
+    n = case.loaded.model.config.num_layers
+    tokens, lengths = batch_of(case.prompts)
+    layers = (*range(n + 1), 2, -1, -2)
+    _, _, padded, _ = whole(case.loaded.model, tokens, layer=layers)
+    _, _, alone, _ = whole(case.loaded.model, np.asarray(case.prompts[:1], np.int32), layer=layers)
+    assert len(padded) == len(alone) == n + 4
+    for at, layer in enumerate(layers):
+        np.testing.assert_allclose(alone[at][0], case.want[0][1][layer], **TOL)
+        for i, (m, (_, states)) in enumerate(zip(lengths, case.want, strict=True)):
+            np.testing.assert_allclose(padded[at][i, :m], states[layer], **TOL)
+
+
 def batch_of(prompts):
     tokens, lengths = pad(prompts, len(prompts))
     return np.where(np.arange(tokens.shape[1]) < lengths[:, None], tokens, 77).astype(np.int32), lengths
