@@ -193,12 +193,19 @@ def _finetune_options(f: Any) -> Any:
         "lr_scheduler_type": "cosine, linear or constant, after the warm-up.",
         "save_steps": "Steps between checkpoints; 0 for none.",
         "lora_target_modules": "Comma-separated projections, or all-linear.",
+        "use_rslora": "Scale the adapter by alpha / sqrt(r) in place of alpha / r.",
         "max_length": "Most tokens of prompt and response together.",
     }
     for field in reversed(dataclasses.fields(FinetuneConfig)):
         flag = "--" + field.name.replace("_", "-")
         if isinstance(field.default, bool):
-            f = click.option(f"{flag}/--no-{flag[2:]}", field.name, default=field.default, show_default=True)(f)
+            f = click.option(
+                f"{flag}/--no-{flag[2:]}",
+                field.name,
+                default=field.default,
+                show_default=True,
+                help=helps.get(field.name),
+            )(f)
         else:
             default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
             f = click.option(flag, default=default, show_default=True, help=helps.get(field.name))(f)
@@ -269,6 +276,25 @@ def evaluate(
     done = run_evaluate(data, metrics=tuple(m.strip() for m in metrics.split(",") if m.strip()), **settings)
     for name, value in done.scores.items():
         click.echo(f"{name:16} {value:8.4f}  over {done.counts[name]} rows")
+
+
+@cli.command()
+@MODEL
+@click.option("--adapter", type=click.Path(path_type=Path), required=True, help="PEFT adapter directory to fold in.")
+@OUT
+@DTYPE
+@OVERWRITE
+def merge(**settings: Any) -> None:
+    """Fold an adapter into its base model and write a whole model.
+
+    \b
+    Reads   the model, and the adapter (PEFT format)
+    Writes  OUT: config.json, safetensors and tokenizer in Hugging Face format, for `--model OUT` or transformers
+    """
+    from edjax.lm.merge import merge as run_merge
+
+    out = run_merge(**settings)
+    click.echo(f"merged model in {out}")
 
 
 @cli.command()

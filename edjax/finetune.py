@@ -42,6 +42,7 @@ class FinetuneConfig:
     lora_r: int = 8
     lora_alpha: float = 16.0
     lora_target_modules: tuple[str, ...] = ("all-linear",)
+    use_rslora: bool = False
     max_length: int = 1024
     template: str = "auto"
     dtype: str = "float32"
@@ -177,7 +178,7 @@ def _train(pool: Pool, loaded: LoadedModel, out: Path, config: FinetuneConfig, s
     size = config.per_device_train_batch_size
     per_epoch = math.ceil(len(rows) / size)
     steps = max(1, round(per_epoch * config.num_train_epochs))
-    lora = LoraConfig(config.lora_r, config.lora_alpha, config.lora_target_modules)
+    lora = LoraConfig(config.lora_r, config.lora_alpha, config.lora_target_modules, use_rslora=config.use_rslora)
     rate = schedule(config.lr_scheduler_type, config.learning_rate, steps, config.warmup_ratio)
     trainer = Trainer(
         add_lora(loaded.model, lora, config.seed),

@@ -24,6 +24,12 @@ MLP = ("gate_proj", "up_proj", "gate_up_proj", "down_proj")
 PROJECTIONS = {**dict.fromkeys(ATTENTION, "self_attn"), **dict.fromkeys(MLP, "mlp")}
 PARENTS = {**PROJECTIONS, "q_norm": "self_attn", "k_norm": "self_attn"}
 
+OUTSIDE = {
+    ("embed",): "model.embed_tokens.weight",
+    ("head",): "lm_head.weight",
+    ("norm", "weight"): "model.norm.weight",
+}
+
 
 def shard_of(directory: Path) -> dict[str, Path]:
     """Which safetensors file holds each tensor. Only names inside the directory are followed."""
@@ -93,14 +99,10 @@ def load_weights(directory: Path, config: LMConfig, dtype: Any = jnp.float32) ->
 
 
 def _tensor(path: tuple, shape: tuple[int, ...], c: LMConfig, read: _Reader, dtype: np.dtype) -> np.ndarray:
-    if path == ("embed",):
-        return read("model.embed_tokens.weight", shape).astype(dtype)
-    if path == ("head",):
-        return read("lm_head.weight", shape).astype(dtype)
-    if path == ("norm", "weight"):
-        return read("model.norm.weight", shape).astype(dtype)
+    if path in OUTSIDE:
+        return read(OUTSIDE[path], shape).astype(dtype)
     out = np.empty(shape, dtype)
-    for i, name in enumerate(_names(path, c)):
+    for i, name in enumerate(layer_names(path, c)):
         if path[-1] == "kernel":
             out[i] = read(name, shape[:0:-1]).T
         else:
@@ -108,7 +110,8 @@ def _tensor(path: tuple, shape: tuple[int, ...], c: LMConfig, read: _Reader, dty
     return out
 
 
-def _names(path: tuple, c: LMConfig) -> Iterator[str]:
+def layer_names(path: tuple, c: LMConfig) -> Iterator[str]:
+    """The checkpoint's names of one stack of the decoder, layer by layer; kernels lie transposed there."""
     _, module, leaf = path
     suffix = "bias" if leaf == "bias" else "weight"
     name = FAMILIES[c.model_type].tensors.get(module, module)

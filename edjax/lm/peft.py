@@ -13,9 +13,30 @@ from safetensors.numpy import load_file, save
 from edjax.errors import DataError, UsageError
 from edjax.lm.checkpoint import PROJECTIONS
 from edjax.lm.decoder import CausalLM
-from edjax.lm.lora import ALL_LINEAR, LoraConfig, adapter_of, add_lora, projections, targets
+from edjax.lm.lora import LoraConfig, adapter_of, add_lora, projections, targets
 from edjax.store import atomic_write, read_json, write_json
 
+# What PEFT writes that changes what an adapter computes beyond LoRA and rsLoRA; each must be off.
+BEYOND = (
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+    "modules_to_save",
+    "layers_to_transform",
+    "layer_replication",
+    "target_parameters",
+    "trainable_token_indices",
+    "lora_bias",
+    "fan_in_fan_out",
+    "use_qalora",
+    "use_bdlora",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "velora_config",
+)
+CHANGES_BASE = ("pissa", "corda", "olora", "mica", "loftq", "lora_ga")  # init_lora_weights that rewrite the base model
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
@@ -54,14 +75,14 @@ def export_adapter(model: CausalLM, config: LoraConfig, directory: str | Path, b
             "target_modules": list(targets(model, config)),
             "bias": "none",
             "fan_in_fan_out": False,
-            "use_rslora": False,
+            "use_rslora": config.use_rslora,
             "inference_mode": True,
         },
     )
 
 
 def import_adapter(model: CausalLM, directory: str | Path) -> tuple[CausalLM, LoraConfig]:
-    """The model with the PEFT adapter of `directory` in place.
+    """The model with the PEFT adapter of `directory` in place. Its `lora_dropout` has no part in what it computes.
 
     Raises:
       DataError: no adapter there, not LoRA, features beyond plain LoRA, or tensors that do not fit the model or are
@@ -71,25 +92,37 @@ def import_adapter(model: CausalLM, directory: str | Path) -> tuple[CausalLM, Lo
     if not (directory / CONFIG).exists() or not (directory / WEIGHTS).exists():
         raise DataError(f"{directory} is not an adapter: {CONFIG} and {WEIGHTS} are expected")
     raw = read_json(directory / CONFIG)
-    beyond = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save")
-    unsupported = [k for k in beyond if raw.get(k)]
-    if raw.get("peft_type") != "LORA" or unsupported or raw.get("bias", "none") != "none":
-        raise DataError(f"{directory / CONFIG}: only plain LoRA is read (found {raw.get('peft_type')} {unsupported})")
-    names = projections(model)
-    modules = names if raw.get("target_modules") == ALL_LINEAR else raw.get("target_modules")
-    if not isinstance(modules, list) or not modules or not {_last(m) for m in modules} <= set(names):
-        raise DataError(
-            f"{directory / CONFIG}: target_modules is {modules!r}; edjax reads a list of {', '.join(names)}"
-        )
-    wanted = {_last(m) for m in modules}
-    try:
-        config = LoraConfig(int(raw["r"]), float(raw["lora_alpha"]), tuple(n for n in names if n in wanted))
-    except (KeyError, TypeError, ValueError, UsageError) as e:
-        raise DataError(f"{directory / CONFIG}: r and lora_alpha cannot be read ({e})") from e
+    unsupported = [k for k in BEYOND if raw.get(k)]
+    if str(raw.get("init_lora_weights")).lower().startswith(CHANGES_BASE):
+        unsupported.append(f"init_lora_weights {raw['init_lora_weights']}")
+    if (bias := raw.get("bias", "none")) != "none":
+        unsupported.append(f"bias {bias}")
+    if raw.get("peft_type") != "LORA" or unsupported:
+        found = ", ".join([str(raw.get("peft_type")), *unsupported])
+        raise DataError(f"{directory / CONFIG}: only plain LoRA is read (found {found})")
     try:
         tensors = load_file(directory / WEIGHTS)
     except SafetensorError as e:
         raise DataError(f"{directory / WEIGHTS} cannot be read ({e})") from e
+    names = projections(model)
+    modules = raw.get("target_modules")
+    if isinstance(modules, str):  # "all-linear" or a pattern: the tensors say what it matched
+        modules = sorted({key.split(".")[-3] for key in tensors if key.count(".") >= 2})
+    if not isinstance(modules, list) or not modules or not {_last(m) for m in modules} <= set(names):
+        raise DataError(
+            f"{directory / CONFIG}: target_modules is {raw.get('target_modules')!r}, of modules {modules}; "
+            f"the model has {', '.join(names)}"
+        )
+    wanted = {_last(m) for m in modules}
+    try:
+        config = LoraConfig(
+            int(raw["r"]),
+            float(raw["lora_alpha"]),
+            tuple(n for n in names if n in wanted),
+            use_rslora=bool(raw.get("use_rslora")),
+        )
+    except (KeyError, TypeError, ValueError, UsageError) as e:
+        raise DataError(f"{directory / CONFIG}: r and lora_alpha cannot be read ({e})") from e
     model = add_lora(model, config)
     for module, linear in targets(model, config).items():
         for side, variable in zip("AB", adapter_of(linear), strict=True):

@@ -19,6 +19,7 @@ from edjax.lm.decode import decode
 from edjax.lm.families import FAMILIES
 from edjax.lm.load import load
 from edjax.lm.lora import LoraConfig, add_lora, projections
+from edjax.lm.merge import export_merged
 from edjax.lm.peft import export_adapter, import_adapter
 from edjax.lm.train import Trainer, make_batch
 
@@ -300,6 +301,25 @@ def test_adapters_go_both_ways(case, modules, torch, peft, tmp_path):
     for model in (other, back):
         np.testing.assert_allclose(got, reference_outputs(torch, model, case.prompts[0])[0], **TOL)
     assert np.abs(got - case.want[0][0]).max() > 0.05
+
+
+@pytest.mark.parametrize("case", ["qwen2", "gemma3_text", "olmo2", "phi3"], indirect=True)
+def test_a_merged_model_is_read_by_transformers(case, torch, tmp_path):
+    """Biases, tied heads, norms of every placement and fused projections, in several shards."""
+    from transformers import AutoModelForCausalLM
+
+    adapted = add_lora(case.loaded.model, LoraConfig(2, 4.0))
+    for name in projections(adapted):
+        linear = getattr(adapted.layers, name)
+        linear.lora_b[...] = 0.05 * jax.random.normal(jax.random.key(1), linear.lora_b.shape)
+    export_merged(case.loaded, adapted, tmp_path, shard_bytes=100_000)
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    got = whole(adapted, np.asarray(case.prompts[:1], np.int32))[0][0]
+    other = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager").eval()
+    np.testing.assert_allclose(got, reference_outputs(torch, other, case.prompts[0])[0], **TOL)
+    assert np.abs(got - case.want[0][0]).max() > 0.05
+    ours = whole(load(str(tmp_path)).model, np.asarray(case.prompts[:1], np.int32))[0][0]
+    np.testing.assert_allclose(ours, got, **TOL)
 
 
 @pytest.mark.parametrize("case", ["gemma2", "phi3"], indirect=True)
