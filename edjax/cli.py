@@ -195,6 +195,7 @@ def _finetune_options(f: Any) -> Any:
         "lora_target_modules": "Comma-separated projections, or all-linear.",
         "use_rslora": "Scale the adapter by alpha / sqrt(r) in place of alpha / r.",
         "max_length": "Most tokens of prompt and response together.",
+        "quantize": "Keep the base model's projections in int8 or nf4; needs pip install 'edjax[quant]'.",
     }
     for field in reversed(dataclasses.fields(FinetuneConfig)):
         flag = "--" + field.name.replace("_", "-")
@@ -258,6 +259,7 @@ def finetune(
 @MAX_LENGTH
 @click.option("--batch-size", default=16, show_default=True)
 @DTYPE
+@click.option("--quantize", help="Keep the base model's projections in int8 or nf4.")
 @OVERWRITE
 @pool_options
 def evaluate(

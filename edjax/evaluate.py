@@ -49,6 +49,7 @@ def evaluate(
     max_length: int = 1024,
     batch_size: int = 16,
     dtype: str = "float32",
+    quantize: str | None = None,
     overwrite: bool = False,
     show_progress: bool = True,
     loaded: LoadedModel | None = None,
@@ -69,6 +70,7 @@ def evaluate(
       adapter: a PEFT adapter directory to put on the model.
       out: directory for scores.json and rows.jsonl; None writes nothing.
       dtype: float32 or bfloat16 weights and activations.
+      quantize: None, or "int8" or "nf4" for the projections of the base model.
       loaded: the model, if the caller has it already (with its adapter in place, if `adapter` is None), in `dtype`.
 
     Raises:
@@ -82,7 +84,7 @@ def evaluate(
             raise DataError(f"{pool.source}: row {pool.ids[i]!r} has no response to compare with")
     from edjax.lm.load import digest, load
 
-    loaded = loaded or load(model, dtype)
+    loaded = loaded or load(model, dtype, quantize)
     settings = {
         "metrics": list(metrics),
         "max_new_tokens": max_new_tokens,
@@ -90,6 +92,7 @@ def evaluate(
         "max_length": max_length,
         "batch_size": batch_size,
         "dtype": dtype,
+        "quantize": quantize,
     }
     lm = loaded.model
     if adapter is not None:

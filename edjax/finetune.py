@@ -30,6 +30,7 @@ class FinetuneConfig:
     `max_length` bounds prompt plus response in tokens: a longer prompt loses its beginning, a longer response its
     end. `lora_target_modules` names projections of the model's layers, or is ("all-linear",): all of them.
     `group_by_length` puts rows of like length into one batch. `save_steps` 0 keeps no checkpoints.
+    `quantize` "int8" or "nf4" keeps the frozen projections in 8 or 4 bits.
     """
 
     num_train_epochs: float = 2.0
@@ -46,6 +47,7 @@ class FinetuneConfig:
     max_length: int = 1024
     template: str = "auto"
     dtype: str = "float32"
+    quantize: str | None = None
     group_by_length: bool = True
     gradient_checkpointing: bool = True
     save_steps: int = 50
@@ -138,7 +140,7 @@ def finetune(
     from edjax.lm.load import digest, load
 
     config = config or FinetuneConfig()
-    loaded = loaded or load(model, config.dtype)
+    loaded = loaded or load(model, config.dtype, config.quantize)
     out = Path(out)
     settings = {"model": model, **asdict(config)}
     inputs = {"pool": pool.digest, "model": digest(loaded.directory)}

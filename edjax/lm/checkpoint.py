@@ -18,6 +18,7 @@ from edjax.errors import DataError
 from edjax.lm.config import LMConfig
 from edjax.lm.decoder import CausalLM
 from edjax.lm.families import FAMILIES
+from edjax.lm.quantize import quantized
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "gate_up_proj", "down_proj")
@@ -77,10 +78,11 @@ class _Reader:
         return value
 
 
-def load_weights(directory: Path, config: LMConfig, dtype: Any = jnp.float32) -> CausalLM:
+def load_weights(directory: Path, config: LMConfig, dtype: Any = jnp.float32, quantize: str | None = None) -> CausalLM:
     """Read a checkpoint into a `CausalLM`, tensor by tensor.
 
-    Host memory holds one stacked projection at a time beside what is already on the device.
+    Host memory holds one stacked projection at a time beside what is already on the device. `quantize` stores each in
+    8 or 4 bits there (`edjax.lm.quantize`).
 
     Raises:
       DataError: a missing tensor, another shape or dtype than the config says, a value that is not finite, or
@@ -94,7 +96,7 @@ def load_weights(directory: Path, config: LMConfig, dtype: Any = jnp.float32) ->
         array = jax.device_put(value)
         if not bool(jnp.isfinite(jnp.sum(jnp.abs(array), dtype=jnp.float32))):
             raise DataError(f"{directory}: tensor {'.'.join(map(str, path))} holds NaN or infinite values")
-        flat[path] = variable.replace(array)
+        flat[path] = variable.replace(quantized(array, quantize) if quantize and path[-1] == "kernel" else array)
     return nnx.merge(graph, nnx.from_flat_state(list(flat.items())))
 
 

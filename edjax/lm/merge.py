@@ -19,6 +19,7 @@ from edjax.lm.decoder import Array, CausalLM, Linear
 from edjax.lm.load import LoadedModel, digest, load, locate
 from edjax.lm.lora import projections
 from edjax.lm.peft import CONFIG, WEIGHTS, import_adapter
+from edjax.lm.quantize import Quantized
 from edjax.store import atomic_write, read_json, sha256_file, sha256_json, write_json, writing
 
 SHARD_BYTES = 4 << 30
@@ -45,8 +46,19 @@ def merged_kernel(linear: Linear, layer: int | slice = slice(None)) -> Array:
     return (w.astype(jnp.float32) + linear.lora_scale * delta).astype(w.dtype)
 
 
+def _refuse_quantised(model: CausalLM) -> None:
+    for name in projections(model):
+        if isinstance(w := getattr(model.layers, name).kernel[...], Quantized):
+            raise UsageError(f"the model's projections are {w.kind}; merge into one that was loaded without quantize")
+
+
 def merge_lora(model: CausalLM) -> CausalLM:
-    """The model without its adapter and with the same outputs; `model` stays as it was."""
+    """The model without its adapter and with the same outputs; `model` stays as it was.
+
+    Raises:
+      UsageError: weights that are quantised.
+    """
+    _refuse_quantised(model)
     graph, state = nnx.split(model)
     merged = nnx.merge(graph, state)
     for name in projections(merged):
@@ -112,11 +124,12 @@ def export_merged(
     more; tokenizer and generation settings are copied from `loaded.directory`; config.json comes last.
 
     Raises:
-      UsageError: weights that are quantised; `directory` is the one the model came from.
+      UsageError: weights that are quantised or of another dtype; `directory` is the one the model came from.
     """
     directory = Path(directory)
     if directory.resolve() == loaded.directory.resolve():
         raise UsageError(f"{directory} holds the base model; choose another directory for the merged one")
+    _refuse_quantised(model)
     tensors = list(_tensors(model))
     dtype = str(tensors[0].dtype)
     if odd := {str(t.dtype) for t in tensors} - CODES.keys():
