@@ -92,11 +92,12 @@ def load_weights(directory: Path, config: LMConfig, dtype: Any = jnp.float32, qu
     read = _Reader(directory, config.model_type)
     flat = dict(nnx.to_flat_state(state))
     for path, variable in flat.items():
-        value = _tensor(path, variable.shape, config, read, np.dtype(dtype))
+        low = quantize is not None and path[-1] == "kernel"
+        value = _tensor(path, variable.shape, config, read, np.dtype(jnp.float32 if low else dtype))
         array = jax.device_put(value)
         if not bool(jnp.isfinite(jnp.sum(jnp.abs(array), dtype=jnp.float32))):
             raise DataError(f"{directory}: tensor {'.'.join(map(str, path))} holds NaN or infinite values")
-        flat[path] = variable.replace(quantized(array, quantize) if quantize and path[-1] == "kernel" else array)
+        flat[path] = variable.replace(quantized(array, quantize) if quantize and low else array)
     return nnx.merge(graph, nnx.from_flat_state(list(flat.items())))
 
 
