@@ -39,3 +39,11 @@ def pad(rows: Sequence[Sequence[int]], batch_size: int, length: int | None = Non
         tokens[i, : len(row)] = row
         lengths[i] = len(row)
     return tokens, lengths
+
+
+def batches(
+    rows: Sequence[Sequence[int]], order: np.ndarray, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(row indices, padded tokens, lengths) of every batch, the rows taken in `order`."""
+    for batch in chunks(order, batch_size):
+        yield batch, *pad([rows[i] for i in batch], batch_size)

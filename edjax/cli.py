@@ -207,15 +207,15 @@ def _finetune_options(f: Any) -> Any:
         "load_best_model_at_end": "With validation, write the best adapter, not the last.",
         "save_steps": "Steps between checkpoints; 0 for none.",
         "lora_target_modules": "Comma-separated projections, or all-linear.",
+        "use_rslora": "Scale the adapter by alpha / sqrt(r) in place of alpha / r.",
         "max_length": "Most tokens of prompt and response together.",
+        "quantize": "Keep the base model's projections in int8 or nf4; needs pip install 'edjax[quant]'.",
     }
     for field in reversed(dataclasses.fields(FinetuneConfig)):
         flag, about = "--" + field.name.replace("_", "-"), helps.get(field.name)
         if isinstance(field.default, bool):
             switch = f"{flag}/--no-{flag[2:]}"
-            f = click.option(switch, field.name, default=field.default, show_default=True, help=helps.get(field.name))(
-                f
-            )
+            f = click.option(switch, field.name, default=field.default, show_default=True, help=about)(f)
         else:
             default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
             f = click.option(flag, default=default, show_default=True, help=about)(f)
@@ -275,6 +275,7 @@ def finetune(
 @MAX_LENGTH
 @click.option("--batch-size", default=16, show_default=True)
 @DTYPE
+@click.option("--quantize", default="none", show_default=True, help="Keep the model's projections in int8 or nf4.")
 @OVERWRITE
 @pool_options
 def evaluate(
@@ -293,6 +294,25 @@ def evaluate(
     done = run_evaluate(data, metrics=tuple(m.strip() for m in metrics.split(",") if m.strip()), **settings)
     for name, value in done.scores.items():
         click.echo(f"{name:16} {value:8.4f}  over {done.counts[name]} rows")
+
+
+@cli.command()
+@MODEL
+@click.option("--adapter", type=click.Path(path_type=Path), required=True, help="PEFT adapter directory to fold in.")
+@OUT
+@DTYPE
+@OVERWRITE
+def merge(**settings: Any) -> None:
+    """Fold an adapter into its base model and write a whole model.
+
+    \b
+    Reads   the model, and the adapter (PEFT format)
+    Writes  OUT: config.json, safetensors and tokenizer in Hugging Face format, for `--model OUT` or transformers
+    """
+    from edjax.lm.merge import merge as run_merge
+
+    out = run_merge(**settings)
+    click.echo(f"merged model in {out}")
 
 
 @cli.command()

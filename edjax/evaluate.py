@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edjax.batching import bucket, by_length, chunks, pad
+from edjax.batching import batches, bucket, by_length, chunks, pad
 from edjax.errors import DataError, UsageError
 from edjax.metrics import exact_match, normalise, rouge_l
 from edjax.pool import Pool
@@ -49,6 +49,7 @@ def evaluate(
     max_length: int = 1024,
     batch_size: int = 16,
     dtype: str = "float32",
+    quantize: str = "none",
     overwrite: bool = False,
     show_progress: bool = True,
     loaded: LoadedModel | None = None,
@@ -69,6 +70,7 @@ def evaluate(
       adapter: a PEFT adapter directory to put on the model.
       out: directory for scores.json and rows.jsonl; None writes nothing.
       dtype: float32 or bfloat16 weights and activations.
+      quantize: none, or int8 or nf4 for the projections of the base model.
       loaded: the model, if the caller has it already (with its adapter in place, if `adapter` is None), in `dtype`.
 
     Raises:
@@ -82,7 +84,7 @@ def evaluate(
             raise DataError(f"{pool.source}: row {pool.ids[i]!r} has no response to compare with")
     from edjax.lm.load import digest, load
 
-    loaded = loaded or load(model, dtype)
+    loaded = loaded or load(model, dtype, quantize)
     settings = {
         "metrics": list(metrics),
         "max_new_tokens": max_new_tokens,
@@ -90,6 +92,7 @@ def evaluate(
         "max_length": max_length,
         "batch_size": batch_size,
         "dtype": dtype,
+        "quantize": quantize,
     }
     lm = loaded.model
     if adapter is not None:
@@ -156,9 +159,9 @@ def _evaluate(pool: Pool, lm: Any, loaded: LoadedModel, settings: dict, show: bo
     rows: list[dict[str, Any]] = [{"id": i} for i in pool.ids]
     order = by_length([len(p) for p in prompts])
     with progress("evaluate", len(pool), "rows", show=show) as advance:
-        for batch in chunks(order, settings["batch_size"]):
-            _evaluate_batch(pool, lm, loaded.eos_ids, encoder, prompts, batch, settings, rows)
-            advance(len(batch))
+        for batch in batches(prompts, order, settings["batch_size"]):
+            _evaluate_batch(pool, lm, loaded.eos_ids, encoder, batch, settings, rows)
+            advance(len(batch[0]))
     scores, counts = {}, {}
     for name in settings["metrics"]:
         values = [row[name] for row in rows if row.get(name) is not None]
@@ -167,9 +170,9 @@ def _evaluate(pool: Pool, lm: Any, loaded: LoadedModel, settings: dict, show: bo
     return Evaluation(scores, counts, rows, round(time.monotonic() - start, 3))
 
 
-def _evaluate_batch(pool, lm, eos_ids, encoder, prompts, batch, settings, rows) -> None:
+def _evaluate_batch(pool, lm, eos_ids, encoder, padded, settings, rows) -> None:
     run, metrics, size = _compiled(), settings["metrics"], settings["batch_size"]
-    tokens, lengths = pad([prompts[i] for i in batch], size)
+    batch, tokens, lengths = padded
     state = run.prefill(lm, tokens)
     if "exact_match" in metrics or "rouge_l" in metrics:
         n = settings["max_new_tokens"]

@@ -20,7 +20,8 @@ from edjax.select import NORMALISE
 from edjax.settings import typed
 from edjax.strategies import STRATEGIES
 
-_FINETUNE = {f.name: f for f in dataclasses.fields(FinetuneConfig) if f.name not in ("seed", "template", "dtype")}
+_OTHERS = ("seed", "template", "dtype", "quantize")  # the recipe's own, or not offered in one
+_FINETUNE = {f.name: f for f in dataclasses.fields(FinetuneConfig) if f.name not in _OTHERS}
 
 _TEXTS = ("pool", "evaluation", "out", "title", "model", "metric", "template", "dtype", "pooling", "normalise")
 _LISTS = {
@@ -47,7 +48,7 @@ _NUMBERS = {  # and the least value that makes sense
 class Recipe:
     """The settings of a run. Paths are relative to the recipe's directory, `out` to the working directory.
 
-    Every field of `edjax.finetune.FinetuneConfig` but its seed may stand beside these in the file.
+    Every field of `edjax.finetune.FinetuneConfig` but its seed and quantize may stand beside these in the file.
     """
 
     pool: str

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edjax.batching import by_length, chunks, pad
+from edjax.batching import batches, by_length, chunks
 from edjax.errors import UsageError
 from edjax.features import SCORES, Features, from_table, read_features
 from edjax.pool import Pool
@@ -133,8 +133,7 @@ def _score_rows(pool, prompts, rows, loaded, encoder, config, advance) -> pa.Tab
     import pyarrow as pa
 
     parts = []
-    for batch in chunks(rows, config["batch_size"]):
-        tokens, lengths = pad([prompts[i] for i in batch], config["batch_size"])
+    for batch, tokens, lengths in batches(prompts, rows, config["batch_size"]):
         got = _batch(
             loaded.model,
             tokens,
@@ -169,19 +168,13 @@ def _compiled():
     import jax.numpy as jnp
 
     from edjax.kernels.uncertainty import sequence_scores
-    from edjax.lm.decode import decode, last_hidden
+    from edjax.lm.decode import decode
+    from edjax.lm.pooling import pool
 
     @functools.partial(jax.jit, static_argnames=("layer", "pooling", "max_new_tokens", "eos_ids"))
     def run(model, tokens, lengths, *, layer, pooling, max_new_tokens, eos_ids):
         hidden, wanted, cache = model.prefill(tokens, layer=layer)
-        place = jnp.arange(tokens.shape[1])
-        real = place[None, :] < lengths[:, None]
-        if pooling == "last":
-            embedding = last_hidden(wanted, lengths).astype(jnp.float32)
-        else:
-            weight = real * (place + 1 if pooling == "weighted_mean" else 1)
-            weight = (weight / jnp.maximum(weight.sum(1, keepdims=True), 1)).astype(jnp.float32)
-            embedding = jnp.einsum("bt,btd->bd", weight, wanted.astype(jnp.float32), precision="highest")
+        embedding = pool(wanted, lengths, pooling)
         if max_new_tokens == 0:
             return {"embedding": embedding}
         out = decode(model, hidden, cache, lengths, max_new_tokens=max_new_tokens, eos_ids=eos_ids)

@@ -13,7 +13,7 @@ import edjax.cli
 from edjax.errors import EdjaxError
 from edjax.store import Lock, writing
 
-VERBS = ("score", "select", "strategies", "finetune", "evaluate", "run", "demo", "report")
+VERBS = ("score", "select", "strategies", "finetune", "evaluate", "merge", "run", "demo", "report")
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def finetune(
     if validation is not None and config is not None and config.validation_split:
         raise UsageError("validation rows and validation_split are both given; choose one")
     config = config or FinetuneConfig()
-    loaded = loaded or load(model, config.dtype)
+    loaded = loaded or load(model, config.dtype, config.quantize)
     out = Path(out)
     settings = {"model": model, **asdict(config)}
     inputs = {"pool": pool.digest, "model": digest(loaded.directory)}

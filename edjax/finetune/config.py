@@ -34,6 +34,7 @@ class FinetuneConfig:
         They do not see each other, and the loss is the same.
       lora_target_modules: projections of the model's layers, or ("all-linear",): all of them.
       dtype: of base weights and activations, float32 or bfloat16. Adapters and the optimiser are float32.
+      quantize: none, or int8 or nf4: how the frozen projections are kept in memory.
       group_by_length: put rows of like length into one batch.
       validation_split: the share of rows held out of training, drawn with `seed`, where no validation rows are given.
       eval_steps: updates between evaluations on the validation rows; 0: at the end of every epoch.
@@ -59,11 +60,13 @@ class FinetuneConfig:
     lora_alpha: float = 16.0
     lora_dropout: float = 0.0
     lora_target_modules: tuple[str, ...] = ("all-linear",)
+    use_rslora: bool = False
     max_length: int = 1024
     assistant_only_loss: bool = False
     packing: bool = False
     template: str = "auto"
     dtype: str = "float32"
+    quantize: str = "none"
     group_by_length: bool = True
     gradient_checkpointing: bool = True
     validation_split: float = 0.0

@@ -95,7 +95,9 @@ class _Run:
         by_epochs = max(1, round(self.order.per_epoch * config.num_train_epochs))
         self.steps = config.max_steps if config.max_steps > 0 else by_epochs
         self.rate = schedule(config.lr_scheduler_type, config.learning_rate, self.steps, config.warmup_ratio)
-        self.lora = LoraConfig(config.lora_r, config.lora_alpha, config.lora_target_modules, config.lora_dropout)
+        self.lora = LoraConfig(
+            config.lora_r, config.lora_alpha, config.lora_target_modules, config.lora_dropout, config.use_rslora
+        )
         self.trainer = Trainer(
             add_lora(loaded.model, self.lora, config.seed),
             max_grad_norm=config.max_grad_norm,

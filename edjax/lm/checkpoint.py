@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,17 @@ from edjax.errors import DataError
 from edjax.lm.config import LMConfig
 from edjax.lm.decoder import CausalLM
 from edjax.lm.families import FAMILIES
+from edjax.lm.quantize import quantized
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "gate_up_proj", "down_proj")
 PROJECTIONS = {**dict.fromkeys(ATTENTION, "self_attn"), **dict.fromkeys(MLP, "mlp")}
 PARENTS = {**PROJECTIONS, "q_norm": "self_attn", "k_norm": "self_attn"}
+OUTSIDE = {
+    ("embed",): "model.embed_tokens.weight",
+    ("head",): "lm_head.weight",
+    ("norm", "weight"): "model.norm.weight",
+}
 
 
 def shard_of(directory: Path) -> dict[str, Path]:
@@ -81,10 +87,11 @@ class _Reader:
         return as_float(path, name, self.open[path].get_tensor(name))
 
 
-def load_weights(directory: Path, config: LMConfig, dtype: Any = jnp.float32) -> CausalLM:
+def load_weights(directory: Path, config: LMConfig, dtype: Any = jnp.float32, quantize: str | None = None) -> CausalLM:
     """Read a checkpoint into a `CausalLM`, tensor by tensor.
 
-    Host memory holds one stacked projection at a time beside what is already on the device.
+    Host memory holds one stacked projection at a time beside what is already on the device. `quantize` stores each in
+    8 or 4 bits there (`edjax.lm.quantize`).
 
     Raises:
       DataError: a missing tensor, another shape or dtype than the config says, a value that is not finite, or
@@ -94,13 +101,14 @@ def load_weights(directory: Path, config: LMConfig, dtype: Any = jnp.float32) ->
     read = _Reader(directory, config.model_type)
     flat = dict(nnx.to_flat_state(state))
     for path, variable in flat.items():
-        names, shape = _names(path, variable.shape, config)
-        value = _tensor(names, shape, variable.shape, read, np.dtype(dtype))
+        names, shape = _sources(path, variable.shape, config)
+        low = quantize is not None and path[-1] == "kernel"  # from the checkpoint's own values
+        value = _tensor(names, shape, variable.shape, read, np.dtype(jnp.float32 if low else dtype))
         array = jax.device_put(value)
         if not bool(jnp.isfinite(jnp.sum(jnp.abs(array), dtype=jnp.float32))):
             name = next((n for n in names if not np.isfinite(read(n, shape).astype(np.float32)).all()), names[0])
-            raise DataError(f"{read.where[name]}: tensor {name!r} holds NaN or infinite values as {np.dtype(dtype)}")
-        flat[path] = variable.replace(array)
+            raise DataError(f"{read.where[name]}: tensor {name!r} holds NaN or infinite values as {value.dtype}")
+        flat[path] = variable.replace(quantized(array, quantize) if quantize and low else array)
     return nnx.merge(graph, nnx.from_flat_state(list(flat.items())))
 
 
@@ -118,15 +126,15 @@ def _tensor(
     return out
 
 
-TOP = {"embed": "model.embed_tokens", "head": "lm_head", "norm": "model.norm"}
-
-
-def _names(path: tuple, whole: tuple[int, ...], c: LMConfig) -> tuple[list[str], tuple[int, ...]]:
+def _sources(path: tuple, whole: tuple[int, ...], c: LMConfig) -> tuple[list[str], tuple[int, ...]]:
     """The checkpoint's names of the tensors that make up one array of the decoder, and the shape of each."""
-    if path[0] in TOP:
-        return [f"{TOP[path[0]]}.weight"], whole
+    return ([OUTSIDE[path]], whole) if path in OUTSIDE else (list(layer_names(path, c)), whole[:0:-1])
+
+
+def layer_names(path: tuple, c: LMConfig) -> Iterator[str]:
+    """The checkpoint's names of one stack of the decoder, layer by layer; kernels lie transposed there."""
     _, module, leaf = path
     suffix = "bias" if leaf == "bias" else "weight"
     name = FAMILIES[c.model_type].tensors.get(module, module)
     middle = f"{PARENTS[name]}.{name}" if name in PARENTS else name
-    return [f"model.layers.{i}.{middle}.{suffix}" for i in range(c.num_layers)], whole[:0:-1]
+    return (f"model.layers.{i}.{middle}.{suffix}" for i in range(c.num_layers))

@@ -1,4 +1,4 @@
-"""Greedy decoding with a key-value cache, and the token uncertainties seen on the way."""
+"""Decoding with a key-value cache, greedy or sampled, and the token uncertainties seen on the way."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import jax.numpy as jnp
 from edjax.kernels.uncertainty import token_statistics
 from edjax.lm.decoder import Array, Cache, CausalLM
 from edjax.lm.head import token_nll
+from edjax.lm.sampling import Sampling, draw
 
 
 class Decoded(NamedTuple):
-    """What greedy decoding produced, each (b, max_new_tokens).
+    """What decoding produced, each (b, max_new_tokens).
 
     `mask` marks tokens that count: up to and with the first end-of-text token. Where it is False, `tokens` and the
-    statistics are 0. `entropy` (nats), `margin` (of probabilities) and `nll` (nats) are METHODS' per-token values.
+    statistics are 0. `entropy` (nats), `margin` (of probabilities) and `nll` (nats) are METHODS' per-token values of
+    the model's own distribution, whatever was sampled from; `nll` is that of the token taken.
     """
 
     tokens: Array
@@ -40,8 +42,10 @@ def decode(
     max_new_tokens: int,
     eos_ids: tuple[int, ...],
     statistics: bool = True,
+    sampling: Sampling | None = None,
+    keys: Array | None = None,
 ) -> Decoded:
-    """Continue prefilled prompts greedily; traced, to be called under `jax.jit`.
+    """Continue prefilled prompts, greedily or by sampling; traced, to be called under `jax.jit`.
 
     Args:
       hidden: (b, t, d) final hidden states of the prompts.
@@ -49,16 +53,24 @@ def decode(
       lengths: (b,) int32 real tokens a row; a row of length 0 is batch padding and decodes nothing.
       max_new_tokens: the most tokens a row gets; the loop ends earlier when every row has.
       statistics: whether to compute entropy, margin and nll (three passes over the logits) or leave them 0.
+      sampling: how tokens are drawn; None takes the likeliest.
+      keys: (b,) keys, one a row, for `sampling` (`edjax.lm.sampling.row_keys`); a row's tokens do not depend on the
+        rows beside it.
 
     Cost: one forward of b tokens a step; the first token costs none, it comes from the prefill.
     """
+    if sampling is not None and keys is None:
+        raise ValueError("sampling needs keys, one a row: edjax.lm.sampling.row_keys(seed, rows)")
     b, t = hidden.shape[:2]
     stops = jnp.asarray(eos_ids, jnp.int32)
     slots = jnp.arange(t + max_new_tokens)
     prompt = (slots[None, :] < lengths[:, None]) & (slots < t)[None, :]
 
     def take(out: Decoded, step, live: Array, logits: Array) -> tuple[Decoded, Array, Array]:
-        token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        if sampling is None:
+            token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        else:
+            token = draw(keys, step, logits, sampling)
         stats = token_statistics(logits, token) if statistics else (jnp.zeros(b),) * 3
         row = Decoded(token, live, *stats)
         kept = jax.tree.map(lambda a: jnp.where(live, a, jnp.zeros((), a.dtype)), row)

@@ -102,15 +102,20 @@ def _file_digest(path: Path) -> str:
     return known[key]
 
 
-def load(name: str = "smollm2", dtype: str = "float32") -> LoadedModel:
+def load(name: str = "smollm2", dtype: str = "float32", quantize: str = "none") -> LoadedModel:
     """Load a model by name; see `locate` for what a name may be. No code from the model directory ever runs.
 
+    `quantize` "int8" or "nf4" keeps the layers' projections in 8 or 4 bits (`edjax.lm.quantize`).
+
     Raises:
-      UsageError: a dtype other than float32 or bfloat16.
-      DataError, EnvError: the model is damaged, unsupported, or cannot be had.
+      UsageError: a dtype other than float32 or bfloat16, or another quantisation.
+      DataError, EnvError: the model is damaged, unsupported, or cannot be had; qwix is missing.
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    from edjax.lm.quantize import check
+
+    check(quantize)
     directory = locate(name)
     from transformers import AutoConfig, AutoTokenizer
 
@@ -133,7 +138,7 @@ def load(name: str = "smollm2", dtype: str = "float32") -> LoadedModel:
         config = LMConfig.from_hf(hf)
     except DataError as e:
         raise DataError(f"{directory / 'config.json'}: {e}") from e
-    model = load_weights(directory, config, jnp.dtype(dtype))
+    model = load_weights(directory, config, jnp.dtype(dtype), None if quantize == "none" else quantize)
     return LoadedModel(model, tokenizer, _eos_ids(hf, tokenizer, directory), directory, name)
 
 

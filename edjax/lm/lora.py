@@ -21,14 +21,17 @@ class LoraConfig:
     """Rank, scale and places of an adapter; names and defaults are PEFT's where it has them.
 
     `lora_target_modules` names projections of the model, or is ("all-linear",): every one of its layers'.
-    y = x W + (lora_alpha / lora_r) x A B with A (in, r) drawn from U(-1/sqrt(in), 1/sqrt(in)) and B (r, out) zero, so
-    a fresh adapter changes nothing. In training A sees x with a share `lora_dropout` of its entries left out.
+    y = x W + s x A B with A (in, r) drawn from U(-1/sqrt(in), 1/sqrt(in)) and B (r, out) zero, so a fresh adapter
+    changes nothing. The scale s is lora_alpha / lora_r, or with `use_rslora` lora_alpha / sqrt(lora_r), which keeps
+    the adapter's effect the same at every rank (Kalajdzievski 2023). In training A sees x with a share `lora_dropout`
+    of its entries left out.
     """
 
     lora_r: int = 8
     lora_alpha: float = 16.0
     lora_target_modules: tuple[str, ...] = (ALL_LINEAR,)
     lora_dropout: float = 0.0
+    use_rslora: bool = False
 
     def __post_init__(self):
         if self.lora_r < 1:
@@ -43,8 +46,8 @@ class LoraConfig:
 
     @property
     def scale(self) -> float:
-        """lora_alpha / lora_r."""
-        return self.lora_alpha / self.lora_r
+        """lora_alpha / lora_r, or / sqrt(lora_r) with rsLoRA."""
+        return self.lora_alpha / (math.sqrt(self.lora_r) if self.use_rslora else self.lora_r)
 
 
 def projections(model: CausalLM) -> list[str]:

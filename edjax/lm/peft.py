@@ -14,9 +14,30 @@ from safetensors.numpy import save
 from edjax.errors import DataError, UsageError
 from edjax.lm.checkpoint import PROJECTIONS, as_float
 from edjax.lm.decoder import CausalLM
-from edjax.lm.lora import ALL_LINEAR, LoraConfig, adapter_of, add_lora, projections, targets
+from edjax.lm.lora import LoraConfig, adapter_of, add_lora, projections, targets
 from edjax.store import atomic_write, read_json, write_json
 
+# What PEFT writes that changes what an adapter computes beyond LoRA and rsLoRA; each must be off.
+BEYOND = (
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+    "modules_to_save",
+    "layers_to_transform",
+    "layer_replication",
+    "target_parameters",
+    "trainable_token_indices",
+    "lora_bias",
+    "fan_in_fan_out",
+    "use_qalora",
+    "use_bdlora",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "velora_config",
+)
+CHANGES_BASE = ("pissa", "corda", "olora", "mica", "loftq", "lora_ga")  # init_lora_weights that rewrite the base model
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
@@ -61,14 +82,14 @@ def export_adapter(model: CausalLM, config: LoraConfig, directory: str | Path, b
             "target_modules": list(targets(model, config)),
             "bias": "none",
             "fan_in_fan_out": False,
-            "use_rslora": False,
+            "use_rslora": config.use_rslora,
             "inference_mode": True,
         },
     )
 
 
 def import_adapter(model: CausalLM, directory: str | Path) -> tuple[CausalLM, LoraConfig]:
-    """The model with the PEFT adapter of `directory` in place.
+    """The model with the PEFT adapter of `directory` in place. Its `lora_dropout` has no part in what it computes.
 
     Raises:
       DataError: no adapter there, not LoRA, features beyond plain LoRA, or tensors that do not fit the model or are
@@ -78,22 +99,29 @@ def import_adapter(model: CausalLM, directory: str | Path) -> tuple[CausalLM, Lo
     if not (directory / CONFIG).exists() or not (directory / WEIGHTS).exists():
         raise DataError(f"{directory} is not an adapter: {CONFIG} and {WEIGHTS} are expected")
     raw = read_json(directory / CONFIG)
-    beyond = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save")
-    unsupported = [k for k in beyond if raw.get(k)]
-    if raw.get("peft_type") != "LORA" or unsupported or raw.get("bias", "none") != "none":
-        raise DataError(f"{directory / CONFIG}: only plain LoRA is read (found {raw.get('peft_type')} {unsupported})")
+    unsupported = [k for k in BEYOND if raw.get(k)]
+    if str(raw.get("init_lora_weights")).lower().startswith(CHANGES_BASE):
+        unsupported.append(f"init_lora_weights {raw['init_lora_weights']}")
+    if (bias := raw.get("bias", "none")) != "none":
+        unsupported.append(f"bias {bias}")
+    if raw.get("peft_type") != "LORA" or unsupported:
+        found = ", ".join([str(raw.get("peft_type")), *unsupported])
+        raise DataError(f"{directory / CONFIG}: only plain LoRA is read (found {found})")
     names = projections(model)
-    modules = names if raw.get("target_modules") == ALL_LINEAR else raw.get("target_modules")
+    modules = raw.get("target_modules")
+    if isinstance(modules, str):  # "all-linear" or a pattern: the tensors say what it matched
+        modules = sorted({key.split(".")[-3] for key in _names(directory / WEIGHTS) if key.count(".") >= 2})
     if not isinstance(modules, list) or not modules or not {_last(m) for m in modules} <= set(names):
         raise DataError(
-            f"{directory / CONFIG}: target_modules is {modules!r}; edjax reads a list of {', '.join(names)}"
+            f"{directory / CONFIG}: target_modules is {raw.get('target_modules')!r}, of modules {modules}; "
+            f"the model has {', '.join(names)}"
         )
     wanted = {_last(m) for m in modules}
     try:
         rank, alpha = raw["r"], float(raw["lora_alpha"])
         if not isinstance(rank, int) or not math.isfinite(alpha):
             raise ValueError(f"r {rank!r}, lora_alpha {alpha}")
-        config = LoraConfig(rank, alpha, tuple(n for n in names if n in wanted))
+        config = LoraConfig(rank, alpha, tuple(n for n in names if n in wanted), use_rslora=bool(raw.get("use_rslora")))
     except (KeyError, TypeError, ValueError, UsageError) as e:
         raise DataError(f"{directory / CONFIG}: r and lora_alpha cannot be read ({e})") from e
     values = _read(directory / WEIGHTS, _shapes(model, config))
@@ -116,6 +144,15 @@ def _shapes(model: CausalLM, config: LoraConfig) -> dict[str, tuple[int, int]]:
             shapes[_key(i, module, "A")] = (config.lora_r, n_in)
             shapes[_key(i, module, "B")] = (n_out, config.lora_r)
     return shapes
+
+
+def _names(path: Path) -> list[str]:
+    """What the tensors of a file are called."""
+    try:
+        with safe_open(path, "np") as f:
+            return list(f.keys())
+    except SafetensorError as e:
+        raise DataError(f"{path} cannot be read ({e}); export or fetch the adapter again") from e
 
 
 def _read(path: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ from edjax.lm.decode import decode
 from edjax.lm.families import FAMILIES
 from edjax.lm.load import load
 from edjax.lm.lora import LoraConfig, add_lora, projections
+from edjax.lm.merge import export_merged
 from edjax.lm.peft import export_adapter, import_adapter
 from edjax.lm.train import Trainer
 
@@ -167,6 +168,21 @@ def whole(model, tokens, layer=-1):
     return model.logits(hidden), hidden, wanted, cache
 
 
+@pytest.mark.parametrize("case", ["llama", "gemma3_text"], indirect=True)
+def test_hidden_states_of_all_layers_in_one_pass(case):
+    """As transformers counts them, padded and not; in any order, and twice."""
+    n = case.loaded.model.config.num_layers
+    tokens, lengths = batch_of(case.prompts)
+    layers = (*range(n + 1), 2, -1, -2)
+    _, _, padded, _ = whole(case.loaded.model, tokens, layer=layers)
+    _, _, alone, _ = whole(case.loaded.model, np.asarray(case.prompts[:1], np.int32), layer=layers)
+    assert len(padded) == len(alone) == n + 4
+    for at, layer in enumerate(layers):
+        np.testing.assert_allclose(alone[at][0], case.want[0][1][layer], **TOL)
+        for i, (m, (_, states)) in enumerate(zip(lengths, case.want, strict=True)):
+            np.testing.assert_allclose(padded[at][i, :m], states[layer], **TOL)
+
+
 def batch_of(prompts):
     tokens, lengths = pad(prompts, len(prompts))
     return np.where(np.arange(tokens.shape[1]) < lengths[:, None], tokens, 77).astype(np.int32), lengths
@@ -285,6 +301,25 @@ def test_adapters_go_both_ways(case, modules, torch, peft, tmp_path):
     for model in (other, back):
         np.testing.assert_allclose(got, reference_outputs(torch, model, case.prompts[0])[0], **TOL)
     assert np.abs(got - case.want[0][0]).max() > 0.05
+
+
+@pytest.mark.parametrize("case", ["qwen2", "gemma3_text", "olmo2", "phi3"], indirect=True)
+def test_a_merged_model_is_read_by_transformers(case, torch, tmp_path):
+    """Biases, tied heads, norms of every placement and fused projections, in several shards."""
+    from transformers import AutoModelForCausalLM
+
+    adapted = add_lora(case.loaded.model, LoraConfig(2, 4.0))
+    for name in projections(adapted):
+        linear = getattr(adapted.layers, name)
+        linear.lora_b[...] = 0.05 * jax.random.normal(jax.random.key(1), linear.lora_b.shape)
+    export_merged(case.loaded, adapted, tmp_path, shard_bytes=100_000)
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    got = whole(adapted, np.asarray(case.prompts[:1], np.int32))[0][0]
+    other = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager").eval()
+    np.testing.assert_allclose(got, reference_outputs(torch, other, case.prompts[0])[0], **TOL)
+    assert np.abs(got - case.want[0][0]).max() > 0.05
+    ours = whole(load(str(tmp_path)).model, np.asarray(case.prompts[:1], np.int32))[0][0]
+    np.testing.assert_allclose(ours, got, **TOL)
 
 
 @pytest.mark.parametrize("case", ["gemma2", "phi3"], indirect=True)
