@@ -18,6 +18,7 @@ from flax import nnx
 
 from edjax.lm.attention import attend, softcapped, within
 from edjax.lm.config import ACTIVATIONS, LMConfig
+from edjax.lm.mesh import ROWS, TENSOR, constrain, gather_layer, gather_table, rows
 from edjax.lm.rope import Rope, rope_tables, rotate
 
 Array = jax.Array
@@ -147,7 +148,7 @@ class Block(nnx.Module):
             q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         if c.qk_norm == "full":
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k, v = (y.reshape(b, t, -1, c.head_dim) for y in (q, k, v))
+        q, k, v = (constrain(y.reshape(b, t, -1, c.head_dim), ROWS, None, TENSOR) for y in (q, k, v))
         if c.qk_norm == "head":
             q, k = self.q_norm(q), self.k_norm(k)
         return rotate(q, rope), rotate(k, rope), v
@@ -158,13 +159,14 @@ class Block(nnx.Module):
         y = attend(q, k, v, mask, scale=c.attention_scale, softcap=c.attn_logit_softcapping)
         x = x + _normed(self.post_attention_layernorm, self.o_proj(y.reshape(*x.shape[:2], -1)))
         y = self._mlp(_normed(self.pre_feedforward_layernorm, x))
-        return x + _normed(self.post_feedforward_layernorm, y)
+        return rows(x + _normed(self.post_feedforward_layernorm, y))
 
     def _mlp(self, x: Array) -> Array:
         if self.config.fused_projections:
             gate, up = jnp.split(self.gate_up_proj(x), 2, axis=-1)
         else:
             gate, up = self.gate_proj(x), self.up_proj(x)
+        gate, up = (constrain(y, ROWS, None, TENSOR) for y in (gate, up))
         return self.down_proj(ACTIVATIONS[self.config.hidden_act](gate) * up)
 
 
@@ -232,6 +234,7 @@ class CausalLM(nnx.Module):
 
         def step(x, scanned):
             block, layer = scanned
+            block = gather_layer(block)
             rope, mask = sight.of(layer)
             return block.attend(x, *block.qkv(x, rope), mask), None
 
@@ -239,7 +242,7 @@ class CausalLM(nnx.Module):
         return self.norm(x)
 
     def _embedded(self, tokens: Array) -> Array:
-        x = self.embed[...][tokens]
+        x = rows(gather_table(self.embed[...])[tokens])
         return x if self.config.embed_scale == 1.0 else x * jnp.asarray(self.config.embed_scale, x.dtype)
 
     def _ropes(self, positions: Array, dtype) -> tuple[Array, Array]:
@@ -270,6 +273,7 @@ class CausalLM(nnx.Module):
 
         def step(carry, scanned):
             (x, kept), (block, own, index) = carry, scanned
+            block = gather_layer(block)
             rope, mask = sight.of(own)
             q, k, v = block.qkv(x, rope)
             x = block.attend(x, q, k, v, mask)
@@ -309,6 +313,7 @@ class CausalLM(nnx.Module):
 
         def step(carry, scanned):
             (x, cache), (block, layer, index) = carry, scanned
+            block = gather_layer(block)
             rope, mask = sight.of(layer)
             q, k, v = block.qkv(x, rope)
             at = (index, 0, slot, 0, 0)
@@ -325,6 +330,6 @@ class CausalLM(nnx.Module):
     def logits(self, hidden: Array) -> Array:
         """Float32 logits (..., vocabulary) of final hidden states (..., d)."""
         table = self.embed[...] if self.head is None else self.head[...]
-        table = table.astype(hidden.dtype)
+        table = gather_table(table).astype(hidden.dtype)
         scores = jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
         return softcapped(scores, self.config.final_logit_softcapping)

@@ -15,6 +15,7 @@ from edjax.batching import bucket
 from edjax.errors import UsageError
 from edjax.lm.decoder import Array, CausalLM
 from edjax.lm.head import token_nll
+from edjax.lm.mesh import Mesh, check, feed, gather, pin, place, using
 
 RESPONSE_LENGTHS = (16, 64, 128, 256, 512, 1024)
 
@@ -90,22 +91,35 @@ class Trainer:
       max_grad_norm: gradients are scaled down to this global norm.
       weight_decay: decoupled, as in AdamW (Loshchilov & Hutter 2019).
       remat: recompute activations layer by layer in the backward pass.
+      mesh: the devices to train on (`edjax.lm.mesh.parse_mesh`), those of every process; None: jax's first.
     """
 
-    def __init__(self, model: CausalLM, *, max_grad_norm: float = 1.0, weight_decay: float = 0.0, remat: bool = True):
-        self.graph, lora, self.frozen = nnx.split(model, nnx.LoRAParam, ...)
+    def __init__(
+        self,
+        model: CausalLM,
+        *,
+        max_grad_norm: float = 1.0,
+        weight_decay: float = 0.0,
+        remat: bool = True,
+        mesh: Mesh | None = None,
+    ):
+        check(model.config, mesh)
+        self.mesh = mesh
+        self.graph, lora, frozen = nnx.split(model, nnx.LoRAParam, ...)
+        self.frozen = place(frozen, mesh)
         optimizer, self._step, self.gradients = _programs(self.graph, max_grad_norm, weight_decay, remat)
         lora = jax.tree.map(jnp.copy, lora)  # the step donates its input; the caller's model keeps its own
-        self.state = TrainState(lora, optimizer.init(lora))
+        self.state = place(TrainState(lora, optimizer.init(lora)), mesh)
 
     def step(self, batch: Batch, learning_rate: float) -> tuple[float, float]:
         """One update; returns the loss (nats a response token) and the gradient's global norm before clipping."""
-        self.state, loss, norm = self._step(self.state, self.frozen, batch, learning_rate)
+        with using(self.mesh):
+            self.state, loss, norm = self._step(self.state, self.frozen, feed(batch, self.mesh), learning_rate)
         return float(loss), float(norm)
 
     def model(self) -> CausalLM:
-        """The model with the adapter as trained so far."""
-        return nnx.merge(self.graph, self.state.lora, self.frozen)
+        """The model with the adapter as trained so far, whole on every device of a mesh."""
+        return nnx.merge(self.graph, gather(self.state.lora, self.mesh), self.frozen)
 
 
 @functools.lru_cache(maxsize=8)
@@ -123,6 +137,6 @@ def _programs(graph: nnx.GraphDef, max_grad_norm: float, weight_decay: float, re
         value, grads = jax.value_and_grad(loss)(state.lora, frozen, batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.lora)
         lora = optax.apply_updates(state.lora, jax.tree.map(lambda u: -learning_rate * u, updates))
-        return TrainState(lora, opt_state), value, optax.tree.norm(grads)
+        return pin(TrainState(lora, opt_state)), value, optax.tree.norm(grads)
 
     return optimizer, step, jax.jit(jax.value_and_grad(loss))
