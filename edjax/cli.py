@@ -25,6 +25,7 @@ MODEL = click.option(
     help="smollm2 (embedded default), a Hugging Face directory, a .gguf file, or a hub id.",
 )
 DTYPE = click.option("--dtype", default="float32", show_default=True, help="float32 or bfloat16.")
+MESH = click.option("--mesh", default="", help="Devices: data=8 shares out rows, fsdp=8 the weights too; -1: the rest.")
 TEMPLATE = click.option(
     "--template", default="auto", show_default=True, help="auto, chat (the model's chat template) or plain."
 )
@@ -87,6 +88,7 @@ def cli(debug: bool) -> None:
 @MAX_LENGTH
 @click.option("--batch-size", default=32, show_default=True)
 @DTYPE
+@MESH
 @OVERWRITE
 @pool_options
 def score(pool: str, out: Path, text_column: str | None, id_column: str, skip_bad_lines: bool, **settings: Any) -> None:
@@ -191,6 +193,7 @@ def _finetune_options(f: Any) -> Any:
     helps = {
         "num_train_epochs": "Passes over the rows.",
         "lr_scheduler_type": "cosine, linear or constant, after the warm-up.",
+        "mesh": "Devices: data=8 shares out rows, fsdp=8 the weights too, tensor=2 splits layers; -1: the rest.",
         "save_steps": "Steps between checkpoints; 0 for none.",
         "lora_target_modules": "Comma-separated projections, or all-linear.",
         "max_length": "Most tokens of prompt and response together.",
@@ -251,6 +254,7 @@ def finetune(
 @MAX_LENGTH
 @click.option("--batch-size", default=16, show_default=True)
 @DTYPE
+@MESH
 @OVERWRITE
 @pool_options
 def evaluate(

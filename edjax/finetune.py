@@ -29,7 +29,9 @@ class FinetuneConfig:
 
     `max_length` bounds prompt plus response in tokens: a longer prompt loses its beginning, a longer response its
     end. `lora_target_modules` names projections of the model's layers, or is ("all-linear",): all of them.
-    `group_by_length` puts rows of like length into one batch. `save_steps` 0 keeps no checkpoints.
+    `mesh` names devices (`edjax.lm.mesh.parse_mesh`); a step then has `per_device_train_batch_size` rows for each
+    device along its axes data and fsdp. `group_by_length` puts rows of like length into one batch. `save_steps` 0
+    keeps no checkpoints.
     """
 
     num_train_epochs: float = 2.0
@@ -45,6 +47,7 @@ class FinetuneConfig:
     max_length: int = 1024
     template: str = "auto"
     dtype: str = "float32"
+    mesh: str = ""
     group_by_length: bool = True
     gradient_checkpointing: bool = True
     save_steps: int = 50
@@ -135,9 +138,10 @@ def finetune(
       UsageError: settings that make no sense, or another run's directory.
     """
     from edjax.lm.load import digest, load
+    from edjax.lm.mesh import parse_mesh
 
     config = config or FinetuneConfig()
-    loaded = loaded or load(model, config.dtype)
+    loaded = loaded or load(model, config.dtype, parse_mesh(config.mesh))
     out = Path(out)
     settings = {"model": model, **asdict(config)}
     inputs = {"pool": pool.digest, "model": digest(loaded.directory)}
@@ -168,13 +172,15 @@ def _train(pool: Pool, loaded: LoadedModel, out: Path, config: FinetuneConfig, s
     from edjax.checkpoints import Checkpoints
     from edjax.lm.encode import Encoder
     from edjax.lm.lora import LoraConfig, add_lora
+    from edjax.lm.mesh import parse_mesh, row_shards
     from edjax.lm.peft import export_adapter
     from edjax.lm.train import Trainer, TrainState, make_batch, schedule
 
     start = time.monotonic()
     rows = encode_rows(pool, Encoder(loaded.tokenizer, config.template, config.max_length), config.max_length)
     lengths = np.asarray([len(p) + len(r) for p, r in rows])
-    size = config.per_device_train_batch_size
+    mesh = parse_mesh(config.mesh)
+    size = config.per_device_train_batch_size * row_shards(mesh)
     per_epoch = math.ceil(len(rows) / size)
     steps = max(1, round(per_epoch * config.num_train_epochs))
     lora = LoraConfig(config.lora_r, config.lora_alpha, config.lora_target_modules)
@@ -184,6 +190,7 @@ def _train(pool: Pool, loaded: LoadedModel, out: Path, config: FinetuneConfig, s
         max_grad_norm=config.max_grad_norm,
         weight_decay=config.weight_decay,
         remat=config.gradient_checkpointing,
+        mesh=mesh,
     )
     checkpoints = Checkpoints(out / "checkpoints") if config.save_steps else None
     first, log = 0, []

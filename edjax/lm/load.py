@@ -95,11 +95,14 @@ def _file_digest(path: Path) -> str:
     return known[key]
 
 
-def load(name: str = "smollm2", dtype: str = "float32") -> LoadedModel:
+def load(name: str = "smollm2", dtype: str = "float32", mesh: Any = None) -> LoadedModel:
     """Load a model by name; see `locate` for what a name may be. No code from the model directory ever runs.
 
+    Args:
+      mesh: the devices to lay the weights on (`edjax.lm.mesh.parse_mesh`); None: jax's default device.
+
     Raises:
-      UsageError: a dtype other than float32 or bfloat16.
+      UsageError: a dtype other than float32 or bfloat16; a mesh that does not fit the model.
       DataError, EnvError: the model is damaged, unsupported, or cannot be had.
     """
     if dtype not in DTYPES:
@@ -120,7 +123,7 @@ def load(name: str = "smollm2", dtype: str = "float32") -> LoadedModel:
     from edjax.lm.config import LMConfig
 
     config = LMConfig.from_hf(hf)
-    model = load_weights(directory, config, jnp.dtype(dtype))
+    model = load_weights(directory, config, jnp.dtype(dtype), mesh)
     return LoadedModel(model, tokenizer, _eos_ids(hf, tokenizer, directory), directory, name)
 
 

@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from edjax.errors import UsageError
@@ -99,6 +98,19 @@ def check(config: LMConfig, mesh: Mesh | None) -> None:
         )
 
 
+def check_rows(n: int, mesh: Mesh | None) -> None:
+    """Refuse a batch whose rows cannot be shared out.
+
+    Raises:
+      UsageError: the devices along "data" and "fsdp" do not divide n.
+    """
+    parts = 1 if mesh is None else row_shards(mesh)
+    if n % parts:
+        raise UsageError(
+            f"a batch of {n} rows does not divide over the {parts} devices of data and fsdp; take a multiple of {parts}"
+        )
+
+
 def using(mesh: Mesh | None) -> contextlib.AbstractContextManager[Any]:
     """Programs traced inside lie on the mesh."""
     return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
@@ -147,16 +159,14 @@ def feed(batch: Any, mesh: Mesh | None) -> Any:
         their rows; jax ones (`jax.make_array_from_process_local_data`) stay as they are.
 
     Raises:
-      UsageError: the row devices do not divide b.
+      UsageError: see `check_rows`.
     """
     if mesh is None:
         return batch
-    parts = row_shards(mesh)
     rows = NamedSharding(mesh, P(ROWS))
 
     def put(x):
-        if x.shape[0] % parts:
-            raise UsageError(f"a batch of {x.shape[0]} rows does not divide over the {parts} devices of data and fsdp")
+        check_rows(x.shape[0], mesh)
         return x if isinstance(x, Array) else jax.make_array_from_callback(x.shape, rows, x.__getitem__)
 
     return jax.tree.map(put, batch)
