@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -136,19 +137,30 @@ def finetune(
       DataError: a row without a response; a loss that is not finite (the step and its rows are named, the last
         good checkpoint stays).
       UsageError: settings that make no sense, or another run's directory.
+
+    In several processes (`jax.distributed`) each makes the same call, with a mesh over all devices and save_steps 0;
+    process 0 writes.
     """
+    import jax
+
     from edjax.lm.load import digest, load
-    from edjax.lm.mesh import parse_mesh
+    from edjax.lm.mesh import agreed, parse_mesh
 
     config = config or FinetuneConfig()
+    writes = jax.process_index() == 0
+    if jax.process_count() > 1 and (config.save_steps or not config.mesh):
+        raise UsageError("training in several processes needs a mesh, and save_steps 0: they keep no checkpoints")
     loaded = loaded or load(model, config.dtype, parse_mesh(config.mesh))
     out = Path(out)
     settings = {"model": model, **asdict(config)}
     inputs = {"pool": pool.digest, "model": digest(loaded.directory)}
-    with writing(out, kind="adapter", config=settings, inputs=inputs, overwrite=overwrite) as artifact:
-        if artifact.complete:
+    held = writing(out, kind="adapter", config=settings, inputs=inputs, overwrite=overwrite)
+    with held if writes else contextlib.nullcontext() as artifact:
+        if agreed(artifact is not None and artifact.complete):
             return _finished(out, loaded)
-        done = _train(pool, loaded, out, config, show_progress)
+        done = _train(pool, loaded, out, config, show_progress and writes, writes)
+        if artifact is None:
+            return done
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
         artifact.finish(
             steps=done.steps,
@@ -168,7 +180,7 @@ def _finished(out: Path, loaded: LoadedModel) -> Finetuned:
     return Finetuned(out, m["steps"], m["train_loss"], m["seconds"], m["response_tokens"], model)
 
 
-def _train(pool: Pool, loaded: LoadedModel, out: Path, config: FinetuneConfig, show: bool) -> Finetuned:
+def _train(pool: Pool, loaded: LoadedModel, out: Path, config: FinetuneConfig, show: bool, writes: bool) -> Finetuned:
     from edjax.checkpoints import Checkpoints
     from edjax.lm.encode import Encoder
     from edjax.lm.lora import LoraConfig, add_lora
@@ -232,10 +244,11 @@ def _train(pool: Pool, loaded: LoadedModel, out: Path, config: FinetuneConfig, s
                 checkpoints.save(step + 1, trainer.state._asdict(), {"log": log, "seconds": seconds})
     if checkpoints:
         checkpoints.close()
-    with atomic_write(out / "metrics.jsonl", "w") as f:
-        f.writelines(json.dumps(entry) + "\n" for entry in log)
     adapted = trainer.model()
-    export_adapter(adapted, lora, out, loaded.name)
+    if writes:
+        with atomic_write(out / "metrics.jsonl", "w") as f:
+            f.writelines(json.dumps(entry) + "\n" for entry in log)
+        export_adapter(adapted, lora, out, loaded.name)
     last_epoch = [entry["loss"] for entry in log[-per_epoch:]]
     return Finetuned(
         out,

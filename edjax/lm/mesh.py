@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from edjax.errors import UsageError
@@ -175,6 +176,15 @@ def feed(batch: Any, mesh: Mesh | None) -> Any:
 def gather(tree: Any, mesh: Mesh | None) -> Any:
     """Arrays whole on every device, and so in the reach of every process."""
     return tree if mesh is None else jax.jit(lambda t: t, out_shardings=NamedSharding(mesh, P()))(tree)
+
+
+def agreed(value: bool) -> bool:
+    """What process 0 says, in every process."""
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
 def _mesh_in_use() -> AbstractMesh | None:
