@@ -33,7 +33,7 @@ OUTSIDE = {
     ("norm", "weight"): "model.norm.weight",
 }
 FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
-SCRATCH = 1 << 22  # values read from a file at a time
+SCRATCH = 1 << 18  # values read from a file at a time
 Sharding = NamedSharding | None
 
 
@@ -140,10 +140,9 @@ def load_weights(directory: Path, config: LMConfig, dtype: Any = jnp.float32, me
 def _parameter(path: tuple, shape: tuple, c: LMConfig, read: _Reader, dtype: np.dtype, lies: Sharding) -> Array:
     """One parameter of the decoder: a tensor, or the same tensor of every layer."""
     if path[-1] == "kernel":
-        stack = jnp.zeros(shape, dtype, device=lies)
+        stack, piece = jnp.zeros(shape, dtype, device=lies), lies and _transposed(lies)
         for layer, name in enumerate(_names(path, c)):
-            value = _put(read(name, shape[:0:-1], dtype), lies and _transposed(lies))
-            stack, finite = _fill(stack, value, layer, lies)
+            stack, finite = _fill(stack, _put(read(name, shape[:0:-1], dtype), piece), layer, lies)
             _refuse(read, name, finite)  # waits for the device, so that one tensor is under way at a time
         return stack
     if path[0] == "layers":
