@@ -125,7 +125,8 @@ def finetune(
     The loss is the mean negative log-likelihood of response tokens (the end-of-text token included) given the prompt;
     prompt tokens carry no loss. `out` receives adapter_model.safetensors, adapter_config.json, metrics.jsonl and a
     manifest; while it runs, checkpoints. The same call resumes after a kill and ends in the same adapter bytes on the
-    same backend.
+    same backend. In several processes (`jax.distributed`) each makes the same call, with a mesh over the devices of all
+    and save_steps 0; process 0 writes.
 
     Args:
       pool: rows with responses.
@@ -137,9 +138,6 @@ def finetune(
       DataError: a row without a response; a loss that is not finite (the step and its rows are named, the last
         good checkpoint stays).
       UsageError: settings that make no sense, or another run's directory.
-
-    In several processes (`jax.distributed`) each makes the same call, with a mesh over all devices and save_steps 0;
-    process 0 writes.
     """
     import jax
 
