@@ -131,7 +131,7 @@ def spec_of(path: Sequence[Any], shape: Sequence[int], mesh: Mesh | AbstractMesh
     return _fitted(spec, shape, mesh)
 
 
-def _fitted(spec: Sequence[Any], shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
+def _fitted(spec: Any, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """The spec without axes that the mesh has not, or that do not divide their dimension."""
     fitted = []
     for size, axes in zip(shape, spec, strict=False):
