@@ -25,6 +25,7 @@ MODEL = click.option(
     help="smollm2 (embedded default), a Hugging Face directory, a .gguf file, or a hub id.",
 )
 DTYPE = click.option("--dtype", default="float32", show_default=True, help="float32 or bfloat16.")
+MESH = click.option("--mesh", default="", help="Devices: data=8 shares out rows, fsdp=8 the weights too; -1: the rest.")
 TEMPLATE = click.option(
     "--template", default="auto", show_default=True, help="auto, chat (the model's chat template) or plain."
 )
@@ -87,6 +88,7 @@ def cli(debug: bool) -> None:
 @MAX_LENGTH
 @click.option("--batch-size", default=32, show_default=True)
 @DTYPE
+@MESH
 @OVERWRITE
 @pool_options
 def score(pool: str, out: Path, text_column: str | None, id_column: str, skip_bad_lines: bool, **settings: Any) -> None:
@@ -205,6 +207,7 @@ def _finetune_options(f: Any) -> Any:
         "early_stopping_patience": "Validations without a gain before training stops; 0 for never.",
         "early_stopping_threshold": "How much lower a validation loss must be to be a gain.",
         "load_best_model_at_end": "With validation, write the best adapter, not the last.",
+        "mesh": "Devices: data=8 shares out rows, fsdp=8 the weights too, tensor=2 splits layers; -1: the rest.",
         "save_steps": "Steps between checkpoints; 0 for none.",
         "lora_target_modules": "Comma-separated projections, or all-linear.",
         "use_rslora": "Scale the adapter by alpha / sqrt(r) in place of alpha / r.",
@@ -276,6 +279,7 @@ def finetune(
 @click.option("--batch-size", default=16, show_default=True)
 @DTYPE
 @click.option("--quantize", default="none", show_default=True, help="Keep the model's projections in int8 or nf4.")
+@MESH
 @OVERWRITE
 @pool_options
 def evaluate(

@@ -50,6 +50,7 @@ def evaluate(
     batch_size: int = 16,
     dtype: str = "float32",
     quantize: str = "none",
+    mesh: str = "",
     overwrite: bool = False,
     show_progress: bool = True,
     loaded: LoadedModel | None = None,
@@ -71,11 +72,12 @@ def evaluate(
       out: directory for scores.json and rows.jsonl; None writes nothing.
       dtype: float32 or bfloat16 weights and activations.
       quantize: none, or int8 or nf4 for the projections of the base model.
+      mesh: devices to share the rows and the model among, as in `edjax.lm.mesh.parse_mesh`; of one process.
       loaded: the model, if the caller has it already (with its adapter in place, if `adapter` is None), in `dtype`.
 
     Raises:
       DataError: a row without a response; a damaged adapter.
-      UsageError: an unknown metric.
+      UsageError: an unknown metric; a mesh that does not fit the devices, the model or `batch_size`.
     """
     if unknown := [m for m in metrics if m not in METRICS]:
         raise UsageError(f"metrics {unknown} are unknown; edjax computes: {', '.join(METRICS)}")
@@ -83,8 +85,11 @@ def evaluate(
         if response is None:
             raise DataError(f"{pool.source}: row {pool.ids[i]!r} has no response to compare with")
     from edjax.lm.load import digest, load
+    from edjax.lm.mesh import check_rows, parse_mesh, place, using
 
-    loaded = loaded or load(model, dtype, quantize)
+    devices = parse_mesh(mesh)
+    check_rows(batch_size, devices)
+    loaded = loaded or load(model, dtype, quantize, devices)
     settings = {
         "metrics": list(metrics),
         "max_new_tokens": max_new_tokens,
@@ -94,18 +99,20 @@ def evaluate(
         "dtype": dtype,
         "quantize": quantize,
     }
-    lm = loaded.model
+    lm = place(loaded.model, devices)
     if adapter is not None:
         from edjax.lm.peft import import_adapter
 
         lm, _ = import_adapter(lm, adapter)
     if out is None:
-        return _evaluate(pool, lm, loaded, settings, show_progress)
+        with using(devices):
+            return _evaluate(pool, lm, loaded, settings, show_progress)
     out = Path(out)
     inputs = {"pool": pool.digest, "model": digest(loaded.directory), "adapter": _adapter_digest(adapter)}
     with writing(out, kind="evaluation", config=settings, inputs=inputs, overwrite=overwrite) as artifact:
         if not artifact.complete:
-            done = _evaluate(pool, lm, loaded, settings, show_progress)
+            with using(devices):
+                done = _evaluate(pool, lm, loaded, settings, show_progress)
             with atomic_write(out / "rows.jsonl", "w") as f:
                 f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in done.rows)
             write_json(out / "scores.json", {"scores": done.scores, "counts": done.counts, "seconds": done.seconds})

@@ -96,9 +96,13 @@ def _check(recipe: Recipe, pool: Pool) -> None:
     if needs_tokens and recipe.max_new_tokens < 1:
         raise UsageError(f"{needs_tokens[0]} needs decoded tokens: set max_new_tokens to 1 or more")
     from edjax.lm.lora import LoraConfig
+    from edjax.lm.mesh import check_rows, parse_mesh
     from edjax.lm.train import schedule
 
     config = recipe.finetune_config(0)
+    mesh = parse_mesh(config.mesh)
+    for size in (recipe.score_batch_size, recipe.evaluation_batch_size):
+        check_rows(size, mesh)
     LoraConfig(config.lora_r, config.lora_alpha, config.lora_target_modules)
     schedule(config.lr_scheduler_type, config.learning_rate, 1, config.warmup_ratio)
 
@@ -116,8 +120,13 @@ class _Walk:
     @cached_property
     def loaded(self):
         from edjax.lm.load import load
+        from edjax.lm.mesh import parse_mesh
 
-        return load(self.recipe.model, self.recipe.dtype)
+        return load(self.recipe.model, self.recipe.dtype, mesh=parse_mesh(self.mesh))
+
+    @property
+    def mesh(self) -> str:
+        return self.recipe.finetune_config(0).mesh
 
     @cached_property
     def features(self) -> Features:
@@ -133,6 +142,7 @@ class _Walk:
             max_length=r.finetune_config(0).max_length,
             batch_size=r.score_batch_size,
             dtype=r.dtype,
+            mesh=self.mesh,
             show_progress=self.show,
             loaded=self.loaded,
         )
@@ -179,6 +189,7 @@ class _Walk:
             max_length=r.finetune_config(0).max_length,
             batch_size=r.evaluation_batch_size,
             dtype=r.dtype,
+            mesh=self.mesh,
             show_progress=self.show,
             loaded=loaded,
         )

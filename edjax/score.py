@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ def score(
     batch_size: int = 32,
     shard_rows: int = 512,
     dtype: str = "float32",
+    mesh: str = "",
     overwrite: bool = False,
     show_progress: bool = True,
     loaded: LoadedModel | None = None,
@@ -58,10 +60,12 @@ def score(
       template, max_length: as in `edjax.lm.encode.Encoder`.
       batch_size: rows a batch. shard_rows: rows a shard.
       dtype: float32 or bfloat16 weights and activations; scores are float32 either way.
+      mesh: devices to share the rows and the model among, as in `edjax.lm.mesh.parse_mesh`; of one process.
       loaded: the model, if the caller has it already.
 
     Raises:
-      UsageError: an unknown pooling or layer, or `out` was made with other settings.
+      UsageError: an unknown pooling or layer; `out` was made with other settings; a mesh that does not fit the
+        devices, the model or `batch_size`.
       DataError, EnvError: from the model.
     """
     if pooling not in POOLINGS:
@@ -69,7 +73,10 @@ def score(
     if max_new_tokens < 0 or batch_size < 1 or shard_rows < 1 or max_length < 1:
         raise UsageError("max_new_tokens is 0 or more; batch_size, shard_rows and max_length are 1 or more")
     from edjax.lm.load import digest, load, locate
+    from edjax.lm.mesh import check_rows, parse_mesh
 
+    devices = parse_mesh(mesh)
+    check_rows(batch_size, devices)
     config = {
         "model": model,
         "layer": layer,
@@ -81,7 +88,8 @@ def score(
         "shard_rows": shard_rows,
         "dtype": dtype,
     }
-    scorer = functools.partial(_shards, pool, loaded or (lambda: load(model, dtype)), config, show_progress)
+    source = loaded or (lambda: load(model, dtype, mesh=devices))
+    scorer = functools.partial(_shards, pool, source, config, devices, show_progress)
     if out is None:
         import pyarrow as pa
 
@@ -109,11 +117,13 @@ def _write_shard(path: Path, table: pa.Table) -> None:
         pq.write_table(table, f, compression="zstd")
 
 
-def _shards(pool: Pool, source: Any, config: dict, show: bool, done: Any) -> Iterator[tuple[str, pa.Table]]:
+def _shards(pool: Pool, source: Any, config: dict, mesh: Any, show: bool, done: Any) -> Iterator[tuple[str, pa.Table]]:
     """Yield (file name, table) for every shard that is not done yet."""
     from edjax.lm.encode import Encoder
+    from edjax.lm.mesh import place, using
 
     loaded = source() if callable(source) else source
+    loaded = replace(loaded, model=place(loaded.model, mesh))
     layers = loaded.model.config.num_layers
     if not -layers - 1 <= config["layer"] <= layers:
         raise UsageError(f"layer {config['layer']} is outside the model's {-layers - 1}..{layers}")
@@ -126,7 +136,9 @@ def _shards(pool: Pool, source: Any, config: dict, show: bool, done: Any) -> Ite
             if done(name):
                 advance(len(rows))
             else:
-                yield name, _score_rows(pool, prompts, rows, loaded, encoder, config, advance)
+                with using(mesh):
+                    table = _score_rows(pool, prompts, rows, loaded, encoder, config, advance)
+                yield name, table
 
 
 def _score_rows(pool, prompts, rows, loaded, encoder, config, advance) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -36,7 +37,8 @@ def finetune(
     loss, grad_norm, learning_rate, tokens_per_second; a line an evaluation: eval_loss) and a manifest; with validation
     rows also last/, the adapter of the last update; while it runs, checkpoints. The same call resumes after a kill and
     ends in the same adapter bytes on the same backend. Ctrl-C and SIGTERM are held back until the update in progress
-    is done and saved.
+    is done and saved. In several processes (`jax.distributed`) each makes the same call, with a mesh over the
+    devices of all and save_steps 0; process 0 writes.
 
     Args:
       pool: rows with responses.
@@ -50,24 +52,32 @@ def finetune(
         are named, the last good checkpoint stays).
       UsageError: settings that make no sense, or another run's directory.
     """
+    import jax
+
     from edjax.finetune.loop import train
     from edjax.lm.load import digest, load
+    from edjax.lm.mesh import agreed, parse_mesh
 
     if validation is not None and config is not None and config.validation_split:
         raise UsageError("validation rows and validation_split are both given; choose one")
     config = config or FinetuneConfig()
-    loaded = loaded or load(model, config.dtype, config.quantize)
+    writes = jax.process_index() == 0
+    if jax.process_count() > 1 and (config.save_steps or not config.mesh):
+        raise UsageError("training in several processes needs a mesh, and save_steps 0: they keep no checkpoints")
+    loaded = loaded or load(model, config.dtype, config.quantize, parse_mesh(config.mesh))
     out = Path(out)
     settings = {"model": model, **asdict(config)}
     inputs = {"pool": pool.digest, "model": digest(loaded.directory)}
     if validation is not None:
         inputs["validation"] = validation.digest
-    with writing(out, kind="adapter", config=settings, inputs=inputs, overwrite=overwrite) as artifact:
-        if artifact.complete:
+    held = writing(out, kind="adapter", config=settings, inputs=inputs, overwrite=overwrite)
+    with held if writes else contextlib.nullcontext() as artifact:
+        if agreed(artifact is not None and artifact.complete):
             return _finished(out, loaded)
-        done = train(pool, validation, loaded, out, config, show_progress)
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
-        artifact.finish(**{name: getattr(done, name) for name in FACTS})
+        done = train(pool, validation, loaded, out, config, show=show_progress, writes=writes)
+        if artifact is not None:
+            shutil.rmtree(out / "checkpoints", ignore_errors=True)
+            artifact.finish(**{name: getattr(done, name) for name in FACTS})
         return done
 
 

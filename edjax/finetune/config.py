@@ -25,9 +25,9 @@ class FinetuneConfig:
 
     Attributes:
       max_steps: where above 0, the number of updates in place of `num_train_epochs`.
-      per_device_train_batch_size: rows of a micro-batch on one device. An update sees this many rows times
-        `gradient_accumulation_steps`, and its gradient is that of the mean over all their trained tokens: the one of
-        the big batch.
+      per_device_train_batch_size: rows of a micro-batch on one device. An update sees this many rows times the devices
+        along the mesh's axes data and fsdp times `gradient_accumulation_steps`, and its gradient is that of the mean
+        over all their trained tokens: the one of the big batch.
       max_length: bounds prompt plus response in tokens: a longer prompt loses its beginning, a longer response its end.
       assistant_only_loss: train every assistant turn of a conversation; else the last one only, the response.
       packing: lay several rows into sequences of up to `max_length` tokens, which then count as the rows of a batch.
@@ -35,6 +35,7 @@ class FinetuneConfig:
       lora_target_modules: projections of the model's layers, or ("all-linear",): all of them.
       dtype: of base weights and activations, float32 or bfloat16. Adapters and the optimiser are float32.
       quantize: none, or int8 or nf4: how the frozen projections are kept in memory.
+      mesh: devices to train on, as "fsdp=8" (`edjax.lm.mesh.parse_mesh`); "": one.
       group_by_length: put rows of like length into one batch.
       validation_split: the share of rows held out of training, drawn with `seed`, where no validation rows are given.
       eval_steps: updates between evaluations on the validation rows; 0: at the end of every epoch.
@@ -67,6 +68,7 @@ class FinetuneConfig:
     template: str = "auto"
     dtype: str = "float32"
     quantize: str = "none"
+    mesh: str = ""
     group_by_length: bool = True
     gradient_checkpointing: bool = True
     validation_split: float = 0.0

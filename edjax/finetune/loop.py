@@ -26,6 +26,7 @@ from edjax.health import check_update
 from edjax.lm.batch import Batch, Example, make_batch
 from edjax.lm.encode import Encoder
 from edjax.lm.lora import LoraConfig, add_lora
+from edjax.lm.mesh import parse_mesh, row_shards
 from edjax.lm.peft import export_adapter
 from edjax.lm.train import StepInfo, Trainer, TrainState, schedule
 from edjax.pool import Pool
@@ -39,21 +40,35 @@ LAST = "last"  # where the adapter of the last update goes, if the one of the be
 
 
 def train(
-    pool: Pool, validation: Pool | None, loaded: LoadedModel, out: Path, config: FinetuneConfig, show: bool
+    pool: Pool,
+    validation: Pool | None,
+    loaded: LoadedModel,
+    out: Path,
+    config: FinetuneConfig,
+    *,
+    show: bool,
+    writes: bool = True,
 ) -> Finetuned:
-    """Train an adapter on `pool` and write it to `out`, going on from the last checkpoint there is."""
+    """Train an adapter on `pool` and write it to `out`, going on from the last checkpoint there is.
+
+    Of several processes that compute the same, one `writes`.
+    """
     start = time.monotonic()
-    run = _Run(pool, validation, loaded, out, config)
+    run = _Run(pool, validation, loaded, out if writes else None, config)
     with (
-        MetricsLog(out / "metrics.jsonl", run.step) as log,
-        progress("finetune", run.steps, "steps", show=show) as bar,
+        MetricsLog(out / "metrics.jsonl" if writes else None, run.step) as log,
+        progress("finetune", run.steps, "steps", show=show and writes) as bar,
         contextlib.closing(run),
         held_signals() as held,
     ):
         bar(run.step)
         run.to_the_end(log, bar, start, held)
     losses = log.losses()
-    run.write(loaded.base_model)
+    model, last = run.adapter(), run.trainer.model()
+    if writes:
+        export_adapter(model, run.lora, out, loaded.base_model)
+        if run.hands_out_best:
+            export_adapter(last, run.lora, out / LAST, loaded.base_model)
     return Finetuned(
         directory=out,
         steps=run.step,
@@ -62,7 +77,7 @@ def train(
         response_tokens=sum(len(e.trained) for e in run.examples),
         validation_loss=run.looks.loss,
         best_step=run.looks.step if run.validation else None,
-        model=run.adapter(),
+        model=model,
     )
 
 
@@ -78,13 +93,15 @@ class _Run:
     """Everything a run needs, and how far it is: `step` updates are done."""
 
     def __init__(
-        self, pool: Pool, validation: Pool | None, loaded: LoadedModel, out: Path, config: FinetuneConfig
+        self, pool: Pool, validation: Pool | None, loaded: LoadedModel, out: Path | None, config: FinetuneConfig
     ) -> None:
-        self.config, self.out = config, out
+        self.config = config
         rows, self.validation = _rows(pool, validation, loaded.tokenizer, config)
         self.examples, self.ids = rows.examples, rows.ids
         self.lengths = np.asarray([len(e.tokens) for e in self.examples])
-        self.batch_size = config.per_device_train_batch_size * config.gradient_accumulation_steps
+        mesh = parse_mesh(config.mesh)
+        self.micro_batch = config.per_device_train_batch_size * row_shards(mesh)
+        self.batch_size = self.micro_batch * config.gradient_accumulation_steps
         self.order = Order.of(
             self.lengths,
             self.batch_size,
@@ -104,10 +121,11 @@ class _Run:
             weight_decay=config.weight_decay,
             remat=config.gradient_checkpointing,
             seed=config.seed,
+            mesh=mesh,
         )
         self.step, self.seconds, self.looks = 0, 0.0, Looks()
         self.best = self.trainer.copy() if self.validation else None
-        self.checkpoints = Checkpoints(out / "checkpoints") if config.save_steps else None
+        self.checkpoints = Checkpoints(out / "checkpoints") if out and config.save_steps else None
         if self.checkpoints and (found := self.checkpoints.latest(self._state())):
             self.step, state, data = found
             self.best = state.pop("best", None)
@@ -179,7 +197,7 @@ class _Run:
         """Measure the validation loss, keep the adapter if it is the lowest, and give the log's line."""
         assert self.validation is not None
         began = time.monotonic()
-        loss = self.trainer.loss(_whole(self.validation.examples, self.config.per_device_train_batch_size))
+        loss = self.trainer.loss(_whole(self.validation.examples, self.micro_batch))
         if not math.isfinite(loss):
             raise DataError(f"the validation loss after step {self.step} is {loss}; lower learning_rate")
         self.looks = self.looks.after(loss, self.step, self.config.early_stopping_threshold)
@@ -201,12 +219,6 @@ class _Run:
     def adapter(self) -> Any:
         """The model with the adapter that is handed out."""
         return self.trainer.with_adapter(self.best) if self.hands_out_best else self.trainer.model()
-
-    def write(self, base_model: str) -> None:
-        """Write the adapter, and beside it that of the last update where that is another one."""
-        export_adapter(self.adapter(), self.lora, self.out, base_model)
-        if self.hands_out_best:
-            export_adapter(self.trainer.model(), self.lora, self.out / LAST, base_model)
 
     def close(self) -> None:
         """Let go of the checkpoints' threads."""

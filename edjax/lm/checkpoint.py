@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError, safe_open
+from jax.sharding import NamedSharding, PartitionSpec
 
 from edjax.errors import DataError
 from edjax.lm.config import LMConfig
-from edjax.lm.decoder import CausalLM
+from edjax.lm.decoder import Array, CausalLM
 from edjax.lm.families import FAMILIES
-from edjax.lm.quantize import quantized
+from edjax.lm.mesh import Mesh, check, spec_of
+from edjax.lm.quantize import Quantized, quantized
+from edjax.lm.tensors import Reader
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "gate_up_proj", "down_proj")
@@ -29,106 +30,95 @@ OUTSIDE = {
     ("head",): "lm_head.weight",
     ("norm", "weight"): "model.norm.weight",
 }
+Sharding = NamedSharding | None
 
 
-def shard_of(directory: Path) -> dict[str, Path]:
-    """Which safetensors file holds each tensor. Only names inside the directory are followed."""
-    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
-    try:
-        if single.exists():
-            with safe_open(single, "np") as f:
-                return dict.fromkeys(f.keys(), single)
-        if index.exists():
-            table = json.loads(index.read_text())["weight_map"]
-            for name in set(table.values()):
-                if Path(name).name != name or name == "..":
-                    raise DataError(f"{index} points outside its directory ({name!r}); refused")
-                if not (directory / name).exists():
-                    raise DataError(f"{directory / name} is missing, though {index.name} lists it")
-            return {key: directory / name for key, name in table.items()}
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise DataError(f"{directory}: the weights cannot be read ({e}); fetch or convert the model again") from e
-    if any(directory.glob("*.bin")) or any(directory.glob("*.pt*")):
-        raise DataError(f"{directory} holds pickled weights only; edjax reads safetensors: convert them first")
-    raise DataError(f"{directory} holds no model.safetensors and no model.safetensors.index.json")
+def load_weights(
+    directory: Path,
+    config: LMConfig,
+    dtype: Any = jnp.float32,
+    quantize: str | None = None,
+    mesh: Mesh | None = None,
+) -> CausalLM:
+    """Read a checkpoint into a `CausalLM`, tensor by tensor, each put where it belongs before the next is read.
 
+    Beside the model the host holds one tensor of the checkpoint (of one layer, for the layers' own), in `dtype`. On a
+    mesh every process reads each tensor and hands its devices their parts.
 
-def as_float(path: Path, name: str, value: np.ndarray) -> np.ndarray:
-    """The tensor itself, if its dtype is one that weights have."""
-    if not np.issubdtype(value.dtype, np.floating) and value.dtype != ml_dtypes.bfloat16:
-        raise DataError(f"{path}: tensor {name!r} has dtype {value.dtype}; float32, float16 or bfloat16 is read")
-    return value
-
-
-class _Reader:
-    """Tensors by name, one at a time, each shape checked."""
-
-    def __init__(self, directory: Path, model_type: str):
-        self.directory, self.where, self.model_type = directory, shard_of(directory), model_type
-        self.open: dict[Path, Any] = {}
-
-    def check(self, name: str, shape: tuple[int, ...]) -> Path:
-        """The file of a tensor, which is there and has this shape; nothing of it is read."""
-        if name not in self.where:
-            raise DataError(f"{self.directory} has no tensor {name!r}; is it a complete {self.model_type} checkpoint?")
-        path = self.where[name]
-        try:
-            if path not in self.open:
-                self.open[path] = safe_open(path, "np")
-            found = tuple(self.open[path].get_slice(name).get_shape())
-        except SafetensorError as e:
-            raise DataError(f"{path}: tensor {name!r} cannot be read ({e}); fetch or convert the model again") from e
-        if found != shape:
-            raise DataError(f"{path}: tensor {name!r} has shape {found}, the config asks for {shape}")
-        return path
-
-    def __call__(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        path = self.check(name, shape)
-        return as_float(path, name, self.open[path].get_tensor(name))
-
-
-def load_weights(directory: Path, config: LMConfig, dtype: Any = jnp.float32, quantize: str | None = None) -> CausalLM:
-    """Read a checkpoint into a `CausalLM`, tensor by tensor.
-
-    Host memory holds one stacked projection at a time beside what is already on the device. `quantize` stores each in
-    8 or 4 bits there (`edjax.lm.quantize`).
+    Args:
+      quantize: "int8" or "nf4" stores projections in 8 or 4 bits (`edjax.lm.quantize`), one stack of them dense on the
+        device at a time; None: as they are.
+      mesh: the devices to lay the weights on (`edjax.lm.mesh`); None: jax's default device.
 
     Raises:
       DataError: a missing tensor, another shape or dtype than the config says, a value that is not finite, or
         pickled weights (never loaded).
+      UsageError: a mesh that does not fit the model.
     """
+    check(config, mesh)
     graph, state = nnx.split(nnx.eval_shape(lambda: CausalLM(config, rngs=nnx.Rngs(0))))
-    read = _Reader(directory, config.model_type)
+    read = Reader(directory, config.model_type)
     flat = dict(nnx.to_flat_state(state))
     for path, variable in flat.items():
-        names, shape = _sources(path, variable.shape, config)
-        low = quantize is not None and path[-1] == "kernel"  # from the checkpoint's own values
-        value = _tensor(names, shape, variable.shape, read, np.dtype(jnp.float32 if low else dtype))
-        array = jax.device_put(value)
-        if not bool(jnp.isfinite(jnp.sum(jnp.abs(array), dtype=jnp.float32))):
-            name = next((n for n in names if not np.isfinite(read(n, shape).astype(np.float32)).all()), names[0])
-            raise DataError(f"{read.where[name]}: tensor {name!r} holds NaN or infinite values as {value.dtype}")
-        flat[path] = variable.replace(quantized(array, quantize) if quantize and low else array)
+        lies = None if mesh is None else NamedSharding(mesh, spec_of(path, variable.shape, mesh))
+        flat[path] = variable.replace(_parameter(path, variable.shape, config, read, np.dtype(dtype), quantize, lies))
     return nnx.merge(graph, nnx.from_flat_state(list(flat.items())))
 
 
-def _tensor(
-    names: Sequence[str], shape: tuple[int, ...], whole: tuple[int, ...], read: _Reader, dtype: np.dtype
-) -> np.ndarray:
-    """The tensors of these names, each of this shape, as one array; kernels are transposed, layers stacked."""
+def _parameter(
+    path: tuple,
+    shape: tuple[int, ...],
+    c: LMConfig,
+    read: Reader,
+    dtype: np.dtype,
+    quantize: str | None,
+    lies: Sharding,
+) -> Array | Quantized:
+    """One parameter of the decoder: a tensor, or the same tensor of every layer."""
+    names, each = ([OUTSIDE[path]], shape) if path in OUTSIDE else (list(layer_names(path, c)), shape[:0:-1])
     for name in names:
-        read.check(name, shape)  # before there is memory taken for them
-    if whole == shape:
-        return read(names[0], shape).astype(dtype)
-    out = np.empty(whole, dtype)
-    for i, name in enumerate(names):
-        out[i] = read(name, shape).T
-    return out
+        read.check(name, each)  # before there is memory taken for them
+    if path[-1] == "kernel":
+        if quantize:
+            return quantized(_stack(shape, names, each, read, np.dtype(np.float32), lies), quantize)
+        return _stack(shape, names, each, read, dtype, lies)
+    values = [read(name, each, dtype) for name in names]
+    for name, value in zip(names, values, strict=True):
+        _refuse(read, name, dtype, np.isfinite(value.sum(dtype=np.float64)))
+    return _put(values[0] if path in OUTSIDE else np.stack(values), lies)
 
 
-def _sources(path: tuple, whole: tuple[int, ...], c: LMConfig) -> tuple[list[str], tuple[int, ...]]:
-    """The checkpoint's names of the tensors that make up one array of the decoder, and the shape of each."""
-    return ([OUTSIDE[path]], whole) if path in OUTSIDE else (list(layer_names(path, c)), whole[:0:-1])
+def _stack(
+    shape: tuple[int, ...], names: list[str], each: tuple[int, ...], read: Reader, dtype: np.dtype, lies: Sharding
+) -> Array:
+    """The kernels of all layers, filled in on the device layer by layer."""
+    stack, piece = jnp.zeros(shape, dtype, device=lies), lies and _transposed(lies)
+    for layer, name in enumerate(names):
+        stack, finite = _fill(stack, _put(read(name, each, dtype), piece), layer, lies)
+        _refuse(read, name, dtype, finite)  # waits for the device, so that one tensor is under way at a time
+    return stack
+
+
+def _refuse(read: Reader, name: str, dtype: np.dtype, finite: Any) -> None:
+    if not bool(finite):
+        raise DataError(f"{read.where[name]}: tensor {name!r} holds NaN or infinite values as {dtype}")
+
+
+def _put(value: np.ndarray, lies: Sharding) -> Array:
+    return jax.device_put(value) if lies is None else jax.make_array_from_callback(value.shape, lies, value.__getitem__)
+
+
+def _transposed(lies: NamedSharding) -> NamedSharding:
+    """Where a layer's (out, in) tensor goes, so that it need not move to become (in, out) of the stack."""
+    _, n_in, n_out = (*lies.spec, None, None, None)[:3]
+    return NamedSharding(lies.mesh, PartitionSpec(n_out, n_in))
+
+
+@functools.partial(jax.jit, donate_argnums=0, static_argnums=3)
+def _fill(stack: Array, value: Array, layer: Array, lies: Sharding) -> tuple[Array, Array]:
+    """The stack with value.T at `layer`, written in place, and whether all of it is finite."""
+    stack = jax.lax.dynamic_update_index_in_dim(stack, value.T, layer, 0)
+    return stack if lies is None else jax.lax.with_sharding_constraint(stack, lies), jnp.isfinite(value).all()
 
 
 def layer_names(path: tuple, c: LMConfig) -> Iterator[str]:

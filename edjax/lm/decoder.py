@@ -18,6 +18,7 @@ from flax import nnx
 
 from edjax.lm.attention import attend, softcapped, wide, within
 from edjax.lm.config import ACTIVATIONS, LMConfig
+from edjax.lm.mesh import ROWS, TENSOR, constrain, gather_layer, gather_table, rows
 from edjax.lm.quantize import Quantized, dense
 from edjax.lm.rope import Rope, rope_tables, rotate
 
@@ -166,7 +167,7 @@ class Block(nnx.Module):
             q, k, v = self.q_proj(x, key), self.k_proj(x, key), self.v_proj(x, key)
         if c.qk_norm == "full":
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k, v = (y.reshape(b, t, -1, c.head_dim) for y in (q, k, v))
+        q, k, v = (constrain(y.reshape(b, t, -1, c.head_dim), ROWS, None, TENSOR) for y in (q, k, v))
         if c.qk_norm == "head":
             q, k = self.q_norm(q), self.k_norm(k)
         return rotate(q, rope), rotate(k, rope), v
@@ -177,13 +178,14 @@ class Block(nnx.Module):
         y = attend(q, k, v, mask, scale=c.attention_scale, softcap=c.attn_logit_softcapping)
         x = x + _normed(self.post_attention_layernorm, self.o_proj(y.reshape(*x.shape[:2], -1), key))
         y = self._mlp(_normed(self.pre_feedforward_layernorm, x), key)
-        return x + _normed(self.post_feedforward_layernorm, y)
+        return rows(x + _normed(self.post_feedforward_layernorm, y))
 
     def _mlp(self, x: Array, key: Array | None) -> Array:
         if self.config.fused_projections:
             gate, up = jnp.split(self.gate_up_proj(x, key), 2, axis=-1)
         else:
             gate, up = self.gate_proj(x, key), self.up_proj(x, key)
+        gate, up = (constrain(y, ROWS, None, TENSOR) for y in (gate, up))
         return self.down_proj(ACTIVATIONS[self.config.hidden_act](gate) * up, key)
 
 
@@ -258,6 +260,7 @@ class CausalLM(nnx.Module):
 
         def step(x, scanned):
             block, layer, key = scanned
+            block = gather_layer(block)
             rope, mask = sight.of(layer)
             return block.attend(x, *block.qkv(x, rope, key), mask, key), None
 
@@ -265,7 +268,7 @@ class CausalLM(nnx.Module):
         return self.norm(x)
 
     def _embedded(self, tokens: Array) -> Array:
-        x = self.embed[...][tokens]
+        x = rows(gather_table(self.embed[...])[tokens])
         return x if self.config.embed_scale == 1.0 else x * jnp.asarray(self.config.embed_scale, x.dtype)
 
     def _ropes(self, positions: Array, dtype) -> tuple[Array, Array]:
@@ -305,6 +308,7 @@ class CausalLM(nnx.Module):
 
         def step(carry, scanned):
             (x, kept), (block, own, at) = carry, scanned
+            block = gather_layer(block)
             rope, mask = sight.of(own)
             q, k, v = block.qkv(x, rope)
             x = block.attend(x, q, k, v, mask)
@@ -344,6 +348,7 @@ class CausalLM(nnx.Module):
 
         def step(carry, scanned):
             (x, cache), (block, layer, index) = carry, scanned
+            block = gather_layer(block)
             rope, mask = sight.of(layer)
             q, k, v = block.qkv(x, rope)
             at = (index, 0, slot, 0, 0)
@@ -360,6 +365,6 @@ class CausalLM(nnx.Module):
     def logits(self, hidden: Array) -> Array:
         """Logits (..., vocabulary), float32 or more, of final hidden states (..., d)."""
         table = self.embed[...] if self.head is None else self.head[...]
-        table = table.astype(hidden.dtype)
+        table = gather_table(table).astype(hidden.dtype)
         scores = jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=wide(hidden.dtype))
         return softcapped(scores, self.config.final_logit_softcapping)

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from edjax.lm.decoder import Array, CausalLM
+from edjax.lm.mesh import ROWS, constrain, row_shards
 
-CHUNK = 256  # positions whose logits are held at a time
+CHUNK = 256  # positions whose logits a device holds at a time
 
 
 def token_nll(model: CausalLM, hidden: Array, tokens: Array) -> Array:
@@ -23,10 +24,13 @@ def token_nll(model: CausalLM, hidden: Array, tokens: Array) -> Array:
       (...) float32. Logits are computed a chunk of positions at a time, and again in the backward pass.
     """
     states, wanted = hidden.reshape(-1, hidden.shape[-1]), tokens.reshape(-1)
-    n = wanted.shape[0]
-    pad = -n % CHUNK if n > CHUNK else 0
-    states = jnp.pad(states, ((0, pad), (0, 0))).reshape(-1, min(n, CHUNK), states.shape[-1])
-    wanted = jnp.pad(wanted, (0, pad)).reshape(states.shape[:2])
+    n, size = wanted.shape[0], CHUNK * row_shards()
+    pad = -n % size if n > size else 0
+    size = min(n, size)
+    # chunk i has the positions i, i + chunks, ...: rows shared out over devices stay where they are
+    states = jnp.pad(states, ((0, pad), (0, 0))).reshape(size, -1, states.shape[-1]).swapaxes(0, 1)
+    wanted = jnp.pad(wanted, (0, pad)).reshape(size, -1).T
+    states, wanted = constrain(states, None, ROWS), constrain(wanted, None, ROWS)
 
     def chunk(args):
         h, token = args
@@ -37,4 +41,4 @@ def token_nll(model: CausalLM, hidden: Array, tokens: Array) -> Array:
         nll = chunk((states[0], wanted[0]))
     else:
         nll = jax.lax.map(functools.partial(jax.checkpoint, prevent_cse=False)(chunk), (states, wanted))
-    return nll.reshape(-1)[:n].reshape(tokens.shape)
+    return nll.reshape(-1, size).T.reshape(-1)[:n].reshape(tokens.shape)

@@ -102,13 +102,16 @@ def _file_digest(path: Path) -> str:
     return known[key]
 
 
-def load(name: str = "smollm2", dtype: str = "float32", quantize: str = "none") -> LoadedModel:
+def load(name: str = "smollm2", dtype: str = "float32", quantize: str = "none", mesh: Any = None) -> LoadedModel:
     """Load a model by name; see `locate` for what a name may be. No code from the model directory ever runs.
 
-    `quantize` "int8" or "nf4" keeps the layers' projections in 8 or 4 bits (`edjax.lm.quantize`).
+    Args:
+      quantize: none, or int8 or nf4 to keep the layers' projections in 8 or 4 bits (`edjax.lm.quantize`).
+      mesh: the devices to lay the weights on (`edjax.lm.mesh.parse_mesh`); None: jax's default device.
 
     Raises:
-      UsageError: a dtype other than float32 or bfloat16, or another quantisation.
+      UsageError: a dtype other than float32 or bfloat16, or another quantisation; a mesh that does not fit the model,
+        or one together with quantisation.
       DataError, EnvError: the model is damaged, unsupported, or cannot be had; qwix is missing.
     """
     if dtype not in DTYPES:
@@ -116,6 +119,8 @@ def load(name: str = "smollm2", dtype: str = "float32", quantize: str = "none") 
     from edjax.lm.quantize import check
 
     check(quantize)
+    if mesh is not None and quantize != "none":
+        raise UsageError("quantised weights are not laid out on a mesh; leave out quantize or mesh")
     directory = locate(name)
     from transformers import AutoConfig, AutoTokenizer
 
@@ -138,7 +143,7 @@ def load(name: str = "smollm2", dtype: str = "float32", quantize: str = "none") 
         config = LMConfig.from_hf(hf)
     except DataError as e:
         raise DataError(f"{directory / 'config.json'}: {e}") from e
-    model = load_weights(directory, config, jnp.dtype(dtype), None if quantize == "none" else quantize)
+    model = load_weights(directory, config, jnp.dtype(dtype), None if quantize == "none" else quantize, mesh)
     return LoadedModel(model, tokenizer, _eos_ids(hf, tokenizer, directory), directory, name)
 
 

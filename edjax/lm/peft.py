@@ -12,9 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from edjax.errors import DataError, UsageError
-from edjax.lm.checkpoint import PROJECTIONS, as_float
+from edjax.lm.checkpoint import PROJECTIONS
 from edjax.lm.decoder import CausalLM
 from edjax.lm.lora import LoraConfig, adapter_of, add_lora, projections, targets
+from edjax.lm.tensors import as_float
 from edjax.store import atomic_write, read_json, write_json
 
 # What PEFT writes that changes what an adapter computes beyond LoRA and rsLoRA; each must be off.

@@ -16,6 +16,7 @@ from edjax.lm.batch import Batch
 from edjax.lm.decoder import Array, CausalLM
 from edjax.lm.head import token_nll
 from edjax.lm.lora import has_dropout
+from edjax.lm.mesh import Mesh, check, feed, gather, pin, place, using
 
 
 def response_nll(model: CausalLM, batch: Batch, *, remat: bool, key: Array | None = None) -> Array:
@@ -74,6 +75,7 @@ class Trainer:
       weight_decay: decoupled, as in AdamW (Loshchilov & Hutter 2019).
       remat: recompute activations layer by layer in the backward pass.
       seed: of the adapter's dropout.
+      mesh: the devices to train on (`edjax.lm.mesh.parse_mesh`), those of every process; None: jax's first.
     """
 
     def __init__(
@@ -84,13 +86,16 @@ class Trainer:
         weight_decay: float = 0.0,
         remat: bool = True,
         seed: int = 0,
+        mesh: Mesh | None = None,
     ):
-        self.graph, lora, self.frozen = nnx.split(model, nnx.LoRAParam, ...)
+        check(model.config, mesh)
+        self.mesh, self.seed = mesh, seed
+        self.graph, lora, frozen = nnx.split(model, nnx.LoRAParam, ...)
+        self.frozen = place(frozen, mesh)
         programs = _programs(self.graph, max_grad_norm, weight_decay, remat, has_dropout(model))
         optimizer, self._step, self.gradients, self._nll = programs
-        self._key = jax.random.key(seed)
-        self.state = TrainState(lora, optimizer.init(lora))
-        self.state = self.state._replace(lora=self.copy())  # the step donates its input; the caller keeps the model's
+        lora = jax.tree.map(jnp.copy, lora)  # the step donates its input; the caller's model keeps its own
+        self.state = place(TrainState(lora, optimizer.init(lora)), mesh)
 
     def step(self, batch: Batch, learning_rate: float, number: int = 0) -> StepInfo:
         """One update, not waited for.
@@ -98,19 +103,22 @@ class Trainer:
         The gradient is that of the mean over all trained tokens of the batch, micro-batches or not. `number` is the
         step's own: dropout is a function of it and the seed.
         """
-        self.state, info = self._step(self.state, self.frozen, batch, learning_rate, self._key, number)
+        with using(self.mesh):
+            batch = feed(batch, self.mesh, batch.tokens.ndim - 2)
+            self.state, info = self._step(self.state, self.frozen, batch, learning_rate, self.seed, number)
         return info
 
     def loss(self, batches: Iterable[Batch]) -> float:
         """Mean negative log-likelihood (nats) over the trained tokens of all batches, without dropout."""
         total, count = 0.0, 0.0
         for batch in batches:
-            total += float(self._nll(self.state.lora, self.frozen, batch))
             count += float(batch.weights.sum())
+            with using(self.mesh):
+                total += float(self._nll(self.state.lora, self.frozen, feed(batch, self.mesh)))
         return total / max(count, 1.0)
 
     def model(self) -> CausalLM:
-        """The model with the adapter as trained so far."""
+        """The model with the adapter as trained so far, whole on every device of a mesh."""
         return self.with_adapter(self.state.lora)
 
     def copy(self) -> nnx.State:
@@ -119,7 +127,7 @@ class Trainer:
 
     def with_adapter(self, lora: nnx.State) -> CausalLM:
         """The model with another state of the adapter."""
-        return nnx.merge(self.graph, lora, self.frozen)
+        return nnx.merge(self.graph, gather(lora, self.mesh), self.frozen)
 
 
 @functools.lru_cache(maxsize=8)
@@ -149,12 +157,12 @@ def _programs(graph: nnx.GraphDef, max_grad_norm: float, weight_decay: float, re
         return jax.tree.map(lambda v: v / trained, total)
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def step(state: TrainState, frozen, batch: Batch, learning_rate: Array, key: Array, number: Array):
-        key = jax.random.fold_in(key, number) if dropout else None
+    def step(state: TrainState, frozen, batch: Batch, learning_rate: Array, seed: Array, number: Array):
+        key = jax.random.fold_in(jax.random.key(seed), number) if dropout else None
         gradients = accumulated if batch.tokens.ndim == 3 else jax.value_and_grad(loss)
         value, grads = gradients(state.lora, frozen, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.lora)
         lora = optax.apply_updates(state.lora, jax.tree.map(lambda u: -learning_rate * u, updates))
-        return TrainState(lora, opt_state), StepInfo(value, optax.tree.norm(grads))
+        return pin(TrainState(lora, opt_state)), StepInfo(value, optax.tree.norm(grads))
 
     return optimizer, step, jax.jit(jax.value_and_grad(loss)), jax.jit(nll)
