@@ -7,8 +7,9 @@
 Both run in one process and take turns, so that what else the machine does hits both; a ratio is torch's median seconds
 over ours. What they computed is compared before a time is reported: hidden states and logits by their largest
 difference, greedy ids place by place (they may part only after a near tie, whose gap in logits is given), LoRA steps
-by their losses. A case with two settings (gradient checkpointing or not) is timed in both on both sides; its `ratio` is that
-of the fastest of each, and `ratios` has like against like.
+by their losses. A LoRA step is timed with and without gradient checkpointing on both sides; its `ratio` is that of the
+fastest of each, and `ratios` has like against like (edjax keeps the results of matrix products where it does not
+recompute everything, torch all that autograd asks for).
 
 Peak memory is that of a process of its own a side, which loads the model and makes the call twice: resident bytes
 (VmHWM) from the moment the model is loaded, compilation included; on an accelerator the bytes its allocator had in use.
@@ -17,7 +18,8 @@ CPU seconds are those of all threads of the process during the call.
 FLOP/s count useful work only: a forward pass 2 N a token, a LoRA step 4 N (forward, and backward to the activations;
 the frozen weights have no gradient, and what rematerialisation computes again does not count), with N the weights of
 the projections, the head on those positions that have logits, and attention 4 t h k / 2 a token and layer forward
-(causal), three times that in a step. `mfu` is the share of what one large matmul of the same dtype reached on the device.
+(causal), three times that in a step. `mfu` is the share of what one large matmul of the same dtype reached on the
+device.
 """
 
 from __future__ import annotations

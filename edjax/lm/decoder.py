@@ -15,12 +15,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from edjax.lm.attention import attend, softcapped, within
 from edjax.lm.config import ACTIVATIONS, LMConfig
 from edjax.lm.rope import Rope, rope_tables, rotate
 
 Array = jax.Array
+KEPT = "kept"  # the name of what a layer computes by matrix products, attention's output included
 
 
 class Cache(NamedTuple):
@@ -46,7 +48,7 @@ def lora_product(x: Array, w: Array, a: Array, b: Array) -> Array:
 
 
 def _lora_forward(x: Array, w: Array, a: Array, b: Array):
-    low = x @ a
+    low = checkpoint_name(x @ a, KEPT)
     return x @ w + low @ b, (x, low, w, a, b)
 
 
@@ -83,7 +85,7 @@ class Linear(nnx.Module):
             y = x @ w
         if self.bias is not None:
             y = y + self.bias[...].astype(x.dtype)
-        return y
+        return checkpoint_name(y, KEPT)
 
 
 class RMSNorm(nnx.Module):
@@ -156,7 +158,8 @@ class Block(nnx.Module):
         """The stream after attention and MLP, each added to it."""
         c = self.config
         y = attend(q, k, v, mask, scale=c.attention_scale, softcap=c.attn_logit_softcapping)
-        x = x + _normed(self.post_attention_layernorm, self.o_proj(y.reshape(*x.shape[:2], -1)))
+        y = checkpoint_name(y.reshape(*x.shape[:2], -1), KEPT)
+        x = x + _normed(self.post_attention_layernorm, self.o_proj(y))
         y = self._mlp(_normed(self.pre_feedforward_layernorm, x))
         return x + _normed(self.post_feedforward_layernorm, y)
 
@@ -225,7 +228,9 @@ class CausalLM(nnx.Module):
     def hidden(self, tokens: Array, *, remat: bool = False) -> Array:
         """Final hidden states (b, t, d) of right-padded tokens (b, t); no cache is kept. For training.
 
-        `remat` recomputes each layer in the backward pass instead of keeping its activations.
+        `remat` recomputes each layer in the backward pass instead of keeping its activations. Without it the results
+        of matrix products are kept and the rest, which costs next to nothing, is computed again: keeping everything
+        takes three times the memory and, where that must be fetched from the system first, as on a CPU, longer.
         """
         x = self._embedded(tokens)
         sight, layers = self._whole(tokens, x.dtype)
@@ -235,7 +240,8 @@ class CausalLM(nnx.Module):
             rope, mask = sight.of(layer)
             return block.attend(x, *block.qkv(x, rope), mask), None
 
-        x, _ = jax.lax.scan(jax.checkpoint(step, prevent_cse=False) if remat else step, x, (self.layers, layers))
+        policy = None if remat else jax.checkpoint_policies.save_only_these_names(KEPT)
+        x, _ = jax.lax.scan(jax.checkpoint(step, prevent_cse=False, policy=policy), x, (self.layers, layers))
         return self.norm(x)
 
     def _embedded(self, tokens: Array) -> Array:
