@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -93,6 +94,20 @@ def _own_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def resident() -> int | None:
+    """Resident bytes of this process now; None where there is no /proc."""
+    status = Path("/proc/self/status")
+    found = re.search(r"VmRSS:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return int(found[1]) * 1024 if found else None
+
+
+def forget_peak() -> int | None:
+    """Count this process's peak from now on, where Linux lets it be; `resident` at this moment."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return resident()
+
+
 def device_peak() -> int | None:
     """Peak bytes in use on the accelerator since this process began; None where the device does not say (a CPU)."""
     return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
@@ -138,8 +153,8 @@ def stamp() -> dict[str, Any]:
     return {"commit": commit(), "date": time.strftime("%Y-%m-%d", time.gmtime()), "load": load()}
 
 
-def write(name: str, rows: list[dict[str, Any]], *, merge: bool = False, **facts: Any) -> Path:
-    """Write benchmarks/results/<name>.json: rows, machine, versions, commit and command.
+def write(name: str, rows: list[dict[str, Any]], *, out: Path | None = None, merge: bool = False, **facts: Any) -> Path:
+    """Write benchmarks/results/<name>.json, or `out`: rows, machine, versions, commit and command.
 
     merge: keep the rows of an existing file whose "job" is not among `rows`, with the commit, date and load they were
     measured at, and their versions where those were others.
@@ -147,8 +162,8 @@ def write(name: str, rows: list[dict[str, Any]], *, merge: bool = False, **facts
     Raises:
         ValueError: merging into the results of another machine.
     """
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    path = out or RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     now = stamp()
     value = {
         "command": " ".join(["python -m", __package__ + "." + Path(sys.argv[0]).stem, *sys.argv[1:]]),

@@ -13,9 +13,7 @@ similarities included, is in its time.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import re
 import statistics
 import tempfile
 import time
@@ -246,20 +244,11 @@ def tiled_in_own_process(n: int, d: int, budget: int, out: str) -> None:
     The peak is counted from that moment, where Linux lets it be: making the pool takes more than its own size.
     """
     x = jax.block_until_ready(jnp.asarray(mixture(n, d, SEED)))
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    before = _resident()
+    before = runner.forget_peak()
     start = time.perf_counter()
     picks = np.asarray(facility_location(x, budget, form="tiled").indices)
     found = {"seconds": time.perf_counter() - start, "picks": picks.tolist(), "rss_before_bytes": before}
     Path(out).write_text(json.dumps(found))
-
-
-def _resident() -> int | None:
-    """Resident bytes now; None where there is no /proc."""
-    status = Path("/proc/self/status")
-    found = re.search(r"VmRSS:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    return int(found[1]) * 1024 if found else None
 
 
 def says(row: dict[str, Any]) -> str:

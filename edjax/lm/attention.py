@@ -23,20 +23,24 @@ def wide(dtype: Any) -> Any:
 def attend(q: Array, k: Array, v: Array, mask: Array | None, *, scale: float, softcap: float | None = None) -> Array:
     """softmax(scale q k^T) v for q (b, t, h, d) and k, v (b, s, g, d), where g divides h.
 
+    The queries of a group are the rows of one product with its keys, so that nothing the size of the scores is ever
+    transposed.
+
     Args:
       mask: (b or 1, 1, t, s) bool, True where a query sees a key; None: causal, s = t.
       softcap: bounds the scores before the softmax.
     """
-    if softcap is None and q.dtype != jnp.float64:  # jax's own takes the softmax in float32 always
+    if jax.default_backend() != "cpu" and softcap is None and q.dtype != jnp.float64:  # its softmax is in float32
         return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=mask is None, scale=scale)
-    b, t, h, d = q.shape
+    (b, t, h, d), (_, s, g, _) = q.shape, k.shape
     if mask is None:
-        mask = jnp.tril(jnp.ones((t, t), bool))[None, None]
-    grouped = q.reshape(b, t, k.shape[2], -1, d)
-    scores = jnp.einsum("btgnd,bsgd->bgnts", grouped, k, preferred_element_type=wide(q.dtype))
+        mask = jnp.tril(jnp.ones((t, s), bool))[None, None]
+    rows = q.reshape(b, t, g, -1, d).transpose(0, 2, 3, 1, 4).reshape(b, g, -1, d)
+    scores = jnp.einsum("bgqd,bsgd->bgqs", rows, k, preferred_element_type=wide(q.dtype)).reshape(b, g, -1, t, s)
     scores = jnp.where(mask[:, :, None], softcapped(scale * scores, softcap), jnp.finfo(scores.dtype).min)
-    probabilities = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("bgnts,bsgd->btgnd", probabilities, v).reshape(b, t, h, d)
+    shares = jax.nn.softmax(scores, axis=-1).astype(v.dtype).reshape(b, g, -1, s)
+    y = jnp.einsum("bgqs,bsgd->bgqd", shares, v)
+    return y.reshape(b, g, -1, t, d).transpose(0, 3, 1, 2, 4).reshape(b, t, h, d)
 
 
 def within(visible: Array | None, distance: Array | None, window: Array | None) -> Array | None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from edjax.lm.attention import attend, softcapped, wide, within
 from edjax.lm.config import ACTIVATIONS, LMConfig
@@ -23,6 +24,7 @@ from edjax.lm.quantize import Quantized, dense
 from edjax.lm.rope import Rope, rope_tables, rotate
 
 Array = jax.Array
+KEPT = "kept"  # the name of what a layer computes by matrix products, attention's output included
 
 
 class Cache(NamedTuple):
@@ -50,7 +52,7 @@ def lora_product(x: Array, w: Array | Quantized, a: Array, b: Array) -> Array:
 
 
 def _lora_forward(x: Array, w: Array | Quantized, a: Array, b: Array):
-    low = x @ a
+    low = checkpoint_name(x @ a, KEPT)
     return x @ dense(w, x.dtype) + low @ b, (x, low, w, a, b)
 
 
@@ -90,17 +92,15 @@ class Linear(nnx.Module):
         if self.lora_a is not None and self.lora_b is not None:
             a, b = (self.lora_scale * self.lora_a[...]).astype(x.dtype), self.lora_b[...].astype(x.dtype)
             if key is not None and self.lora_dropout:
-                y = (
-                    x @ dense(w, x.dtype)
-                    + (dropout(x, self.lora_dropout, jax.random.fold_in(key, self.lora_place)) @ a) @ b
-                )
+                kept = dropout(x, self.lora_dropout, jax.random.fold_in(key, self.lora_place))
+                y = x @ dense(w, x.dtype) + (kept @ a) @ b
             else:
                 y = lora_product(x, w, a, b)
         else:
             y = x @ dense(w, x.dtype)
         if self.bias is not None:
             y = y + self.bias[...].astype(x.dtype)
-        return y
+        return checkpoint_name(y, KEPT)
 
 
 class RMSNorm(nnx.Module):
@@ -176,7 +176,8 @@ class Block(nnx.Module):
         """The stream after attention and MLP, each added to it."""
         c = self.config
         y = attend(q, k, v, mask, scale=c.attention_scale, softcap=c.attn_logit_softcapping)
-        x = x + _normed(self.post_attention_layernorm, self.o_proj(y.reshape(*x.shape[:2], -1), key))
+        y = checkpoint_name(y.reshape(*x.shape[:2], -1), KEPT)
+        x = x + _normed(self.post_attention_layernorm, self.o_proj(y, key))
         y = self._mlp(_normed(self.pre_feedforward_layernorm, x), key)
         return rows(x + _normed(self.post_feedforward_layernorm, y))
 
@@ -251,7 +252,10 @@ class CausalLM(nnx.Module):
         Args:
           segments: (b, t) int32, which of the sequences packed into a row a token belongs to; tokens see their own
             sequence only and are numbered from its beginning. None: a row is one sequence.
-          remat: recompute each layer in the backward pass instead of keeping its activations.
+          remat: recompute each layer in the backward pass instead of keeping its activations. Without it the results
+            of matrix products are kept and the rest, which costs next to nothing, is computed again: keeping
+            everything takes three times the memory and, where that must be fetched from the system first, as on a
+            CPU, longer.
           key: for the adapter's dropout; None: no dropout.
         """
         x = self._embedded(tokens)
@@ -264,7 +268,9 @@ class CausalLM(nnx.Module):
             rope, mask = sight.of(layer)
             return block.attend(x, *block.qkv(x, rope, key), mask, key), None
 
-        x, _ = jax.lax.scan(jax.checkpoint(step, prevent_cse=False) if remat else step, x, (self.layers, layers, keys))
+        policy = None if remat else jax.checkpoint_policies.save_only_these_names(KEPT)
+        step = jax.checkpoint(step, prevent_cse=False, policy=policy)
+        x, _ = jax.lax.scan(step, x, (self.layers, layers, keys))
         return self.norm(x)
 
     def _embedded(self, tokens: Array) -> Array:

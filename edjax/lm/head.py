@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -21,7 +19,8 @@ def token_nll(model: CausalLM, hidden: Array, tokens: Array) -> Array:
       tokens: (...) int32.
 
     Returns:
-      (...) float32. Logits are computed a chunk of positions at a time, and again in the backward pass.
+      (...) float32. Logits are computed a chunk of positions at a time. Under differentiation so is, from the same
+      logits, the gradient by `hidden`; the head itself is frozen and gets none.
     """
     states, wanted = hidden.reshape(-1, hidden.shape[-1]), tokens.reshape(-1)
     n, size = wanted.shape[0], CHUNK * row_shards()
@@ -31,14 +30,37 @@ def token_nll(model: CausalLM, hidden: Array, tokens: Array) -> Array:
     states = jnp.pad(states, ((0, pad), (0, 0))).reshape(size, -1, states.shape[-1]).swapaxes(0, 1)
     wanted = jnp.pad(wanted, (0, pad)).reshape(size, -1).T
     states, wanted = constrain(states, None, ROWS), constrain(wanted, None, ROWS)
-
-    def chunk(args):
-        h, token = args
-        logits = model.logits(h)
-        return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0]
-
-    if len(states) == 1:
-        nll = chunk((states[0], wanted[0]))
-    else:
-        nll = jax.lax.map(functools.partial(jax.checkpoint, prevent_cse=False)(chunk), (states, wanted))
+    nll = _nll(model, states, wanted)
     return nll.reshape(-1, size).T.reshape(-1)[:n].reshape(tokens.shape)
+
+
+def _chunk(model: CausalLM, hidden: Array, tokens: Array) -> Array:
+    logits = model.logits(hidden)
+    return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
+
+
+def _mapped(f, states: Array, wanted: Array):
+    """f of each chunk, one after the other."""
+    if len(states) == 1:
+        return jax.tree.map(lambda a: a[None], f((states[0], wanted[0])))
+    return jax.lax.map(f, (states, wanted))
+
+
+@jax.custom_vjp
+def _nll(model: CausalLM, states: Array, wanted: Array) -> Array:
+    return _mapped(lambda args: _chunk(model, *args), states, wanted)
+
+
+def _nll_forward(model: CausalLM, states: Array, wanted: Array):
+    def both(args):
+        nll, pull = jax.vjp(lambda h: _chunk(model, h, args[1]), args[0])
+        return nll, pull(jnp.ones_like(nll))[0]
+
+    return _mapped(both, states, wanted)
+
+
+def _nll_backward(slope: Array, dnll: Array):
+    return None, dnll[..., None].astype(slope.dtype) * slope, None
+
+
+_nll.defvjp(_nll_forward, _nll_backward)

@@ -33,7 +33,7 @@ SCRIPT = """
     def loaded(directory, n, d, f):
         config = tiny(num_layers=n, hidden_size=d, intermediate_size=f, head_dim=d // 8, rotary_dim=d // 8,
                       ropes=tiny().ropes[:1] * n, sliding_windows=(None,) * n)
-        return load_weights(Path(directory), config, jax.numpy.dtype(sys.argv[1]), parse_mesh(sys.argv[2]))
+        return load_weights(Path(directory), config, jax.numpy.dtype(sys.argv[1]), mesh=parse_mesh(sys.argv[2]))
 
     jax.block_until_ready(jax.tree.leaves(loaded(sys.argv[3], 1, 64, 96)))  # the compiler's own pages come with it
     before = resident("VmRSS")
