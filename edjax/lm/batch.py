@@ -44,8 +44,7 @@ class Batch(NamedTuple):
         """The same rows as `parts` micro-batches of equal size; 1: as it is."""
         if parts == 1:
             return self
-        fields = (None if a is None else a.reshape(parts, -1, *a.shape[1:]) for a in self)
-        return Batch(*fields)
+        return jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), self)
 
 
 def make_batch(rows: Sequence[Sequence[Example]], batch_size: int, *, packed: bool = False) -> Batch:

@@ -67,7 +67,7 @@ def decode(
     prompt = (slots[None, :] < lengths[:, None]) & (slots < t)[None, :]
 
     def take(out: Decoded, step, live: Array, logits: Array) -> tuple[Decoded, Array, Array]:
-        if sampling is None:
+        if sampling is None or keys is None:
             token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         else:
             token = draw(keys, step, logits, sampling)

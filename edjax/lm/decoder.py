@@ -284,12 +284,12 @@ class CausalLM(nnx.Module):
         """What tokens of whole sequences see."""
         place = jnp.arange(tokens.shape[1])
         positions, layers = place[None], PerLayer.of(self.config, tokens.shape[1])
-        distance = None if layers.window is None and segments is None else (place[:, None] - place)[None, None]
+        distance = None if layers.window is None else (place[:, None] - place)[None, None]
         visible = None if distance is None else distance >= 0
         if segments is not None:
             first = jnp.pad(segments[:, 1:] != segments[:, :-1], ((0, 0), (1, 0)))
             positions = place - jax.lax.cummax(jnp.where(first, place, 0), axis=1)
-            visible = visible & (segments[:, None, :, None] == segments[:, None, None, :])
+            visible = (segments[:, None, :, None] == segments[:, None, None, :]) & (place[:, None] >= place)
         return Sight(self._ropes(positions, dtype), visible, distance), layers
 
     def prefill(self, tokens: Array, *, layer: int | tuple[int, ...] = -1) -> tuple[Array, Any, Cache]:

@@ -72,11 +72,12 @@ def generate(
     for batch, tokens, lengths in batches(rows, by_length([len(r) for r in rows]), batch_size):
         keys = None if sampling is None else row_keys(seed, np.resize(batch, batch_size))
         out = _answer(loaded.model, tokens, lengths, keys, max_new_tokens, loaded.eos_ids, sampling)
-        host = [np.asarray(a) for a in out]
+        host: list[Any] = [np.asarray(a) for a in out]
         for at, i in enumerate(batch):
             n = int(host[1][at].sum())
             ids, _, *numbers = (a[at, :n] for a in host)
-            answers[i] = (encoder.decode(ids), ids.tolist(), TokenStatistics(*numbers))
+            taken = ids.tolist()
+            answers[i] = (encoder.decode(taken), taken, TokenStatistics(*numbers))
     return Generated(*map(list, zip(*answers, strict=True))) if answers else Generated([], [], [])
 
 

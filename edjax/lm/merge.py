@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,7 +138,7 @@ def export_merged(
             f"weights of {', '.join(sorted(odd))} cannot be exported; load the model in float32 or bfloat16"
         )
     shards = _shards(tensors, shard_bytes)
-    files = {}
+    files: dict[str, str] = {}
     for i, shard in enumerate(shards):
         one = len(shards) == 1
         file = "model.safetensors" if one else f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
@@ -161,7 +162,7 @@ def _tensors(model: CausalLM) -> Iterator[_Tensor]:
     for path, name in OUTSIDE.items():
         if path in flat:
             value = flat[path][...]
-            yield _Tensor(name, np.dtype(value.dtype), value.shape, lambda v=value: np.asarray(v))
+            yield _Tensor(name, np.dtype(value.dtype), value.shape, partial(np.asarray, value))
     stacks = {path: list(layer_names(path, model.config)) for path in flat if path not in OUTSIDE}
     for layer in range(model.config.num_layers):
         for path, names in stacks.items():
@@ -169,11 +170,17 @@ def _tensors(model: CausalLM) -> Iterator[_Tensor]:
             dtype, shape = np.dtype(value.dtype), value.shape[1:]
             if path[-1] == "kernel":
                 linear = getattr(model.layers, path[1])
-                yield _Tensor(
-                    names[layer], dtype, shape[::-1], lambda m=linear, i=layer: np.asarray(merged_kernel(m, i)).T
-                )
+                yield _Tensor(names[layer], dtype, shape[::-1], partial(_kernel, linear, layer))
             else:
-                yield _Tensor(names[layer], dtype, shape, lambda v=value, i=layer: np.asarray(v[i]))
+                yield _Tensor(names[layer], dtype, shape, partial(_layer, value, layer))
+
+
+def _kernel(linear: Linear, layer: int) -> np.ndarray:
+    return np.asarray(merged_kernel(linear, layer)).T
+
+
+def _layer(stack: Array, layer: int) -> np.ndarray:
+    return np.asarray(stack[layer])
 
 
 def _shards(tensors: list[_Tensor], limit: int) -> list[list[_Tensor]]:

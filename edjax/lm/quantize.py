@@ -8,10 +8,11 @@ Embedding, output head, norms and biases stay as they are.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+from dataclasses import dataclass
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -22,7 +23,8 @@ KINDS = ("int8", "nf4")
 BLOCK = 64  # rows that share a scale in nf4
 
 
-@flax.struct.dataclass
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("codes", "scale"), meta_fields=("kind",))
+@dataclass(frozen=True)
 class Quantized:
     """A kernel (..., in, out) as codes and float32 scales.
 
@@ -33,7 +35,7 @@ class Quantized:
 
     codes: Array
     scale: Array
-    kind: str = flax.struct.field(pytree_node=False)
+    kind: str
 
     @property
     def shape(self) -> tuple[int, ...]:

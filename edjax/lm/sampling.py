@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from edjax.errors import UsageError
 
@@ -69,6 +70,6 @@ def draw(keys: Array, step: Array | int, logits: Array, sampling: Sampling) -> A
     return jax.vmap(jax.random.categorical)(own, filtered(logits, sampling)).astype(jnp.int32)
 
 
-def row_keys(seed: int, rows: Array) -> Array:
+def row_keys(seed: int, rows: Array | np.ndarray) -> Array:
     """A key for every row id of rows (b,): fold_in(key(seed), id)."""
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(rows, jnp.uint32))
