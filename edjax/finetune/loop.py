@@ -123,6 +123,7 @@ class _Run:
             seed=config.seed,
             mesh=mesh,
         )
+        self.held_out = _whole(self.validation.examples, self.micro_batch) if self.validation else []
         self.step, self.seconds, self.looks = 0, 0.0, Looks()
         self.best = self.trainer.copy() if self.validation else None
         self.checkpoints = Checkpoints(out / "checkpoints") if out and config.save_steps else None
@@ -141,9 +142,10 @@ class _Run:
         batch = self._batch(self.step) if self.step < self.steps and not self.stopped else None
         while batch is not None:
             step = self.step
-            info = self.trainer.step(batch, float(self.rate(step)), step)
+            rate = float(self.rate(step))
+            info = self.trainer.step(batch, rate, step)
             batch = self._batch(step + 1) if step + 1 < self.steps else None  # while the device computes
-            entry = self._entry(step, info, began)
+            entry = self._entry(step, info, rate, began)
             log.write(entry)
             began = time.monotonic()
             self.step += 1
@@ -176,7 +178,7 @@ class _Run:
         whole = make_batch(sequences, self.batch_size, packed=self.config.packing)
         return whole.split(self.config.gradient_accumulation_steps)
 
-    def _entry(self, step: int, info: StepInfo, began: float) -> dict[str, Any]:
+    def _entry(self, step: int, info: StepInfo, rate: float, began: float) -> dict[str, Any]:
         """The log's line of an update; an update whose loss is not finite ends the run."""
         loss, norm = float(info.loss), float(info.grad_norm)
         rows = [i for sequence in self.order.rows(step) for i in sequence]
@@ -186,7 +188,7 @@ class _Run:
             "epoch": self._epoch(step + 1),
             "loss": loss,
             "grad_norm": norm,
-            "learning_rate": float(self.rate(step)),
+            "learning_rate": rate,
             "tokens_per_second": round(float(self.lengths[rows].sum()) / (time.monotonic() - began), 1),
         }
 
@@ -197,7 +199,7 @@ class _Run:
         """Measure the validation loss, keep the adapter if it is the lowest, and give the log's line."""
         assert self.validation is not None
         began = time.monotonic()
-        loss = self.trainer.loss(_whole(self.validation.examples, self.micro_batch))
+        loss = self.trainer.loss(self.held_out)
         if not math.isfinite(loss):
             raise DataError(f"the validation loss after step {self.step} is {loss}; lower learning_rate")
         self.looks = self.looks.after(loss, self.step, self.config.early_stopping_threshold)

@@ -92,6 +92,6 @@ class Order:
         epoch, place = divmod(step, self.per_epoch)
         return [self.sequences[i] for i in self._epoch(epoch)[place]]
 
-    @lru_cache(maxsize=1)  # noqa: B019
+    @lru_cache(maxsize=2)  # noqa: B019
     def _epoch(self, epoch: int) -> list[np.ndarray]:
         return batch_rows(self.lengths, self.batch_size, epoch, self.seed, self.group_by_length)

@@ -9,6 +9,7 @@ import pytest
 from lm_cases import STORIES, forward, greedy, log_softmax, nll_of
 
 from edjax.batching import LENGTHS, bucket, by_length, chunks, pad
+from edjax.lm.attention import attend
 from edjax.lm.decode import continuation_nll, decode, last_hidden
 from edjax.lm.head import CHUNK, token_nll
 
@@ -198,6 +199,21 @@ def test_token_nll_in_chunks(stories, n):
         lambda h: -jnp.take_along_axis(jax.nn.log_softmax(stories.model.logits(h)), wanted[:, None], 1).sum()
     )(hidden)
     np.testing.assert_allclose(grad, plain, **TOL)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_of_other_backends_is_ours(monkeypatch, masked):
+    """jax's own attention, which accelerators run, and the product written out for a CPU."""
+    q, k, v = (jax.random.normal(jax.random.key(i), (2, 7, heads, 8)) for i, heads in enumerate((6, 2, 2)))
+    mask = jnp.tril(jnp.ones((7, 7), bool), -1).at[0].set(True)[None, None] if masked else None
+    ours = attend(q, k, v, mask, scale=0.3)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with monkeypatch.context() as m:
+        called, real = [], jax.nn.dot_product_attention
+        m.setattr(jax.nn, "dot_product_attention", lambda *a, **kw: called.append(1) or real(*a, **kw))
+        theirs = attend(q, k, v, mask, scale=0.3)
+    assert called
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
 def test_last_hidden():
