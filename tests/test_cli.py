@@ -19,7 +19,7 @@ VERBS = ("score", "select", "strategies", "finetune", "evaluate", "merge", "run"
 @pytest.fixture
 def edjax_(capsys, monkeypatch):
     """Runs a command line in this process: exit code, stdout, stderr."""
-    monkeypatch.setattr(edjax.cli, "_use_compilation_cache", lambda: None)
+    monkeypatch.setattr(edjax.cli.options, "use_compilation_cache", lambda: None)
 
     def call(*argv):
         with pytest.raises(SystemExit) as e:
@@ -186,7 +186,7 @@ def test_a_dry_run_that_makes_no_sense(fails, tmp_path, options, said):
 
 
 def test_sizes():
-    from edjax.cli import Bytes
+    from edjax.cli.options import Bytes
 
     sizes = {"4GiB": 4 << 30, "500MB": 500 * 10**6, "1e3": 1000, "1.5k": 1500, "2 TiB": 2 << 40, "7b": 7}
     assert {s: Bytes().convert(s, None, None) for s in sizes} == sizes

@@ -1,0 +1,97 @@
+"""The command line: one verb a stage, thin over the function of the same name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from edjax.cli import evaluate, finetune, run, score, select
+from edjax.errors import EdjaxError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="edjax", prog_name="edjax")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Choose which prompts are worth annotating, before anyone annotates them; then finetune on them.
+
+    \b
+    A pool of prompts goes in; one pass of the base model scores it; a strategy orders it; you label the first k
+    rows; LoRA finetunes the model on them; an evaluation says how many labels were saved.
+    `edjax demo` walks the whole road on data it makes itself.
+    """
+
+
+for verb in (
+    score.score,
+    select.select,
+    select.strategies,
+    finetune.finetune,
+    evaluate.evaluate,
+    evaluate.merge,
+    run.run,
+    run.report,
+    run.demo,
+):
+    cli.add_command(verb)
+
+
+class _Terminated(BaseException):
+    pass
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    def stop(*_: Any) -> None:
+        raise _Terminated
+
+    old = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and exit: 0 done, 2 usage, 3 bad data, 4 locked, 5 environment, 130 / 143 stopped."""
+    argv = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in argv
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that torch is missing is no news: none is used
+    code = 0
+    try:
+        with _signals():
+            cli.main(args=argv, prog_name="edjax", standalone_mode=False)
+    except click.exceptions.Exit as e:
+        code = e.exit_code
+    except click.UsageError as e:
+        hint = f" (see: {e.ctx.command_path} --help)" if e.ctx else ""
+        code = _fail(f"{e.format_message()}{hint}", 2)
+    except click.ClickException as e:
+        code = _fail(e.format_message(), 2)
+    except EdjaxError as e:
+        if debug:
+            raise
+        code = _fail(" ".join(str(e).split()), e.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        code = _fail("interrupted; the same command goes on from here", 130)
+    except _Terminated:
+        code = _fail("terminated; the same command goes on from here", 143)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except Exception as e:
+        if debug:
+            raise
+        code = _fail(f"unexpected {type(e).__name__}: {' '.join(str(e).split())[:500]}; --debug shows where", 1)
+    sys.exit(code)
+
+
+def _fail(text: str, code: int) -> int:
+    click.echo(f"edjax: error: {text}", err=True)
+    return code

@@ -1,0 +1,64 @@
+"""`edjax evaluate` and `edjax merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edjax.cli import options
+
+
+@click.command()
+@click.argument("rows")
+@options.MODEL
+@click.option("--adapter", type=click.Path(path_type=Path), help="PEFT adapter directory to put on the model.")
+@click.option("--out", type=click.Path(path_type=Path), help="Directory for scores.json and rows.jsonl.")
+@click.option("--metrics", default="response_loss,exact_match,rouge_l,choice_accuracy", show_default=True)
+@click.option("--max-new-tokens", default=32, show_default=True, help="Longest greedy answer.")
+@options.TEMPLATE
+@options.MAX_LENGTH
+@click.option("--batch-size", default=16, show_default=True)
+@options.DTYPE
+@click.option("--quantize", default="none", show_default=True, help="Keep the model's projections in int8 or nf4.")
+@options.MESH
+@options.OVERWRITE
+@options.pool_options
+@options.JSON
+def evaluate(
+    rows: str, metrics: str, text_column: str | None, id_column: str, skip_bad_lines: bool, **settings: Any
+) -> None:
+    """Score the model's answers on ROWS, with or without an adapter.
+
+    \b
+    Reads   ROWS: any pool format, every row with a response; columns refs, answer and choices are used if there
+    Writes  OUT/scores.json and OUT/rows.jsonl, if --out is given
+    """
+    from edjax.evaluate import evaluate as run_evaluate
+
+    options.use_compilation_cache()
+    data = options.read(rows, text_column, id_column, skip_bad_lines)
+    done = run_evaluate(data, metrics=tuple(m.strip() for m in metrics.split(",") if m.strip()), **settings)
+    lines = (f"{name:16} {value:8.4f}  over {done.counts[name]} rows" for name, value in done.scores.items())
+    options.tell({"scores": done.scores, "counts": done.counts, "seconds": done.seconds}, *lines)
+
+
+@click.command()
+@options.MODEL
+@click.option("--adapter", type=click.Path(path_type=Path), required=True, help="PEFT adapter directory to fold in.")
+@options.OUT
+@options.DTYPE
+@options.OVERWRITE
+@options.JSON
+def merge(**settings: Any) -> None:
+    """Fold an adapter into its base model and write a whole model.
+
+    \b
+    Reads   the model, and the adapter (PEFT format)
+    Writes  OUT: config.json, safetensors and tokenizer in Hugging Face format, for `--model OUT` or transformers
+    """
+    from edjax.lm.merge import merge as run_merge
+
+    out = run_merge(**settings)
+    options.tell({"out": out}, f"merged model in {out}")

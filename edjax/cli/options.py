@@ -1,0 +1,92 @@
+"""What the verbs share: options, how a pool is read, how a result is printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+OUT = click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory to write.")
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Start again in a directory made with other settings.")
+MODEL = click.option(
+    "--model",
+    default="smollm2",
+    show_default=True,
+    help="smollm2 (embedded default), a Hugging Face directory, a .gguf file, or a hub id.",
+)
+DTYPE = click.option("--dtype", default="float32", show_default=True, help="float32 or bfloat16.")
+MESH = click.option("--mesh", default="", help="Devices: data=8 shares out rows, fsdp=8 the weights too; -1: the rest.")
+TEMPLATE = click.option(
+    "--template", default="auto", show_default=True, help="auto, chat (the model's chat template) or plain."
+)
+MAX_LENGTH = click.option("--max-length", default=1024, show_default=True, help="Most tokens of a prompt.")
+JSON = click.option(
+    "--json",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda ctx, _, value: ctx.meta.update({"edjax.json": value}),
+    help="Print the result as one JSON object.",
+)
+
+
+class Bytes(click.ParamType):
+    """A number of bytes: 4GiB, 500MB, 1e9."""
+
+    name = "bytes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The bytes as an int, or a usage error that names the value."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d*)?(?:e\d+)?) *([kmgt]?)(i?)b?", str(value).lower())
+        if not found:
+            self.fail(f"{value!r} is no size; write 4GiB or 500MB", param, ctx)
+        return int(float(found[1]) * (1024 if found[3] else 1000) ** " kmgt".index(found[2] or " "))
+
+
+def pool_options(f: Any) -> Any:
+    """What every verb that reads a pool takes."""
+    f = click.option("--skip-bad-lines", is_flag=True, help="Leave malformed lines out and count them.")(f)
+    f = click.option("--id-column", default="id", show_default=True, help="Column that names the rows.")(f)
+    return click.option("--text-column", help="Column with the prompt, where the name is none edjax knows.")(f)
+
+
+def read(source: str, text_column: str | None, id_column: str, skip_bad_lines: bool) -> Any:
+    """The pool that a verb was given, with what there is to note about it on stderr."""
+    from edjax.pool import read_pool
+
+    return read_pool(source, text_column=text_column, id_column=id_column, skip_bad_lines=skip_bad_lines, log=note)
+
+
+def note(text: str) -> None:
+    """A line on stderr that is neither a result nor an error."""
+    click.echo(f"edjax: note: {text}", err=True)
+
+
+def tell(record: dict[str, Any], *lines: str) -> None:
+    """The result of a verb: `lines` for people, or with --json the one object `record` for machines."""
+    if wants_json():
+        click.echo(json.dumps(record, ensure_ascii=False, default=lambda v: v.item() if hasattr(v, "item") else str(v)))
+    else:
+        for line in lines:
+            click.echo(line)
+
+
+def wants_json() -> bool:
+    """Whether the verb was called with --json."""
+    return bool(click.get_current_context().meta.get("edjax.json"))
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs between processes; a second start is then much faster."""
+    import jax
+
+    from edjax.lm.smollm2 import cache_dir
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

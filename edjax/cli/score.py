@@ -1,0 +1,46 @@
+"""`edjax score`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edjax.cli import options
+
+
+@click.command()
+@click.argument("pool")
+@options.MODEL
+@options.OUT
+@click.option("--layer", default=-1, show_default=True, help="Hidden states to embed with; -1 last, 0 embeddings.")
+@click.option("--pooling", default="mean", show_default=True, help="mean, last or weighted_mean over prompt tokens.")
+@click.option("--max-new-tokens", default=16, show_default=True, help="Tokens decoded for uncertainty; 0 for none.")
+@options.TEMPLATE
+@options.MAX_LENGTH
+@click.option("--batch-size", default=32, show_default=True)
+@options.DTYPE
+@options.MESH
+@options.OVERWRITE
+@options.pool_options
+@options.JSON
+def score(pool: str, out: Path, text_column: str | None, id_column: str, skip_bad_lines: bool, **settings: Any) -> None:
+    """Embed every prompt of POOL and measure the model's uncertainty.
+
+    \b
+    Reads   POOL: .jsonl(.gz), .json, .csv, .parquet, a `datasets` directory or a hub id; responses are not looked at
+    Writes  OUT/shard-*.parquet: id, embedding, six scores, token counts, the decoded text
+    Stopped half-way, the same command goes on at the next shard.
+    """
+    from edjax.score import score as run_score
+
+    options.use_compilation_cache()
+    features = run_score(options.read(pool, text_column, id_column, skip_bad_lines), out=out, **settings)
+    next_step = f"edjax select {out} --pool {shlex.quote(pool)} --strategy k_center --budget 100 --out DIR"
+    options.tell(
+        {"rows": len(features), "features": features.embeddings.shape[1], "scores": list(features.scores), "out": out},
+        f"{len(features)} prompts x {features.embeddings.shape[1]} features in {out}",
+        f"next: {next_step}",
+    )
