@@ -2,8 +2,10 @@
 
 import gzip
 import hashlib
+import itertools
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -208,6 +210,28 @@ def test_killed_and_stopped_at_every_stage_it_ends_in_the_same(done, edjax):
     assert adapters(path) == adapters(done[0])
     assert outcome(path) == outcome(done[0])
     assert not list(path.rglob("*.tmp-*")) and not list(path.rglob(".lock"))
+
+
+@pytest.mark.long
+def test_a_run_of_many_cells_killed_ten_times(edjax):
+    """R3: ten kills in a row at random times; no start ends well before the last, and every cell is done once."""
+    rng = random.Random(5)
+    many = "seeds=[0, 1, 2, 3, 4, 5]"
+    edjax.run(edjax.cwd / "straight", many)
+    path, seen = edjax.cwd / "killed", []
+    for _ in range(10):
+        p = edjax.start("run", ROOT / "recipes" / "ci_pool_stories260k.yaml", *SMALL, many, "--out", path)
+        time.sleep(rng.uniform(3, 5.5))  # the imports alone take about 3 s
+        p.kill()
+        assert p.wait() == -signal.SIGKILL
+        seen.append({f.parent.parent.name for f in path.glob("cells/*/evaluation/manifest.json")})
+        assert not (path / "manifest.json").exists()
+    assert all(a <= b for a, b in itertools.pairwise(seen)), "a cell that was done was thrown away"
+    _, err = edjax.run(path, many)
+    assert len(list(path.glob("cells/*/evaluation/manifest.json"))) == 24 == err.count("edjax: cell ")
+    assert err.count("(done before)") == len(seen[-1])
+    assert adapters(path) == adapters(edjax.cwd / "straight")
+    assert outcome(path) == outcome(edjax.cwd / "straight")
 
 
 def said(err):
