@@ -116,7 +116,7 @@ def evaluate(
             with atomic_write(out / "rows.jsonl", "w") as f:
                 f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in done.rows)
             write_json(out / "scores.json", {"scores": done.scores, "counts": done.counts, "seconds": done.seconds})
-            artifact.finish()
+            artifact.finish(rows=len(pool), pool=pool.source)
     return read_evaluation(out)
 
 

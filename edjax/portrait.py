@@ -66,7 +66,8 @@ def _picked(strategy, seed, sel: Selection, pool: Pool, features: Features, task
 
 def _gains(sel: Selection) -> list[float | None] | None:
     """The gain of every pick, None for the infinite first of k-center; a score that ranks rows is no gain."""
-    if sel.gains is None or STRATEGIES[sel.strategy].needs != "embeddings":
+    known = STRATEGIES.get(sel.strategy)
+    if sel.gains is None or known is None or known.needs != "embeddings":
         return None
     return [float(g) if np.isfinite(g) else None for g in sel.gains]
 

@@ -45,6 +45,7 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     "evaluate": {"errors", "store", "pool", "lm", "batching", "progress", "metrics"},
     "report": {"errors", "store"},
     "portrait": {"pool", "features", "select", "strategies"},
+    "gather": {"errors", "store", "pool", "features", "select", "evaluate", "analysis", "portrait"},
     "recipe": {"errors", "settings", "lm", "strategies", *STAGES},
     "run": {
         "errors",
@@ -71,6 +72,7 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
         "run",
         "demo",
         "report",
+        "gather",
         "table",
         *STAGES,
     },

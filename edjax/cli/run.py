@@ -65,13 +65,31 @@ def demo(out: Path, seed: int, overwrite: bool) -> None:
 
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path))
-def report(directory: Path) -> None:
-    """Draw the page of a finished run again: DIRECTORY/results.json -> DIRECTORY/report.html."""
+@click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="File to write, default report.html in DIRECTORY, or beside it."
+)
+@click.option("--pool", help="The pool, where the features do not say which.")
+@options.JSON
+def report(directories: tuple[Path, ...], out: Path | None, pool: str | None) -> None:
+    """Draw the page of a run, or of what the verbs wrote one by one.
+
+    \b
+    Reads   DIRECTORIES: that of a run, with results.json; or any with features, selections, adapters, evaluations
+    Writes  the page, one file to open in a browser or to send
+    """
     from edjax import report as page
-    from edjax.errors import DataError
+    from edjax.gather import gather
     from edjax.store import read_json
 
-    if not (directory / "results.json").exists():
-        raise DataError(f"{directory} holds no results.json; `edjax run RECIPE --out {directory}` makes it")
-    click.echo(page.write(read_json(directory / "results.json"), directory / "report.html"))
+    first = directories[0]
+    run = len(directories) == 1 and (first / "results.json").exists()
+    if run:
+        results = read_json(first / "results.json")
+    else:
+        results, notes = gather(directories, pool=pool, command=shlex.join(["edjax", *sys.argv[1:]]))
+        for text in notes:
+            options.note(text)
+    beside = first.parent if (first / "manifest.json").exists() and not run else first
+    path = page.write(results, out or beside / "report.html")
+    options.tell({"page": path, "verdict": results.get("verdict")}, str(results.get("verdict")), f"page: {path}")

@@ -12,7 +12,7 @@ from edjax.errors import UsageError
 from edjax.finetune.config import FinetuneConfig as FinetuneConfig
 from edjax.finetune.result import Finetuned as Finetuned
 from edjax.pool import Pool
-from edjax.store import writing
+from edjax.store import sha256_json, writing
 
 if TYPE_CHECKING:
     from edjax.lm.load import LoadedModel
@@ -77,7 +77,8 @@ def finetune(
         done = train(pool, validation, loaded, out, config, show=show_progress, writes=writes)
         if artifact is not None:
             shutil.rmtree(out / "checkpoints", ignore_errors=True)
-            artifact.finish(**{name: getattr(done, name) for name in FACTS})
+            facts = {name: getattr(done, name) for name in FACTS}
+            artifact.finish(**facts, rows=len(pool), ids=sha256_json(sorted(pool.ids)))
         return done
 
 
