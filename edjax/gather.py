@@ -192,8 +192,11 @@ def _of_the_models(parts: dict[str, list[Part]], selections: dict[str, Selection
     before = _values(base[1], metric)
     found = analyse(values, before, higher_is_better=better)
     said = _bought(values, before, metric, better)
-    if any(c.strategy == "random" for c in values):
+    if any(len(points) > 1 for points in found["curves"].values()) and "random" in found["curves"]:
         said = f"{verdict(found['savings'], found['differences'], found['curves'], metric, better)} {said}"
+    elif found["differences"]:
+        found["savings"] = []  # a line through one budget says nothing of the budgets below it
+        said = f"{_against_random(found['differences'], better)} {said}"
     else:
         said += " No model was trained on as many random prompts, so what choosing them was worth is not measured."
     return results | found | {"verdict": said}
@@ -221,6 +224,15 @@ def _bought(cells: Sequence[Cell], before: np.ndarray, metric: str, higher_is_be
         f"Finetuning on {best['budget']} labels ({best['strategy']}) took {words} from {start:.3f} to "
         f"{start + best['mean']:.3f}: {best['mean']:+.3f}, {interval}."
     )
+
+
+def _against_random(differences: Sequence[dict[str, Any]], higher_is_better: bool) -> str:
+    sign = 1 if higher_is_better else -1
+    best = max(differences, key=lambda d: sign * d["mean"])
+    low, high = sorted((sign * best["low"], sign * best["high"]))
+    word = "better than" if low > 0 else "worse than" if high < 0 else "not clearly different from"
+    interval = f"{best['mean']:+.3f}, 95 % interval {best['low']:+.3f} to {best['high']:+.3f}"
+    return f"With {best['budget']} labels {best['strategy']} is {word} random ({interval})."
 
 
 def _values(evaluation: Evaluation, metric: str) -> np.ndarray:

@@ -59,7 +59,8 @@ def watch(owner, name, key):
 
 watch(Trainer, "step", "step")
 watch(Checkpoints, "save", "save")
-main(sys.argv[6:])
+del sys.argv[1:6]
+main()
 """
 
 

@@ -66,6 +66,7 @@ def test_the_whole_road(road):
     assert {d["strategy"] for d in results["differences"]} == {"k_center"}
     difference = results["differences"][0]
     assert -0.6 < difference["mean"] < -0.4 and difference["high"] < 0
+    assert results["verdict"].startswith("With 8 labels k_center is better than random (-0.") and not results["savings"]
     assert "Finetuning on 8 labels (k_center) took response loss from" in results["verdict"]
     assert {s["strategy"] for s in results["selections"]} == {"k_center", "random"} and results["map"]["total"] == N
     assert [s["name"] for s in results["stages"]] == ["score", "select", "finetune", "evaluate"]
