@@ -98,7 +98,7 @@ def _parts(directories: Iterable[str | Path]) -> dict[str, list[Part]]:
                 found[kind].append(Part(file.parent, read_manifest(file.parent, kind)))
     if not any(found.values()):
         named = ", ".join(str(d) for d in asked)
-        raise DataError(f"no finished features, selection, adapter or evaluation in {named}: there is nothing to show")
+        raise DataError(f"{named} holds no results.json, and no finished features, selection, adapter or evaluation")
     return found
 
 

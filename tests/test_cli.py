@@ -321,7 +321,7 @@ def test_a_model_that_cannot_be_read(fails, tmp_path, request, damage, verb):
         ),
         (["select", "{}/f", "--strategy", "random", "--budget", "3", "--out", "{}/o"], "`edjax score POOL --out"),
         (["run", "{}/r.yaml"], "does not exist"),
-        (["report", "{}"], "holds no results.json; `edjax run RECIPE --out"),
+        (["report", "{}"], "no finished features, selection, adapter or evaluation"),
     ],
 )
 def test_what_an_earlier_verb_should_have_left(fails, tmp_path, argv, said):

@@ -113,7 +113,7 @@ def test_a_strategy_that_chose_twice_goes_by_its_directories(road):
 @pytest.mark.parametrize("where", ["nowhere", "empty"])
 def test_nothing_to_show(tmp_path, where):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"not a directory|nothing to show"):
+    with pytest.raises(DataError, match=r"not a directory|no finished features"):
         gather([tmp_path / where])
 
 
