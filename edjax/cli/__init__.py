@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from edjax.cli import evaluate, finetune, run, score, select
+from edjax.cli import evaluate, finetune, house, run, score, select
 from edjax.errors import EdjaxError
 
 
@@ -38,6 +38,7 @@ for verb in (
     run.run,
     run.report,
     run.demo,
+    house.verify,
 ):
     cli.add_command(verb)
 
