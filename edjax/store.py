@@ -4,7 +4,7 @@ A verb writes its result into a directory as follows. `plan.json` first: what th
 inputs, with which settings. Then the files, each by `atomic_write`. `manifest.json` last, with the size and sha256 of
 every file. A reader trusts only a directory with a manifest. The same command again resumes what has a plan and no
 manifest, and changes nothing where there is a manifest; other settings or inputs are refused with the difference.
-The manifest also records the plan's sha256 and, under "sha256", its own: `edjax verify` finds a bit that flips anywhere.
+The manifest also records the plan's sha256 and, under "sha256", its own, so that `edjax verify` finds any flipped bit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""RELIABILITY R6 and S2: `edjax verify` finds every flipped bit, lost file, stranger and way out, and names the file."""
+"""RELIABILITY R6 and S2: `edjax verify` finds every flipped bit, lost file, stranger and way out, and names it."""
 
 import json
 import os

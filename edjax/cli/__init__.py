@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from edjax.cli import evaluate, finetune, house, run, score, select
+from edjax.cli import evaluate, finetune, handoff, house, run, score, select
 from edjax.errors import EdjaxError
 
 
@@ -32,6 +32,8 @@ for verb in (
     score.score,
     select.select,
     select.strategies,
+    handoff.export,
+    handoff.import_labels,
     finetune.finetune,
     evaluate.evaluate,
     evaluate.merge,
