@@ -17,10 +17,10 @@ from typing import Any
 from edjax.errors import DataError
 from edjax.handoff import Chosen, named
 from edjax.handoff.answers import Answer, read_answers
+from edjax.handoff.lines import candidates, is_assistant
 from edjax.handoff.spreadsheet import LONGEST_CELL
 from edjax.handoff.text import json_bytes, json_record
 
-ASSISTANT = ("assistant", "gpt", "model", "bot", "chatgpt")
 _LONE = re.compile("[\ud800-\udfff]")
 
 
@@ -57,7 +57,7 @@ def import_labels(
         row's, rows without an answer; each names ids and, where it stands in a file, the place.
     """
     read = [read_answers(file, kind, id_column) for file in files]
-    answers = [a for _, found in read for a in found]
+    answers = [_fresh(chosen, a) for _, found in read for a in found]
     texts = _join(chosen, answers)
     missing = tuple(i for i in chosen.pool.ids if i not in texts)
     skipped = {a.id for a in answers if a.skipped} & set(missing)
@@ -101,6 +101,16 @@ def _join(chosen: Chosen, answers: list[Answer]) -> dict[str, str]:
     return {name: str(a.text) for name, a in first.items()}
 
 
+def _fresh(chosen: Chosen, answer: Answer) -> Answer:
+    """Of a row that has texts in several places for an answer, the one that it did not have when it was chosen."""
+    if answer.row is None or answer.id not in chosen.pool.index_of:
+        return answer
+    before = json_record(chosen.pool.line(chosen.pool.index_of[answer.id]))
+    now = candidates(answer.row, answer.where, answer.id)
+    fresh = [text for place, text in now.items() if text != candidates(before, answer.where, answer.id).get(place)]
+    return answer._replace(text=fresh[0]) if fresh else answer
+
+
 def _refuse(bad: Iterable[Answer], say: Callable[[Answer], str], remedy: str) -> None:
     found = list(bad)
     if found:
@@ -119,7 +129,7 @@ def _same_prompt(chosen: Chosen, i: int, answer: Answer) -> bool:
     for column in {chosen.shape, "input"} & record.keys() if answer.row else ():
         theirs, own = (answer.row or {}).get(column), record[column]
         if isinstance(own, list) and isinstance(theirs, list):
-            asked = own[:-1] if own and _is_answer(own[-1]) else own
+            asked = own[:-1] if own and is_assistant(own[-1]) else own
             if theirs[: len(asked)] != asked:
                 return False
         elif isinstance(own, str) and isinstance(theirs, str) and _plain(theirs) not in {_plain(own), *ours}:
@@ -129,10 +139,6 @@ def _same_prompt(chosen: Chosen, i: int, answer: Answer) -> bool:
 
 def _plain(text: str) -> str:
     return _LONE.sub("\ufffd", text).replace("\r\n", "\n").replace("\r", "\n").strip()
-
-
-def _is_answer(turn: Any) -> bool:
-    return isinstance(turn, dict) and str(turn.get("role", turn.get("from"))).lower() in ASSISTANT
 
 
 def with_answer(line: bytes, text: str, shape: str) -> bytes:
@@ -146,7 +152,7 @@ def with_answer(line: bytes, text: str, shape: str) -> bytes:
     record = json.loads(line)
     turns = record.get(shape)
     spaced = b'": ' in line
-    if isinstance(turns, list) and (shape in ("messages", "conversations") or (turns and _is_answer(turns[-1]))):
+    if isinstance(turns, list) and (shape in ("messages", "conversations") or (turns and is_assistant(turns[-1]))):
         _add_turn(turns, text)
         return _dump(record, spaced, line.isascii())
     column = "output" if shape == "instruction" else "response"
@@ -160,12 +166,12 @@ def with_answer(line: bytes, text: str, shape: str) -> bytes:
 def _add_turn(turns: list[dict[str, Any]], text: str) -> None:
     """The answer as the last turn, with the keys and the name of the assistant that the conversation uses."""
     last = turns[-1]
-    if _is_answer(last):
+    if is_assistant(last):
         last["content" if "content" in last or "value" not in last else "value"] = text
     elif "role" in last or "from" not in last:
         turns.append({"role": "assistant", "content": text})
     else:
-        name = next((t["from"] for t in turns if _is_answer(t)), "gpt")
+        name = next((t["from"] for t in turns if is_assistant(t)), "gpt")
         turns.append({"from": name, "value": text})
 
 

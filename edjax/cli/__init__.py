@@ -41,8 +41,11 @@ for verb in (
     run.report,
     run.demo,
     house.verify,
+    house.env,
+    house.completion,
 ):
     cli.add_command(verb)
+house.complete_strategies(cli)
 
 
 class _Terminated(BaseException):

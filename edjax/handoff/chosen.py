@@ -16,7 +16,6 @@ from edjax.pool import Message, Pool, read_pool
 from edjax.select import read_selection
 
 SHAPES = ("messages", "conversations", "prompt", "instruction", "text")  # in the order in which edjax.pool looks
-ANSWER_COLUMNS = ("response", "completion", "output")
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from edjax.handoff.answers import Answer, BadAnswer, Entry
-from edjax.handoff.chosen import ANSWER_COLUMNS, Chosen
+from edjax.handoff.chosen import Chosen
 from edjax.handoff.text import json_bytes, json_record
+
+ASSISTANT = ("assistant", "gpt", "model", "bot", "chatgpt")
 
 
 def files(chosen: Chosen, out: Path) -> dict[str, bytes]:
@@ -27,27 +29,35 @@ def files(chosen: Chosen, out: Path) -> dict[str, bytes]:
 
 
 def answers(entries: list[Entry], id_column: str = "id") -> Iterator[Answer]:
-    """The answer of each row: an assistant turn at the end, or `response`, `completion` or `output`."""
+    """The answer of each row: the first of its `candidates`; whoever has the row as it was can tell a better one."""
     for where, row in entries:
         name = next((row[c] for c in ("edjax_id", id_column, "id") if row.get(c) not in (None, "")), None)
         if name is None:
             raise BadAnswer(f"{where}: no id (column {id_column!r}); an answer is joined by the id of its row")
-        yield Answer(str(name), _answer(row, where, str(name)), where, row=row)
+        found = candidates(row, where, str(name))
+        yield Answer(str(name), next(iter(found.values()), None), where, row=row)
 
 
-def _answer(row: dict[str, Any], where: str, name: str) -> str | None:
-    for column in ("messages", "conversations", "prompt"):
-        turns = row.get(column)
-        if isinstance(turns, list) and turns and isinstance(turns[-1], dict):
-            last = turns[-1]
-            if str(last.get("role", last.get("from"))).lower() in ("assistant", "gpt", "model", "bot", "chatgpt"):
-                text = last.get("content", last.get("value"))
-                return None if text in (None, "") else str(text)
-    text = next((row[c] for c in ANSWER_COLUMNS if row.get(c) not in (None, "", [])), None)
-    if isinstance(text, list):
-        text = text[-1].get("content") if isinstance(text[-1], dict) else None
-    if isinstance(text, (int, float)) and not isinstance(text, bool):
-        return json.dumps(text)  # as edjax.pool reads a number
-    if text is not None and not isinstance(text, str):
-        raise BadAnswer(f"{where}: the answer of row {name!r} is {type(text).__name__}, not text")
-    return text
+def candidates(row: dict[str, Any], where: str, name: str) -> dict[str, str]:
+    """The texts in the places for an answer: `response`, an assistant turn at the end, `completion`, `output`."""
+    turns = next((t for t in map(row.get, ("messages", "conversations", "prompt")) if isinstance(t, list) and t), [{}])
+    last = turns[-1] if is_assistant(turns[-1]) else {}
+    found = {"response": _text(row.get("response")), "turn": _text(last.get("content", last.get("value")))}
+    if not found["response"] and row.get("response") not in (None, "", []):
+        raise BadAnswer(f"{where}: the answer of row {name!r} is {type(row['response']).__name__}, not text")
+    found |= {column: _text(row.get(column)) for column in ("completion", "output")}
+    return {k: v for k, v in found.items() if v}
+
+
+def is_assistant(turn: Any) -> bool:
+    """Whether a turn is the model's."""
+    return isinstance(turn, dict) and str(turn.get("role", turn.get("from"))).lower() in ASSISTANT
+
+
+def _text(value: Any) -> str | None:
+    """Text as it is, a number as `edjax.pool` reads it, a list of turns by its last."""
+    if isinstance(value, list) and value and is_assistant(value[-1]):
+        value = value[-1].get("content")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return json.dumps(value)
+    return value if isinstance(value, str) else None
