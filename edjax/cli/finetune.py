@@ -37,6 +37,7 @@ def finetune_options(f: Any) -> Any:
         "lora_target_modules": "Comma-separated projections, or all-linear.",
         "use_rslora": "Scale the adapter by alpha / sqrt(r) in place of alpha / r.",
         "max_length": "Most tokens of prompt and response together.",
+        "report_to": "Trackers: none, or tensorboard, wandb, trackio with commas; metrics.jsonl is always written.",
         "quantize": "Keep the base model's projections in int8 or nf4; needs pip install 'edjax[quant]'.",
     }
     for field in reversed(dataclasses.fields(FinetuneConfig)):
