@@ -30,7 +30,7 @@ class Fake(types.ModuleType):
         self.runs.append(settings)
         return self
 
-    def SummaryWriter(self, logdir):
+    def SummaryWriter(self, logdir, filename_suffix):
         return self.init(logdir=logdir)
 
     def log(self, values, step):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -73,7 +74,9 @@ def open_trackers(report_to: str, out: Path, settings: dict[str, Any]) -> list[T
 
 class _TensorBoard:
     def __init__(self, out: Path, name: str, key: str, settings: dict[str, Any]):
-        self._writer = import_module("tensorboardX").SummaryWriter(str(out / "tensorboard"))
+        # a file is named by the second it was opened in: without the suffix a run that goes on at once replaces it
+        suffix = f".{time.time_ns()}"
+        self._writer = import_module("tensorboardX").SummaryWriter(str(out / "tensorboard"), filename_suffix=suffix)
 
     def log(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
