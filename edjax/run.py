@@ -52,8 +52,7 @@ def run(
 
     grid = {k: list(getattr(recipe, k)) for k in ("strategies", "trained", "budgets", "seeds")}
     grid["random_seeds"] = list(recipe.seeds_of("random"))
-    named = ("out", "title", "finetune_strategies", "report_to")  # and these count by their digests:
-    named += ("pool", "evaluation")
+    named = ("out", "title", "finetune_strategies", "report_to", "pool", "evaluation")  # the last two by their digests
     settings = asdict(recipe) | asdict(recipe.finetune_config(0))
     fixed = {k: v for k, v in settings.items() if k not in (*grid, *named, "finetune", "seed")}
     inputs = {"pool": pool.digest, "evaluation": held_out.digest, "model": digest(locate(recipe.model))}

@@ -110,22 +110,26 @@ def _manifest(directory: Path, found: Verified) -> dict[str, Any] | None:
 
     file = directory / MANIFEST
     if file.is_symlink():
-        return fault(file, "is a link, and edjax writes none")
+        fault(file, "is a link, and edjax writes none")
+        return None
     if not file.exists():
-        return fault(directory, f"is unfinished: it has a {PLAN} and no {MANIFEST}; run the same command again")
+        fault(directory, f"is unfinished: it has a {PLAN} and no {MANIFEST}; run the same command again")
+        return None
     try:
         raw = file.read_bytes()
-        manifest = json.loads(raw)
-        files = manifest["files"]
-        sizes = [(f["size"], f["sha256"]) for f in files.values()]
+        manifest: dict[str, Any] = json.loads(raw)
+        sizes = [(f["size"], f["sha256"]) for f in manifest["files"].values()]
         kind, schema, written = str(manifest["kind"]), manifest["schema"], manifest.get("sha256")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return fault(file, f"is damaged or no manifest; {AGAIN}")
+        fault(file, f"is damaged or no manifest; {AGAIN}")
+        return None
     if isinstance(written, str) and seal(raw, written) != written:
-        return fault(file, f"is damaged: its bytes do not match its own sha256; {AGAIN}")
+        fault(file, f"is damaged: its bytes do not match its own sha256; {AGAIN}")
+        return None
     if schema not in (SCHEMA, SEALED) or (schema == SEALED) != isinstance(written, str):
         newer = isinstance(schema, int) and schema > SEALED and isinstance(written, str)
-        return fault(file, f"is of schema {schema}; use a newer edjax" if newer else f"is damaged: no seal; {AGAIN}")
+        fault(file, f"is of schema {schema}; use a newer edjax" if newer else f"is damaged: no seal; {AGAIN}")
+        return None
     if schema == SCHEMA:
         found.notes.append(f"{file} has no seal: it was written before there were any ({kind}, {len(sizes)} files)")
     return manifest

@@ -72,8 +72,12 @@ def export(chosen: Chosen, to: str, out: str | Path, *, overwrite: bool = False)
 
 
 def write_all(files: dict[Path, bytes], overwrite: bool) -> None:
-    """Write files that are not there yet; one that is there and holds something else is a `UsageError`."""
+    """Write files that are not there yet; one that is there and holds something else is a `UsageError`, and so is a
+    directory that another verb made."""
     same = {p for p, data in files.items() if p.is_file() and p.read_bytes() == data}
+    ours = [p.parent for p in files if any((p.parent / name).exists() for name in ("manifest.json", "plan.json"))]
+    if ours:
+        raise UsageError(f"{ours[0]} is a directory of edjax's own, whose files a manifest names; choose another --out")
     in_the_way = [p for p in files if p.exists() and p not in same]
     if in_the_way and not overwrite:
         raise UsageError(f"{in_the_way[0]} exists and holds something else; choose another --out, or --overwrite")

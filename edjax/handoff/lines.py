@@ -40,7 +40,8 @@ def answers(entries: list[Entry], id_column: str = "id") -> Iterator[Answer]:
 
 def candidates(row: dict[str, Any], where: str, name: str) -> dict[str, str]:
     """The texts in the places for an answer: `response`, an assistant turn at the end, `completion`, `output`."""
-    turns = next((t for t in map(row.get, ("messages", "conversations", "prompt")) if isinstance(t, list) and t), [{}])
+    columns: list[Any] = [row.get(c) for c in ("messages", "conversations", "prompt")]
+    turns: list[Any] = next((t for t in columns if isinstance(t, list) and t), [{}])
     last = turns[-1] if is_assistant(turns[-1]) else {}
     found = {"response": _text(row.get("response")), "turn": _text(last.get("content", last.get("value")))}
     if not found["response"] and row.get("response") not in (None, "", []):
