@@ -8,6 +8,8 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,20 +17,29 @@ from handoff_cases import edjax_, fails  # noqa: F401
 
 import edjax.cli
 import edjax.store
+from edjax.evaluate import Evaluation
 
 VERBS = ("select", "export", "import-labels", "evaluate")
 PLACES = ("a file", "below a file", "read-only")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_compilation_cache():
+def no_model():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(edjax.cli.options, "use_compilation_cache", lambda: None)
+        patch.setattr("edjax.lm.load.load", lambda name, *_: SimpleNamespace(model=None, directory=Path(name)))
+        patch.setattr(sys.modules["edjax.evaluate"], "_evaluate", scored)
         yield
 
 
+def scored(pool, *_):
+    """An evaluation without a model: what is tested here is how it is written."""
+    rows = [{"id": i, "response_loss": 0.5} for i in pool.ids]
+    return Evaluation({"response_loss": 0.5}, {"response_loss": len(rows)}, rows, 0.1)
+
+
 @pytest.fixture
-def command(tmp_path, request):
+def command(tmp_path):
     """The command line of a verb but for --out, and the name of its --out."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -47,9 +58,7 @@ def command(tmp_path, request):
             return ["export", pool, "--to", "label-studio"], "out"
         if verb == "import-labels":
             return ["import-labels", pool, tmp_path / "a.csv"], "answered.jsonl"
-        model = request.getfixturevalue("shared") / "models" / "stories260k"
-        options = ["--metrics", "response_loss", "--batch-size", 8, "--max-new-tokens", 1]
-        return ["evaluate", pool, "--model", model, *options], "out"
+        return ["evaluate", pool, "--model", tmp_path], "out"
 
     return of
 
