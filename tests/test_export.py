@@ -246,6 +246,12 @@ def test_what_the_verb_says(tmp_path, edjax_):  # noqa: F811
     assert f"edjax import-labels {pool} ANSWERS --out answered.jsonl" in out
     code, out, _ = edjax_("export", pool, "--to", "csv", "--out", tmp_path / "o", "--json")
     assert json.loads(out) == {"rows": 2, "format": "csv", "files": [f"{tmp_path}/o/annotate.csv"]}
+    pool_file(tmp_path / "my pool.jsonl", [{"uid": 1, "question": "q"}])
+    options = ["--text-column", "question", "--id-column", "uid"]
+    code, out, _ = edjax_(
+        "export", tmp_path / "my pool.jsonl", "--to", "csv", "--out", tmp_path / "o", "--overwrite", *options
+    )
+    assert f"'{tmp_path}/my pool.jsonl' ANSWERS --out answered.jsonl --text-column question --id-column uid" in out
     for to in FORMATS:
         pool_file(tmp_path / "p.jsonl", [{"prompt": "q", "response": "a"}])
         assert edjax_("export", pool, "--to", to, "--out", tmp_path / "all" / to)[0] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,10 @@ def export(
     files = run_export(chosen, to, out, overwrite=overwrite)
     then = [f"next: {NEXT[to].format(*map(str, files), out=str(out))}"]
     if to in ANSWERS:
-        then.append(f"then: edjax import-labels {selection} ANSWERS --out answered.jsonl")
+        named = ["edjax", "import-labels", selection, "ANSWERS", "--out", "answered.jsonl"]
+        named += ["--text-column", text_column] if text_column else []
+        named += ["--id-column", id_column] if id_column != "id" else []
+        then.append(f"then: {shlex.join(named)}")
     record: dict[str, Any] = {"rows": len(chosen), "format": to, "files": [str(f) for f in files]}
     options.tell(record, f"{options.count(len(chosen), 'rows')} for {to} in {', '.join(map(str, files))}", *then)
 
@@ -104,5 +108,5 @@ def import_labels(
     options.tell(
         record | {"formats": list(done.formats), "out": str(out)},
         f"{len(done.lines)} of {options.count(len(chosen), 'rows')} answered ({', '.join(done.formats)}) in {out}",
-        f"next: edjax finetune {out} --out adapter",
+        f"next: edjax finetune {shlex.quote(str(out))} --out adapter",
     )
