@@ -52,7 +52,7 @@ def run(
 
     grid = {k: list(getattr(recipe, k)) for k in ("strategies", "trained", "budgets", "seeds")}
     grid["random_seeds"] = list(recipe.seeds_of("random"))
-    named = ("out", "title", "finetune_strategies", "pool", "evaluation")  # the last two count by their digests
+    named = ("out", "title", "finetune_strategies", "report_to", "pool", "evaluation")  # the last two by their digests
     settings = asdict(recipe) | asdict(recipe.finetune_config(0))
     fixed = {k: v for k, v in settings.items() if k not in (*grid, *named, "finetune", "seed")}
     inputs = {"pool": pool.digest, "evaluation": held_out.digest, "model": digest(locate(recipe.model))}
@@ -95,11 +95,13 @@ def _check(recipe: Recipe, pool: Pool) -> None:
     needs_tokens = [s for s in recipe.strategies if STRATEGIES[s].needs not in ("nothing", "embeddings")]
     if needs_tokens and recipe.max_new_tokens < 1:
         raise UsageError(f"{needs_tokens[0]} needs decoded tokens: set max_new_tokens to 1 or more")
+    from edjax.finetune.trackers import require
     from edjax.lm.lora import LoraConfig
     from edjax.lm.mesh import check_rows, parse_mesh
     from edjax.lm.train import schedule
 
     config = recipe.finetune_config(0)
+    require(config.report_to)
     mesh = parse_mesh(config.mesh)
     for size in (recipe.score_batch_size, recipe.evaluation_batch_size):
         check_rows(size, mesh)

@@ -4,6 +4,7 @@ A verb writes its result into a directory as follows. `plan.json` first: what th
 inputs, with which settings. Then the files, each by `atomic_write`. `manifest.json` last, with the size and sha256 of
 every file. A reader trusts only a directory with a manifest. The same command again resumes what has a plan and no
 manifest, and changes nothing where there is a manifest; other settings or inputs are refused with the difference.
+The manifest also records the plan's sha256 and, under "sha256", its own, so that `edjax verify` finds any flipped bit.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from typing import IO, Any
 from edjax.errors import DataError, EnvError, LockedError, UsageError
 
 SCHEMA = 1
+SEALED = 2  # the schema of a manifest that holds its own sha256; a plan's stays 1, and older manifests are read as well
+UNSEALED = "0" * 64
 
 
 def sha256_file(path: str | Path) -> str:
@@ -238,15 +241,30 @@ class Artifact:
         return (self.path / "manifest.json").exists()
 
     def finish(self, **facts: Any) -> dict[str, Any]:
-        """Write the manifest: every file's size and sha256, versions, and any further facts."""
+        """Write the manifest: every file's size and sha256, the plan's, versions, any further facts, and its seal."""
         files = {
-            p.relative_to(self.path).as_posix(): {"size": p.stat().st_size, "sha256": sha256_file(p)}
+            p.relative_to(self.path).as_posix(): _record(p)
             for p in sorted(self.path.rglob("*"))
             if p.is_file() and not p.is_symlink() and not _is_scratch(p, self.path)
         }
-        manifest = {**self.plan, **facts, "versions": versions(), "files": files}
-        write_json(self.path / "manifest.json", manifest)
+        own = {"versions": versions(), "files": files, "plan": _record(self.path / "plan.json"), "sha256": UNSEALED}
+        manifest = {**self.plan, "schema": SEALED, **facts, **own}
+        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        manifest["sha256"] = seal(text.encode(), UNSEALED)
+        head, _, tail = text.rpartition(UNSEALED)
+        with atomic_write(self.path / "manifest.json", "w") as f:
+            f.write(head + manifest["sha256"] + tail)
         return manifest
+
+
+def seal(raw: bytes, written: str) -> str:
+    """The sha256 that a manifest's bytes must hold: that of the bytes with zeros where `written` stands last."""
+    head, _, tail = raw.rpartition(written.encode())
+    return hashlib.sha256(head + UNSEALED.encode() + tail).hexdigest()
+
+
+def _record(path: Path) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "sha256": sha256_file(path)}
 
 
 def _is_scratch(p: Path, root: Path) -> bool:

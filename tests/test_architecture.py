@@ -43,6 +43,10 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
         "health",
     },
     "evaluate": {"errors", "store", "pool", "lm", "batching", "progress", "metrics"},
+    "handoff": {"errors", "store", "pool", "select"},
+    "labels": {"errors", "handoff"},
+    "verify": {"errors", "store"},
+    "environment": {"lm"},
     "report": {"errors", "store"},
     "portrait": {"pool", "features", "select", "strategies"},
     "gather": {"errors", "store", "pool", "features", "select", "evaluate", "analysis", "portrait"},
@@ -74,6 +78,10 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
         "report",
         "gather",
         "table",
+        "handoff",
+        "labels",
+        "verify",
+        "environment",
         *STAGES,
     },
 }
@@ -268,8 +276,8 @@ def test_verbs_in_the_readme_exist():
     from edjax.cli import cli
 
     shell = "".join(re.findall(r"^```bash\n(.*?)^```$", README, re.M | re.S))
-    verbs = set(re.findall(r"(?<![\w.\-/])(?:\.venv/bin/)?edjax ([a-z]+)", shell))
-    table = set(re.findall(r"^\| `([a-z]+)[ `]", README, re.M))
+    verbs = set(re.findall(r"(?<![\w.\-/])(?:\.venv/bin/)?edjax ([a-z][a-z-]*)", shell))
+    table = set(re.findall(r"^\| `([a-z][a-z-]*)[ `]", README, re.M))
     assert {"demo", "score", "select", "finetune", "evaluate"} <= verbs <= set(cli.commands)
     assert set(cli.commands) <= table, "a verb is missing from the table"
 

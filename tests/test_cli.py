@@ -13,7 +13,8 @@ import edjax.cli
 from edjax.errors import EdjaxError
 from edjax.store import Lock, writing
 
-VERBS = ("score", "select", "strategies", "finetune", "evaluate", "merge", "run", "demo", "report")
+VERBS = ("score", "select", "strategies", "export", "import-labels", "finetune", "evaluate", "merge", "run", "demo")
+VERBS += ("report", "verify", "env", "completion")
 
 
 @pytest.fixture

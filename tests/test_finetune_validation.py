@@ -1,16 +1,19 @@
 """Validation while training: when it looks, what it keeps, when it stops, and the same bytes after a stop."""
 
 import dataclasses
+import hashlib
 import json
+import sys
 
 import numpy as np
 import pytest
 from lm_cases import make_pool, nll_of
+from tracker_cases import fakes  # noqa: F401
 
 from edjax.errors import UsageError
 from edjax.finetune import FinetuneConfig, finetune
 from edjax.finetune.examples import encode_rows
-from edjax.finetune.log import MetricsLog
+from edjax.finetune.log import REPORTED, MetricsLog
 from edjax.finetune.validation import Looks
 from edjax.lm.encode import Encoder
 from edjax.lm.peft import import_adapter
@@ -180,3 +183,70 @@ def test_metrics_log_drops_what_comes_after_the_checkpoint(tmp_path):
         assert log.losses() == [1.0, 2.0, 3.0]
         log.write({"step": 4, "loss": 0.5})
     assert [json.loads(line)["loss"] for line in path.read_text().splitlines()] == [1.0, 2.0, 3.0, 0.5]
+
+
+# report_to
+
+SHORT = dataclasses.replace(CONFIG, num_train_epochs=2)
+STEPS = 12
+
+
+def told_run(stories, out, report_to="none", **more):
+    """A run without validation rows that reports to these trackers: its adapter's hash."""
+    config = dataclasses.replace(SHORT, report_to=report_to)
+    finetune(TRAIN, "s", out=out, config=config, loaded=stories, show_progress=False, **more)
+    return hashlib.sha256((out / ADAPTER).read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def untold(stories, tmp_path_factory):
+    return told_run(stories, tmp_path_factory.mktemp("untold") / "a")
+
+
+def test_every_tracker_is_told_what_metrics_jsonl_says(stories, untold, fakes, tmp_path):  # noqa: F811
+    out = tmp_path / "a"
+    assert told_run(stories, out, "tensorboard, wandb,trackio") == untold, "the adapter does not depend on it"
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    want = [(f"train/{k}", line["step"], v) for line in lines for k, v in line.items() if k != "step"]
+    assert len(lines) == STEPS
+    for fake in fakes.values():
+        assert fake.told == want and fake.closed == 1 and len(fake.runs) == 1
+    assert fakes["wandb"].runs[0]["config"]["lora_r"] == 8 and fakes["wandb"].runs[0]["project"] == "edjax"
+    assert fakes["tensorboardX"].runs == [{"logdir": str(out / "tensorboard")}]
+    assert not (out / REPORTED).exists() and REPORTED not in json.loads((out / "manifest.json").read_text())["files"]
+    assert told_run(stories, out, "wandb") == untold and len(fakes["wandb"].runs) == 1, "done is done"
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_step_is_told_once_however_often_the_run_is_killed(stories, untold, fakes, tmp_path, monkeypatch):  # noqa: F811
+    """Killed two steps after a checkpoint, then one step after it, then without trackers, then left alone."""
+    out, real = tmp_path / "a", Trainer.step
+    for last, report_to in ((5, "wandb"), (4, "wandb"), (4, "none"), (None, "wandb")):
+
+        def step(self, batch, rate, at, last=last):
+            if at == last:
+                raise Killed
+            return real(self, batch, rate, at)
+
+        monkeypatch.setattr(Trainer, "step", step)
+        if last is None:
+            assert told_run(stories, out, report_to) == untold
+        else:
+            with pytest.raises(Killed):
+                told_run(stories, out, report_to)
+    told = [step for name, step, _ in fakes["wandb"].told if name == "train/loss"]
+    assert told == list(range(1, STEPS + 1))
+    ids = {(r["id"], r["name"], r["resume"]) for r in fakes["wandb"].runs}
+    assert len(fakes["wandb"].runs) == 3 and len(ids) == 1, "the same run to the tracker"
+    assert told_run(stories, out, report_to="trackio") == untold
+    told_run(stories, out, "wandb", overwrite=True)
+    assert fakes["wandb"].runs[-1]["id"] not in {i for i, _, _ in ids}, "started again, it is another run"
+
+
+def test_nothing_is_imported_that_was_not_asked_for(stories, untold, tmp_path, monkeypatch):
+    for package in ("tensorboardX", "wandb", "trackio"):
+        monkeypatch.setitem(sys.modules, package, None)
+    assert told_run(stories, tmp_path / "a") == untold

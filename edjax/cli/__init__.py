@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from edjax.cli import evaluate, finetune, run, score, select
+from edjax.cli import evaluate, finetune, handoff, house, run, score, select
 from edjax.errors import EdjaxError
 
 
@@ -32,14 +32,20 @@ for verb in (
     score.score,
     select.select,
     select.strategies,
+    handoff.export,
+    handoff.import_labels,
     finetune.finetune,
     evaluate.evaluate,
     evaluate.merge,
     run.run,
     run.report,
     run.demo,
+    house.verify,
+    house.env,
+    house.completion,
 ):
     cli.add_command(verb)
+house.complete_strategies(cli)
 
 
 class _Terminated(BaseException):

@@ -37,6 +37,7 @@ def finetune_options(f: Any) -> Any:
         "lora_target_modules": "Comma-separated projections, or all-linear.",
         "use_rslora": "Scale the adapter by alpha / sqrt(r) in place of alpha / r.",
         "max_length": "Most tokens of prompt and response together.",
+        "report_to": "Trackers: none, or tensorboard, wandb, trackio with commas; metrics.jsonl is always written.",
         "quantize": "Keep the base model's projections in int8 or nf4; needs pip install 'edjax[quant]'.",
     }
     for field in reversed(dataclasses.fields(FinetuneConfig)):
@@ -90,6 +91,6 @@ def finetune(
     lines = [f"{done.steps} steps on {len(data)} rows in {done.seconds:.1f} s, last loss {done.train_loss:.4f}"]
     if done.validation_loss is not None:
         lines.append(f"lowest validation loss {done.validation_loss:.4f}, after step {done.best_step}")
-    record = {"steps": done.steps, "rows": len(data), "seconds": done.seconds, "train_loss": done.train_loss}
+    record: dict[str, Any] = {"steps": done.steps, "rows": len(data), "seconds": done.seconds, "train_loss": done.train_loss}
     record |= {"validation_loss": done.validation_loss, "best_step": done.best_step, "out": out}
     options.tell(record, *lines, f"adapter in {out}")

@@ -62,6 +62,11 @@ def read(source: str, text_column: str | None, id_column: str, skip_bad_lines: b
     return read_pool(source, text_column=text_column, id_column=id_column, skip_bad_lines=skip_bad_lines, log=note)
 
 
+def count(n: int, plural: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{n:,} {plural.removesuffix('s') if n == 1 else plural}"
+
+
 def note(text: str) -> None:
     """A line on stderr that is neither a result nor an error."""
     click.echo(f"edjax: note: {text}", err=True)

@@ -35,7 +35,8 @@ def finetune(
     given all tokens before them; prompt tokens carry none, unless `assistant_only_loss` asks for earlier assistant
     turns. `out` receives adapter_model.safetensors, adapter_config.json, metrics.jsonl (a line an update: step, epoch,
     loss, grad_norm, learning_rate, tokens_per_second; a line an evaluation: eval_loss) and a manifest; with validation
-    rows also last/, the adapter of the last update; while it runs, checkpoints. The same call resumes after a kill and
+    rows also last/, the adapter of the last update; while it runs, checkpoints. `report_to` names trackers that get the
+    numbers of metrics.jsonl too; TensorBoard's files are in tensorboard/. The same call resumes after a kill and
     ends in the same adapter bytes on the same backend. Ctrl-C and SIGTERM are held back until the update in progress
     is done and saved. In several processes (`jax.distributed`) each makes the same call, with a mesh over the
     devices of all and save_steps 0; process 0 writes.
@@ -51,22 +52,27 @@ def finetune(
       DataError: a row without a response; a loss that is not finite, or a gradient that is 0 (the step and its rows
         are named, the last good checkpoint stays).
       UsageError: settings that make no sense, or another run's directory.
+      EnvError: a tracker whose package is not installed.
     """
     import jax
 
+    from edjax.finetune.log import REPORTED
     from edjax.finetune.loop import train
+    from edjax.finetune.trackers import require
     from edjax.lm.load import digest, load
     from edjax.lm.mesh import agreed, parse_mesh
 
     if validation is not None and config is not None and config.validation_split:
         raise UsageError("validation rows and validation_split are both given; choose one")
     config = config or FinetuneConfig()
+    require(config.report_to)
     writes = jax.process_index() == 0
     if jax.process_count() > 1 and (config.save_steps or not config.mesh):
         raise UsageError("training in several processes needs a mesh, and save_steps 0: they keep no checkpoints")
     loaded = loaded or load(model, config.dtype, config.quantize, parse_mesh(config.mesh))
     out = Path(out)
     settings = {"model": model, **asdict(config)}
+    del settings["report_to"]
     inputs = {"pool": pool.digest, "model": digest(loaded.directory)}
     if validation is not None:
         inputs["validation"] = validation.digest
@@ -77,6 +83,7 @@ def finetune(
         done = train(pool, validation, loaded, out, config, show=show_progress, writes=writes)
         if artifact is not None:
             shutil.rmtree(out / "checkpoints", ignore_errors=True)
+            (out / REPORTED).unlink(missing_ok=True)
             facts = {name: getattr(done, name) for name in FACTS}
             artifact.finish(**facts, rows=len(pool), ids=sha256_json(sorted(pool.ids)))
         return done

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from edjax.errors import UsageError
+from edjax.finetune.trackers import names
 from edjax.settings import like_default
 
 _ABOVE_ZERO = (
@@ -43,6 +44,8 @@ class FinetuneConfig:
         `early_stopping_threshold`; 0: never.
       load_best_model_at_end: with validation rows, write the adapter of the lowest validation loss, not the last one.
       save_steps: updates between checkpoints; 0 keeps none.
+      report_to: trackers that are told what goes into metrics.jsonl: none, or tensorboard, wandb, trackio with commas
+        between them. It decides nothing of the result: a run may go on with another.
 
     Raises:
       UsageError: a value of the wrong kind or one that makes no sense.
@@ -78,6 +81,7 @@ class FinetuneConfig:
     load_best_model_at_end: bool = True
     save_steps: int = 50
     seed: int = 0
+    report_to: str = "none"
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -92,5 +96,6 @@ class FinetuneConfig:
         for name in _FROM_ZERO:
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        names(self.report_to)
         if self.max_length < 2:
             raise UsageError(f"max_length is {self.max_length}; a prompt and a response need 2 tokens at the least")

@@ -21,6 +21,7 @@ from edjax.finetune.examples import encode_rows
 from edjax.finetune.log import MetricsLog
 from edjax.finetune.order import Order, split_rows
 from edjax.finetune.result import Finetuned
+from edjax.finetune.trackers import open_trackers
 from edjax.finetune.validation import Looks
 from edjax.health import check_update
 from edjax.lm.batch import Batch, Example, make_batch
@@ -55,8 +56,9 @@ def train(
     """
     start = time.monotonic()
     run = _Run(pool, validation, loaded, out if writes else None, config)
+    trackers = open_trackers(config.report_to, out, dataclasses.asdict(config)) if writes else []
     with (
-        MetricsLog(out / "metrics.jsonl" if writes else None, run.step) as log,
+        MetricsLog(out / "metrics.jsonl" if writes else None, run.step, trackers) as log,
         progress("finetune", run.steps, "steps", show=show and writes) as bar,
         contextlib.closing(run),
         held_signals() as held,

@@ -1,0 +1,112 @@
+"""`edjax export` and `edjax import-labels`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edjax.cli import options
+
+FORMATS = ("label-studio", "argilla", "csv", "jsonl", "trl", "axolotl", "llama-factory")
+ANSWERS = ("label-studio", "argilla", "csv", "jsonl")
+NEXT = {
+    "label-studio": "make a project with the labelling interface {1}, import {0}, and export JSON when it is done",
+    "argilla": "argilla.Dataset.from_disk({out!r}), and dataset.to_disk(DIR) when it is done",
+    "csv": "have the column `response` filled in",
+    "jsonl": 'have each row answered in a column "response", or a last assistant turn',
+    "trl": "SFTTrainer(model, train_dataset=load_dataset('json', data_files={0!r}, split='train'))",
+    "axolotl": "copy {1} into axolotl's config",
+    "llama-factory": "llamafactory-cli train with dataset_dir: {out}, dataset: edjax, mask_history: true",
+}
+
+
+@click.command()
+@click.argument("selection")
+@click.option(
+    "--to", required=True, type=click.Choice(FORMATS), help="For people: the first four. For trainers: the rest."
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="File or directory to write.")
+@click.option("--overwrite", is_flag=True, help="Replace files that are there and hold something else.")
+@options.pool_options
+@options.JSON
+def export(
+    selection: str, to: str, out: Path, overwrite: bool, text_column: str | None, id_column: str, skip_bad_lines: bool
+) -> None:
+    """Hand the chosen rows to people who answer them, or answered rows to a trainer elsewhere.
+
+    \b
+    Reads   SELECTION: a directory of `edjax select`, or any pool
+    Writes  label-studio   tasks.json and label_config.xml, the labelling interface
+            argilla        a directory for Dataset.from_disk: records.json and .argilla/
+            csv            annotate.csv: id, prompt, response (empty), order, scores; opens in a spreadsheet
+            jsonl          rows.jsonl: the rows untouched
+            trl            train.jsonl: prompt and completion turns
+            axolotl        train.jsonl: messages; datasets.yaml
+            llama-factory  edjax.json: ShareGPT rows; dataset_info.json
+    OUT is a directory, or the name of the first of these files. The last three need a response in every row.
+    """
+    from edjax.handoff import export as run_export
+    from edjax.handoff import read_chosen
+
+    read = {"text_column": text_column, "id_column": id_column, "skip_bad_lines": skip_bad_lines}
+    chosen = read_chosen(selection, log=options.note, **read)  # type: ignore[arg-type]
+    files = run_export(chosen, to, out, overwrite=overwrite)
+    then = [f"next: {NEXT[to].format(*map(str, files), out=str(out))}"]
+    if to in ANSWERS:
+        named = ["edjax", "import-labels", selection, "ANSWERS", "--out", "answered.jsonl"]
+        named += ["--text-column", text_column] if text_column else []
+        named += ["--id-column", id_column] if id_column != "id" else []
+        then.append(f"then: {shlex.join(named)}")
+    record: dict[str, Any] = {"rows": len(chosen), "format": to, "files": [str(f) for f in files]}
+    options.tell(record, f"{options.count(len(chosen), 'rows')} for {to} in {', '.join(map(str, files))}", *then)
+
+
+@click.command("import-labels")
+@click.argument("selection")
+@click.argument("answers", nargs=-1, required=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="File of rows to write: answered.jsonl.")
+@click.option("--from", "kind", type=click.Choice(ANSWERS), help="Their format; told from the files if not given.")
+@click.option("--partial", is_flag=True, help="Leave rows without an answer out, in place of an error.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT where it holds something else.")
+@options.pool_options
+@options.JSON
+def import_labels(
+    selection: str,
+    answers: tuple[str, ...],
+    out: Path,
+    kind: str | None,
+    partial: bool,
+    overwrite: bool,
+    text_column: str | None,
+    id_column: str,
+    skip_bad_lines: bool,
+) -> None:
+    """Join people's answers to the rows they belong to, by id.
+
+    \b
+    Reads   SELECTION: the directory or pool that was exported
+            ANSWERS: what Label Studio (JSON or JSON-MIN) or Argilla exports, a CSV file, or JSON Lines with id and
+            response; one or more files
+    Writes  OUT: the chosen rows in their order, each with its answer in the field of its own shape
+    Unknown ids, two different answers to one row, empty answers and prompts that changed are refused by name.
+    """
+    from edjax.handoff import read_chosen, write_all
+    from edjax.labels import import_labels as run_import
+
+    read = {"text_column": text_column, "id_column": id_column, "skip_bad_lines": skip_bad_lines}
+    chosen = read_chosen(selection, log=options.note, **read)  # type: ignore[arg-type]
+    done = run_import(chosen, answers, kind=kind, id_column=id_column, partial=partial)
+    write_all({out: b"".join(line + b"\n" for line in done.lines)}, overwrite)
+    if done.missing:
+        skipped = f", {len(done.skipped)} of them skipped by the annotator" if done.skipped else ""
+        names = ", ".join(done.missing[:5]) + (", ..." if len(done.missing) > 5 else "")
+        options.note(f"{options.count(len(done.missing), 'rows')} without an answer left out{skipped}: {names}")
+    record = {"rows": len(done.lines), "missing": list(done.missing), "skipped": list(done.skipped)}
+    options.tell(
+        record | {"formats": list(done.formats), "out": str(out)},
+        f"{len(done.lines)} of {options.count(len(chosen), 'rows')} answered ({', '.join(done.formats)}) in {out}",
+        f"next: edjax finetune {shlex.quote(str(out))} --out adapter",
+    )

@@ -1,0 +1,93 @@
+"""`edjax verify`, `edjax env` and `edjax completion`: about what is there, not about a pool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+from edjax.cli import options
+
+
+@click.command()
+@click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path))
+@options.JSON
+def verify(directories: tuple[Path, ...]) -> None:
+    """Check what edjax wrote: every artefact at and below DIRECTORIES against its manifest.
+
+    \b
+    Reads   every file of every artefact: its size and sha256, and what it was made from
+    Writes  nothing; a line a fault that names the file, and exit code 3 if there is one
+    """
+    from edjax.errors import DataError
+    from edjax.verify import verify as run_verify
+
+    found = run_verify(directories)
+    for text in found.notes:
+        options.note(text)
+    faults = [{"path": str(f.path), "fault": f.what} for f in found.faults]
+    record = {"sound": not faults, "faults": faults, "notes": found.notes, "files": found.files}
+    record["artefacts"] = [{"path": str(d), "kind": kind} for d, kind in found.artefacts.items()]
+    sound = f"{options.count(len(found.artefacts), 'artefacts')} sound, {options.count(found.files, 'files')} read"
+    options.tell(record, *(map(str, found.faults) if faults else (sound,)))
+    if faults:
+        raise DataError(f"{options.count(len(faults), 'faults')} found below {', '.join(map(str, directories))}")
+
+
+@click.command()
+@options.JSON
+def env() -> None:
+    """Say what a result here depends on: versions, devices, memory, the cache. Paste it into an issue.
+
+    \b
+    Reads   nothing but this machine; no network
+    Writes  nothing
+    """
+    from edjax.environment import environment, lines
+
+    facts = environment()
+    options.tell(facts, *lines(facts))
+
+
+SHELLS = {  # where each shell looks for it
+    "bash": "edjax completion bash > ~/.local/share/bash-completion/completions/edjax",
+    "zsh": "edjax completion zsh > ~/.zfunc/_edjax   (a directory of your fpath, before compinit)",
+    "fish": "edjax completion fish > ~/.config/fish/completions/edjax.fish",
+}
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(tuple(SHELLS)))
+@options.JSON
+def completion(shell: str) -> None:
+    """Print the script that lets SHELL complete verbs, options and strategies.
+
+    \b
+    bash   edjax completion bash > ~/.local/share/bash-completion/completions/edjax
+    zsh    edjax completion zsh > ~/.zfunc/_edjax   (a directory of your fpath, before compinit)
+    fish   edjax completion fish > ~/.config/fish/completions/edjax.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    root = click.get_current_context().find_root().command
+    kind = get_completion_class(shell)
+    assert kind is not None
+    script = kind(root, {}, "edjax", "_EDJAX_COMPLETE").source()
+    options.tell({"shell": shell, "script": script, "install": SHELLS[shell]}, script.rstrip("\n"))
+
+
+def strategy_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Names of strategies that begin so; of a list with commas, its last one."""
+    from edjax.strategies import STRATEGIES
+
+    done, comma, begun = incomplete.rpartition(",")
+    return [CompletionItem(done + comma + name) for name in STRATEGIES if name.startswith(begun)]
+
+
+def complete_strategies(verbs: click.Group) -> None:
+    """Let every option that is called --strategy complete the names there are."""
+    for verb in verbs.commands.values():
+        for option in verb.params:
+            if option.name in ("strategy", "strategies"):
+                option.shell_complete = strategy_names  # type: ignore[method-assign]

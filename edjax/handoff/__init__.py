@@ -1,0 +1,94 @@
+"""Hand the chosen rows to people or to a trainer elsewhere, in the format that their tool reads; read answers back.
+
+A format is a module of its own: `files(chosen, out)` gives names and bytes to write, and `answers(entries)`, where
+people answer in it, reads what the tool exports. FORMATS is the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from edjax.errors import DataError, UsageError
+from edjax.handoff import argilla, axolotl, label_studio, lines, llama_factory, spreadsheet, trl
+from edjax.handoff.chosen import Chosen
+from edjax.handoff.chosen import read_chosen as read_chosen
+from edjax.store import atomic_write
+
+Files = dict[str, bytes]
+
+
+class Format(NamedTuple):
+    """How rows leave: what makes the files, the suffix by which --out names the first of them, and for whom it is."""
+
+    files: Callable[[Chosen, Path], Files]
+    suffix: str | None
+    answered: bool
+    summary: str
+
+
+FORMATS = {
+    "label-studio": Format(label_studio.files, ".json", False, "tasks and a labelling interface for Label Studio"),
+    "argilla": Format(argilla.files, None, False, "a directory for argilla's Dataset.from_disk"),
+    "csv": Format(spreadsheet.files, ".csv", False, "a table with an empty column `response`, for a spreadsheet"),
+    "jsonl": Format(lines.files, ".jsonl", False, "the rows untouched"),
+    "trl": Format(trl.files, ".jsonl", True, "prompt and completion turns for TRL's SFTTrainer"),
+    "axolotl": Format(axolotl.files, None, True, "messages for axolotl, and the part of its config that names them"),
+    "llama-factory": Format(llama_factory.files, None, True, "ShareGPT rows for LLaMA-Factory, and dataset_info.json"),
+}
+
+
+def export(chosen: Chosen, to: str, out: str | Path, *, overwrite: bool = False) -> list[Path]:
+    """Write the rows in a format; returns the files, each of which appears whole or not at all.
+
+    Args:
+      chosen: the rows, in the order they were taken.
+      to: a name in FORMATS.
+      out: a directory, or a file of the format's suffix; files beside the first one then begin with its name.
+      overwrite: replace files that are there and hold something else.
+
+    Raises:
+      UsageError: an unknown format; files in the way.
+      DataError: rows without a response for a trainer; rows that the format cannot hold. They are named.
+    """
+    if to not in FORMATS:
+        raise UsageError(f"unknown format {to!r}; known are {', '.join(FORMATS)}")
+    kind, out = FORMATS[to], Path(out)
+    missing = [i for i, r in zip(chosen.pool.ids, chosen.pool.responses, strict=True) if r is None]
+    if kind.answered and missing:
+        raise DataError(
+            f"{chosen.pool.source}: {named(missing)} no response, and {to} is for training; have the rows answered, "
+            "join the answers with `edjax import-labels`, and export what that writes"
+        )
+    made = {}
+    for number, (name, data) in enumerate(kind.files(chosen, out).items()):
+        if kind.suffix and out.suffix.lower() == kind.suffix:
+            made[out if number == 0 else out.with_name(f"{out.stem}.{name}")] = data
+        else:
+            made[out / name] = data
+    write_all(made, overwrite)
+    return list(made)
+
+
+def write_all(files: dict[Path, bytes], overwrite: bool) -> None:
+    """Write files that are not there yet; one that is there and holds something else is a `UsageError`, and so is a
+    directory that another verb made."""
+    same = {p for p, data in files.items() if p.is_file() and p.read_bytes() == data}
+    ours = [p.parent for p in files if any((p.parent / name).exists() for name in ("manifest.json", "plan.json"))]
+    if ours:
+        raise UsageError(f"{ours[0]} is a directory of edjax's own, whose files a manifest names; choose another --out")
+    in_the_way = [p for p in files if p.exists() and p not in same]
+    if in_the_way and not overwrite:
+        raise UsageError(f"{in_the_way[0]} exists and holds something else; choose another --out, or --overwrite")
+    for path, data in files.items():
+        if path not in same:
+            with atomic_write(path) as f:
+                f.write(data)
+
+
+def named(ids: list[str]) -> str:
+    """`row 'a' has`, or `3 rows ('a', 'b', ...) have`, with no more than five names."""
+    if len(ids) == 1:
+        return f"row {ids[0]!r} has"
+    return f"{len(ids)} rows ({', '.join(map(repr, ids[:5]))}{', ...' if len(ids) > 5 else ''}) have"

@@ -1,0 +1,120 @@
+"""Files of answers: what is in them, whatever tool wrote them.
+
+An `Entry` is one record and where it stands; an `Answer` is what it says about a row. The formats' modules turn one
+into the other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from edjax.errors import DataError, EnvError, UsageError
+
+KINDS = ("label-studio", "argilla", "csv", "jsonl")
+
+
+class Entry(NamedTuple):
+    """A record of a file and its place in it, for a person to find."""
+
+    where: str
+    record: dict[str, Any]
+
+
+class Answer(NamedTuple):
+    """What one record says: the row's id, the text (None: none yet), and the prompt as the tool had it."""
+
+    id: str
+    text: str | None
+    where: str
+    prompt: Any = None
+    row: dict[str, Any] | None = None
+    skipped: bool = False
+
+
+class BadAnswer(DataError):
+    """A record that is no answer to a row."""
+
+
+def read_answers(path: str | Path, kind: str | None = None, id_column: str = "id") -> tuple[str, list[Answer]]:
+    """The format of a file and its answers.
+
+    Args:
+      kind: one of KINDS; None: told from what is in the file.
+      id_column: where JSON Lines and CSV have the ids, unless there is a column `edjax_id`.
+
+    Raises:
+      DataError: a file that does not exist, is damaged, holds no answers or another format.
+      UsageError: an unknown kind.
+    """
+    from edjax.handoff import argilla, label_studio, lines, spreadsheet
+
+    if kind is not None and kind not in KINDS:
+        raise UsageError(f"unknown format {kind!r}; known are {', '.join(KINDS)}")
+    path = Path(path)
+    if path.is_dir() and (path / "records.json").exists():
+        path = path / "records.json"  # as argilla's Dataset.to_disk leaves it
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise DataError(f"{path} does not exist or is no file of answers") from None
+    except OSError as e:
+        raise EnvError(f"cannot read {path}: {e.strerror or e}") from e
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    json_like = data.lstrip()[:1] in (b"[", b"{")
+    if kind == "csv" or (kind is None and not json_like):
+        entries, kind = spreadsheet.read(data, str(path)), "csv"
+    else:
+        entries = list(_json(data, str(path)))
+    if not entries:
+        raise DataError(f"{path} holds no answers")
+    if kind is None:
+        first = entries[0].record
+        if label_studio.is_task(first) or label_studio.is_minimal(first):
+            kind = "label-studio"
+        else:
+            kind = "argilla" if argilla.is_record(first) else "jsonl"
+    try:
+        if kind in ("csv", "jsonl"):
+            return kind, list((spreadsheet if kind == "csv" else lines).answers(entries, id_column))
+        return kind, list((label_studio if kind == "label-studio" else argilla).answers(entries))
+    except (AttributeError, TypeError) as e:
+        raise DataError(f"{path} does not hold what {kind} exports ({e}); name its format with --from") from e
+
+
+def _json(data: bytes, source: str) -> Iterator[Entry]:
+    """Records of a JSON array, of one object, or of JSON Lines."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as e:
+        line = data.count(b"\n", 0, e.start) + 1
+        raise DataError(f"{source}:{line}: not UTF-8 (byte 0x{data[e.start]:02x}); save the file as UTF-8") from None
+    whole = text.lstrip().startswith("[")
+    if not whole:
+        lines = [(f"{source}:{n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+        try:
+            json.loads(lines[0][1])
+        except (ValueError, RecursionError):
+            whole = len(lines) > 1  # one object over several lines
+    if whole:
+        value = _parse(text, source)
+        items = value if isinstance(value, list) else [value]
+        records = [(f"{source}: entry {n}", item) for n, item in enumerate(items, 1)]
+    else:
+        records = [(where, _parse(line, where)) for where, line in lines]
+    for where, record in records:
+        if not isinstance(record, dict):
+            raise DataError(f"{where}: an answer must be a JSON object")
+        yield Entry(where, record)
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as e:
+        at = f"line {e.lineno} column {e.colno}" if "\n" in text.strip() else f"column {e.colno}"
+        raise DataError(f"{where}: not valid JSON ({e.msg.removesuffix(' at')} at {at}); mend the file") from None
+    except (ValueError, RecursionError) as e:
+        raise DataError(f"{where}: not readable JSON ({e}); mend the file") from None

@@ -1,0 +1,114 @@
+"""The rows to hand over: in the order they were taken, with the ids that their answers are joined by."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from edjax.errors import DataError, UsageError
+from edjax.handoff.text import json_record
+from edjax.pool import Message, Pool, read_pool
+from edjax.select import read_selection
+
+SHAPES = ("messages", "conversations", "prompt", "instruction", "text")  # in the order in which edjax.pool looks
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Rows as a pool, and for each what the selection knows: `order`, and where there are any `gain` and `scores`."""
+
+    pool: Pool
+    facts: tuple[dict[str, Any], ...]
+    text_column: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.pool)
+
+    @cached_property
+    def shape(self) -> str:
+        """The column that holds the prompts, found as `edjax.pool` finds it."""
+        first = json_record(self.pool.line(0))
+        return self.text_column or next(name for name in SHAPES if name in first)
+
+    def prompt(self, i: int) -> str:
+        """The prompt of row i as one text, as it stands in the files that people see."""
+        return transcript(self.pool.messages[i])
+
+    def turns(self, i: int) -> list[Message]:
+        """The prompt's turns and, where there is a response, the answer's."""
+        response = self.pool.responses[i]
+        answer = [] if response is None else [{"role": "assistant", "content": response}]
+        return [*self.pool.messages[i], *answer]
+
+    def extra(self, i: int) -> dict[str, Any]:
+        """The columns of row i that are neither its id nor its prompt or response; strict JSON values."""
+        alpaca = self.shape == "instruction"
+        used = {"id", self.shape, *(("input", "output") if alpaca else ("response", "completion"))}
+        return {k: v for k, v in json_record(self.pool.line(i)).items() if k not in used}
+
+
+def transcript(messages: tuple[Message, ...]) -> str:
+    """A single user turn's text; of several turns or another role, each with its role before it."""
+    if len(messages) == 1 and messages[0]["role"] == "user":
+        return messages[0]["content"]
+    return "\n\n".join(f"{m['role']}: {m['content']}" for m in messages)
+
+
+def read_chosen(
+    source: str | Path,
+    *,
+    text_column: str | None = None,
+    id_column: str = "id",
+    skip_bad_lines: bool = False,
+    log: Callable[[str], object] | None = None,
+) -> Chosen:
+    """Read a directory of `edjax select`, or any pool, whose order is then the rows' own.
+
+    A selection's ids are those of its selection.csv: a row without an id keeps the name it had in the pool.
+
+    Raises:
+      DataError: an unfinished or damaged selection, and all that `read_pool` raises.
+      UsageError: a directory of several selections.
+    """
+    path = Path(source)
+    if (path / "manifest.json").exists() or (path / "plan.json").exists():
+        return _selection(path, text_column)
+    if path.is_dir() and (several := sorted(p.parent.name for p in path.glob("*/selected.jsonl"))):
+        raise UsageError(f"{path} holds several selections; name one: {', '.join(str(path / s) for s in several[:5])}")
+    pool = read_pool(
+        source, text_column=text_column, id_column=id_column, skip_bad_lines=skip_bad_lines, log=log or (lambda _: None)
+    )
+    return Chosen(pool, tuple({"order": i} for i in range(len(pool))), text_column)
+
+
+def _selection(path: Path, text_column: str | None) -> Chosen:
+    ids = read_selection(path).ids
+    if not ids:
+        raise DataError(f"{path} is a selection of 0 rows; there is nothing to hand over")
+    rows = read_pool(path / "selected.jsonl", text_column=text_column, id_column=None)
+    if len(rows) != len(ids):
+        raise DataError(f"{path} holds {len(rows)} rows and {len(ids)} ids; select again with --overwrite")
+    with open(path / "selection.csv", encoding="utf-8", newline="") as f:
+        facts = tuple(_facts(row) for row in csv.DictReader(f))
+    return Chosen(dataclasses.replace(rows, ids=ids), facts, text_column)
+
+
+def _facts(row: dict[str, str]) -> dict[str, Any]:
+    """One line of selection.csv: JSON values, those that are not there or not finite left out."""
+    order, gain = int(row["order"]), _number(row.get("gain"))
+    scores = {k: _number(v) for k, v in row.items() if k not in ("order", "id", "row", "gain")}
+    scores = {k: v for k, v in scores.items() if v is not None}
+    return {"order": order} | ({} if gain is None else {"gain": gain}) | ({"scores": scores} if scores else {})
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if abs(value) < float("inf") else None

@@ -1,0 +1,64 @@
+"""JSON Lines: the rows untouched; rows that gained an answer back.
+
+A row that has its id in a column goes byte for byte; one that was named after its place gets a column `id`, since its
+answer could not be joined without.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edjax.handoff.answers import Answer, BadAnswer, Entry
+from edjax.handoff.chosen import Chosen
+from edjax.handoff.text import json_bytes, json_record
+
+ASSISTANT = ("assistant", "gpt", "model", "bot", "chatgpt")
+
+
+def files(chosen: Chosen, out: Path) -> dict[str, bytes]:
+    """rows.jsonl."""
+    rows = []
+    for i, name in enumerate(chosen.pool.ids):
+        line = chosen.pool.line(i)
+        carried = name in (str(v) for v in json_record(line).values() if isinstance(v, (str, int)))
+        rows.append(line if carried else b'{"id": ' + json_bytes(name) + b", " + line.lstrip()[1:])
+    return {"rows.jsonl": b"".join(line + b"\n" for line in rows)}
+
+
+def answers(entries: list[Entry], id_column: str = "id") -> Iterator[Answer]:
+    """The answer of each row: the first of its `candidates`; whoever has the row as it was can tell a better one."""
+    for where, row in entries:
+        name = next((row[c] for c in ("edjax_id", id_column, "id") if row.get(c) not in (None, "")), None)
+        if name is None:
+            raise BadAnswer(f"{where}: no id (column {id_column!r}); an answer is joined by the id of its row")
+        found = candidates(row, where, str(name))
+        yield Answer(str(name), next(iter(found.values()), None), where, row=row)
+
+
+def candidates(row: dict[str, Any], where: str, name: str) -> dict[str, str]:
+    """The texts in the places for an answer: `response`, an assistant turn at the end, `completion`, `output`."""
+    columns: list[Any] = [row.get(c) for c in ("messages", "conversations", "prompt")]
+    turns: list[Any] = next((t for t in columns if isinstance(t, list) and t), [{}])
+    last = turns[-1] if is_assistant(turns[-1]) else {}
+    found = {"response": _text(row.get("response")), "turn": _text(last.get("content", last.get("value")))}
+    if not found["response"] and row.get("response") not in (None, "", []):
+        raise BadAnswer(f"{where}: the answer of row {name!r} is {type(row['response']).__name__}, not text")
+    found |= {column: _text(row.get(column)) for column in ("completion", "output")}
+    return {k: v for k, v in found.items() if v}
+
+
+def is_assistant(turn: Any) -> bool:
+    """Whether a turn is the model's."""
+    return isinstance(turn, dict) and str(turn.get("role", turn.get("from"))).lower() in ASSISTANT
+
+
+def _text(value: Any) -> str | None:
+    """Text as it is, a number as `edjax.pool` reads it, a list of turns by its last."""
+    if isinstance(value, list) and value and is_assistant(value[-1]):
+        value = value[-1].get("content")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return json.dumps(value)
+    return value if isinstance(value, str) else None
