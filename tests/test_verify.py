@@ -1,7 +1,6 @@
 """RELIABILITY R6 and S2: `edjax verify` finds every flipped bit, lost file, stranger and way out, and names it."""
 
 import json
-import os
 import random
 import re
 import shutil
@@ -265,9 +264,14 @@ def test_what_can_not_be_verified(edjax_, tmp_path):
         verify([tmp_path])
 
 
-def test_a_file_that_can_not_be_read(run):
-    if os.getuid() == 0:
-        pytest.skip("root reads everything")
+def test_a_file_that_can_not_be_read(run, monkeypatch):
     path = run / "features" / "shard-00000.parquet"
-    path.chmod(0)
-    assert dict(faults(run))[str(path)].startswith("cannot be read (")
+
+    def refuse(p):
+        if p == path:
+            raise PermissionError(13, "Permission denied")
+        return real(p)
+
+    real = edjax.verify.sha256_file
+    monkeypatch.setattr(edjax.verify, "sha256_file", refuse)
+    assert dict(faults(run))[str(path)].startswith("cannot be read (Permission denied)")

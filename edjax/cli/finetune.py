@@ -91,6 +91,11 @@ def finetune(
     lines = [f"{done.steps} steps on {len(data)} rows in {done.seconds:.1f} s, last loss {done.train_loss:.4f}"]
     if done.validation_loss is not None:
         lines.append(f"lowest validation loss {done.validation_loss:.4f}, after step {done.best_step}")
-    record: dict[str, Any] = {"steps": done.steps, "rows": len(data), "seconds": done.seconds, "train_loss": done.train_loss}
+    record: dict[str, Any] = {
+        "steps": done.steps,
+        "rows": len(data),
+        "seconds": done.seconds,
+        "train_loss": done.train_loss,
+    }
     record |= {"validation_loss": done.validation_loss, "best_step": done.best_step, "out": out}
     options.tell(record, *lines, f"adapter in {out}")
