@@ -295,7 +295,8 @@ def test_what_is_written_is_what_was_chosen(tmp_path, strategy):
     assert [np.float32(r["mean_nll"]) for r in rows] == [found.scores["mean_nll"][i] for i in chosen.indices]
     manifest = read_json(out / "manifest.json")
     assert manifest["inputs"] == {"features": "digest", "pool": pool.digest}
-    assert sorted(manifest["files"]) == ["selected.jsonl", "selection.csv"]
+    curve = ["gains.svg"] if strategy == "k_center" else []
+    assert sorted(manifest["files"]) == [*curve, "selected.jsonl", "selection.csv"]
 
 
 def test_an_infinite_gain_survives_the_file(tmp_path):
