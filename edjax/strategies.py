@@ -96,7 +96,7 @@ def _kernel(name: str) -> Callable[[Problem], Order]:
 def _padded(
     x: np.ndarray, weights: np.ndarray | None, labelled: np.ndarray, budget: int
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, int]:
-    """The same problem with as many rows and picks as the next power of 2: NaN rows are taken last and count nothing."""
+    """The same problem with the next power of 2 of rows and picks: NaN rows are taken last and count nothing."""
     n = max(32, 1 << (len(x) - 1).bit_length())
     more = n - len(x)
     x = np.pad(x, ((0, more), (0, 0)), constant_values=np.nan)

@@ -41,7 +41,7 @@ def near_duplicates(
     Args:
         x: (n, d) rows on the host, any real dtype, measured in float32: a NumPy array, or anything with `shape` that
             takes an int array of rows. Centre them first if they share an offset. Not for use inside `jit`.
-        threshold: in (0, 1]. 1 removes rows of one direction (copies) alone.
+        threshold: in (0, 1]. 1 removes rows of one direction (copies) alone, up to float32: 1 - 2e-6 counts as 1.
         order: (n,) int, the rows in the order in which they are looked at; default as they lie.
         tile: rows compared at a time; changes the time, not the outcome.
         precision: as in `k_center`.

@@ -130,15 +130,20 @@ class _Source:
             if name in self.pool.records[0] or name == settings["group_by"]:
                 self.features = with_pool_column(self.features, self.pool, name)
 
-    def _pool(self) -> Any:
-        from edjax.errors import UsageError
+    def pool_name(self) -> str | None:
+        """The pool that was named, else the one that was scored."""
         from edjax.store import read_manifest
 
-        name = self.given["pool"]
+        if self.given["pool"] is None and self.path.is_dir():
+            return read_manifest(self.path, "features").get("pool")
+        return self.given["pool"]
+
+    def _pool(self) -> Any:
+        from edjax.errors import UsageError
+
+        name = self.pool_name()
         if name is None:
-            name = read_manifest(self.path, "features").get("pool") if self.path.is_dir() else None
-            if name is None:
-                raise UsageError(f"{self.path} does not say which pool it is of; name it with --pool")
+            raise UsageError(f"{self.path} does not say which pool it is of; name it with --pool")
         return options.read(name, **self.reading)
 
 
@@ -223,20 +228,16 @@ def _foretell(
     found = survey(source.path, **source.columns)
     rows = [b for b in budgets if b is not None]
     largest = max(rows) if rows else found.n - len(ids)
-    lines = [
+    alike = asked.near_duplicates is not None
+    foretold = [
         forecast(
-            found,
-            s,
-            largest,
-            source.given["memory"],
-            labelled=len(ids),
-            near_duplicates=asked.near_duplicates is not None,
+            found, s, largest, source.given["memory"], labelled=len(ids), near_duplicates=alike, pool=source.pool_name()
         )
         for s in strategies
     ]
-    if not rows:
-        lines = [f"{line} (if the tokens buy all rows)" for line in lines]
-    options.tell({"rows": found.n, "features": found.d, "forecast": lines}, *lines)
+    lines = [f.says + ("" if rows else " (if the tokens buy all rows)") for f in foretold]
+    sizes = {"bytes": [f.bytes for f in foretold], "disk": [f.disk for f in foretold]}
+    options.tell({"rows": found.n, "features": found.d, "forecast": lines, **sizes}, *lines)
 
 
 @click.command()

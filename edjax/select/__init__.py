@@ -14,7 +14,7 @@ selection.py    Selection, and its directory
 """
 
 from edjax.select.choose import Chooser, select, strategy_of
-from edjax.select.cost import IN_MEMORY, forecast, stream_above, streams
+from edjax.select.cost import IN_MEMORY, Forecast, forecast, stream_above, streams
 from edjax.select.labelled import read_labelled
 from edjax.select.options import QUOTAS, Options
 from edjax.select.prepared import NORMALISE, prepare
@@ -25,6 +25,7 @@ __all__ = [
     "NORMALISE",
     "QUOTAS",
     "Chooser",
+    "Forecast",
     "Options",
     "Removed",
     "Selection",

@@ -60,7 +60,7 @@ path { fill: none } .grid { stroke: #ddd } .rule { stroke: #888 }
 
 
 def picture(strategy: str, gains: np.ndarray | None) -> str | None:
-    """The gains from the second pick on, as shares of the largest of them: an SVG file, or None where there are none."""
+    """The gains from the second pick on, as shares of the largest: an SVG file, or None where there are none."""
     from edjax.report.charts import gain_curves
     from edjax.report.svg import styles
 

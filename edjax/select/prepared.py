@@ -32,7 +32,9 @@ def prepare(embeddings: np.ndarray | Stream, normalise: str = "l2") -> np.ndarra
         return _prepare_spilled(embeddings.spill(), normalise)
     if normalise == "none" or not len(embeddings):
         return embeddings
-    x = embeddings - embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)
+    rough, rest = _two_terms(embeddings.mean(axis=0, dtype=np.float64))
+    x = embeddings - rough
+    x -= rest
     if normalise == "l2":
         x /= _lengths(np.linalg.norm(x, axis=1))[:, None]
     return x
@@ -42,13 +44,19 @@ def _prepare_spilled(x: Spill, normalise: str) -> Spill:
     """`prepare` in place, a slice at a time: a pass for the mean, one for the norms, one to write."""
     if normalise == "none" or not len(x):
         return x
-    mean = (sum(x[part].sum(axis=0, dtype=np.float64) for part in x.slices()) / len(x)).astype(np.float32)
+    rough, rest = _two_terms(sum(x[part].sum(axis=0, dtype=np.float64) for part in x.slices()) / len(x))
     length = np.ones(len(x), np.float32)
     if normalise == "l2":
-        length = _lengths(np.concatenate([np.linalg.norm(x[part] - mean, axis=1) for part in x.slices()]))
+        length = _lengths(np.concatenate([np.linalg.norm((x[part] - rough) - rest, axis=1) for part in x.slices()]))
     for part in x.slices():
-        x[part] = (x[part] - mean) / length[part, None]
+        x[part] = ((x[part] - rough) - rest) / length[part, None]
     return x
+
+
+def _two_terms(mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A float64 mean as two float32 terms: at an offset of 10,000 times the spread, one alone is too coarse."""
+    rough = mean.astype(np.float32)
+    return rough, (mean - rough).astype(np.float32)
 
 
 def _lengths(norms: np.ndarray) -> np.ndarray:
