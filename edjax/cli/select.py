@@ -155,14 +155,18 @@ def _choose(
     out: Path,
     overwrite: bool,
 ) -> None:
+    from edjax.errors import UsageError
     from edjax.select import Chooser, Options, streams, write_selection
     from edjax.store import sha256_json
 
+    several = len(strategies) * len(budgets) > 1
+    if several and (out / "plan.json").exists():
+        raise UsageError(f"{out} holds a single selection; choose another --out for a directory of several")
     ids = source.labelled()
     chooser = Chooser(source.features, Options(**settings, labelled=ids))
     named = [str(p) for p in source.given["labelled"]]
     inputs = {"labelled": sha256_json(sorted(ids))} if named else {}
-    several, made = len(strategies) * len(budgets) > 1, []
+    made = []
     for strategy in strategies:
         if streams(source.features, strategy):
             size = f"{source.features.embeddings.nbytes / 1e9:.1f} GB"
@@ -173,7 +177,7 @@ def _choose(
             name = f"{strategy}-{settings['budget_tokens']}t" if budget is None else f"{strategy}-{budget}"
             made.append((out / name if several else out, budget, chosen))
     for place, budget, chosen in made:
-        config = {"strategy": chosen.strategy, "budget": budget, **settings, "labelled": named}
+        config = {"strategy": chosen.strategy, "budget": budget, **settings, "labelled": named, **source.columns}
         write_selection(chosen, source.features, source.pool, place, config=config, inputs=inputs, overwrite=overwrite)
         if chosen.warning:
             options.note(f"{place.name}: {chosen.warning}" if several else chosen.warning)

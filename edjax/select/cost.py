@@ -15,8 +15,8 @@ IN_MEMORY = 5  # times the embeddings, measured: as read, prepared, on the devic
 
 # Of the whole process, measured on CPU.
 _RUNTIME = 340 << 20  # Python, JAX and Arrow, imported and at work
-_ID = 300  # bytes a row: its id, and what finds it
-_POOL_ROW = 1100  # bytes a row of the pool beside its text,
+_ID = 150  # bytes a row: its id, and what finds it
+_POOL_ROW = 750  # bytes a row of the pool beside its text,
 _POOL_TEXT = 3  # which is held so many times: the line, its parts, the prompt
 _DECODING = 100 << 20  # Arrow's, while it reads embeddings
 
