@@ -10,6 +10,7 @@ import numpy as np
 from edjax.features import Features
 from edjax.stream import Spill, Stream, View
 
+_SMALL = 64 << 20  # bytes of rows that are read into memory where the rest of the pool stays on disk
 Order = tuple[np.ndarray, np.ndarray | None]
 Rows = np.ndarray | Stream | Spill
 
@@ -76,15 +77,15 @@ def _kernel(name: str) -> Callable[[Problem], Order]:
         weights = None if p.weights is None else p.weights[rows]
         labelled, budget = np.searchsorted(rows, np.unique(p.labelled)), p.budget
         options = {"bandwidth": p.bandwidth} if name == "facility_location" and p.bandwidth else {}
-        if isinstance(p.x, np.ndarray):
-            select, x = getattr(kernels, name), p.x if whole else p.x[rows]
-            if p.alike:
-                x, weights, labelled, budget = _padded(x, weights, labelled, budget)
-        else:
-            select = getattr(kernels, f"{name}_streamed")
-            assert isinstance(p.x, Spill)
+        assert not isinstance(p.x, Stream)
+        small = not whole and 4 * len(rows) * p.x.shape[1] <= _SMALL
+        x: np.ndarray | Spill | View = p.x[rows] if small or (isinstance(p.x, np.ndarray) and not whole) else p.x
+        select = getattr(kernels, name if isinstance(x, np.ndarray) else f"{name}_streamed")
+        if isinstance(x, np.ndarray) and p.alike:
+            x, weights, labelled, budget = _padded(x, weights, labelled, budget)
+        elif isinstance(x, Spill):
             scale, weights = (weights, None) if name == "d_optimal" else (None, weights)
-            x = p.x if whole and scale is None else View(p.x, rows, scale)
+            x = x if whole and scale is None else View(x, rows, scale)
         if weights is not None:
             options["quality" if name == "facility_location" else "weights"] = weights
         got = select(x, budget, labelled=labelled if len(labelled) else None, **options)

@@ -1,6 +1,7 @@
 """Embeddings of one's own in .npy and .safetensors files, their ids, and columns that are joined by id."""
 
 import json
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
-from edjax import stream
+from edjax import strategies, stream
 from edjax.arrays import open_array
 from edjax.errors import DataError, UsageError
 from edjax.features import join_columns, read_features, survey
@@ -48,7 +49,7 @@ def test_an_array_is_read_as_float32(tmp_path, monkeypatch, name, dtype):
     np.testing.assert_allclose(prepare(left.embeddings)[:], prepare(got.embeddings), atol=1e-6)
 
 
-def test_picks_from_disk_are_those_of_memory_with_weights_and_a_part_of_the_rows(tmp_path):
+def test_picks_from_disk_are_those_of_memory_with_weights_and_a_part_of_the_rows(tmp_path, monkeypatch):
     rng = np.random.default_rng(1)
     path, n = array_file(tmp_path / "x.npy", rng.normal(size=(300, 6)).astype(np.float32)), 300
     pq.write_table(pa.table({"id": np.arange(n), "q": rng.random(n)}), tmp_path / "q.parquet")
@@ -56,10 +57,15 @@ def test_picks_from_disk_are_those_of_memory_with_weights_and_a_part_of_the_rows
     whole = join_columns(read_features(path, ids=ids), tmp_path / "q.parquet")
     left = join_columns(read_features(path, ids=ids, memory=0, scratch=tmp_path), tmp_path / "q.parquet")
     given = {"labelled": ("3", "50"), "prefilter": "q", "prefilter_ratio": 10, "weight_by": "q", "near_duplicates": 0.9}
+    monkeypatch.setattr(strategies, "_SMALL", 0)
     for strategy in ("k_center", "d_optimal"):
         ours, theirs = (select(f, strategy, 20, **given) for f in (left, whole))
         assert ours.ids == theirs.ids and [r.id for r in ours.removed] == [r.id for r in theirs.removed]
         assert len(ours.removed) > 3
+    monkeypatch.setattr(strategies, "_SMALL", 4 * 6 * 60)  # a group of 250 stays on disk, the other is read
+    group = {"g": np.asarray(["a"] * 250 + ["b"] * 50, object)}
+    left, whole = (replace(f, facts=f.facts | group) for f in (left, whole))
+    assert select(left, "k_center", 20, group_by="g").ids == select(whole, "k_center", 20, group_by="g").ids
 
 
 def test_the_tensor_that_is_taken(tmp_path):

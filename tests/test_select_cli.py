@@ -197,17 +197,18 @@ def test_several_strategies_and_budgets_at_once(edjax_, fails, given):
                 assert (both[0] / file).read_bytes() == (both[1] / file).read_bytes()
     shared = len(set(ids(given / "all" / "k_center-6")) & set(ids(given / "all" / "worry-6"))) / 6
     assert table[-2][-1] == f"{shared:.0%}" and table[1][-1] == table[2][-1] == "100%"
-    before = {p: p.stat().st_mtime_ns for p in (given / "all").rglob("*")}
+    before = {p: p.stat().st_mtime_ns for p in (given / "all").rglob("*.*")}
     again = command(given, "--json", out="all", strategy="k_center,random,worry", budget="3,6")
     code, out, _ = edjax_(*again)
     record = json.loads(out)
-    assert (
-        code == 0
-        and len(record["selections"]) == 6
-        and record["selections"][-1]["overlap_with_first"] == round(shared, 4)
-    )
-    assert {p: p.stat().st_mtime_ns for p in (given / "all").rglob("*")} == before
-    one = command(given, out="one-random-3", strategy="random,worry")
+    assert code == 0 and len(record["selections"]) == 6
+    assert record["selections"][-1]["overlap_with_first"] == round(shared, 4)
+    assert {p: p.stat().st_mtime_ns for p in (given / "all").rglob("*.*")} == before
+    table = pq.read_table(given / "f.parquet").rename_columns(["id", "embedding", "n_prompt_tokens", "../../worry"])
+    pq.write_table(table, given / "f.parquet")
+    assert edjax_(*command(given, out="hostile", strategy="random,../../worry"))[0] == 0
+    assert {p.name for p in (given / "hostile").iterdir()} == {"random-6", ".._.._worry-6"}
+    one = command(given, out="one-random-3", strategy="random,k_center")
     assert "holds a single selection; choose another --out" in fails(2, *one)
     assert "holds other files" in fails(2, *command(given, out="all"))
 

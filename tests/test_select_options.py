@@ -249,7 +249,7 @@ def test_a_column_that_is_not_there():
         select(features(), "random", 3, group_by="task")
     with pytest.raises(DataError, match="no column 'n_prompt_tokens' with the cost of a row"):
         select(features(), "random", budget_tokens=9)
-    with pytest.raises(DataError, match="the features hold no score 'worry'"):
+    with pytest.raises(DataError, match=r"hold no score 'worry'.*join it with --scores FILE"):
         select(features(), "k_center", 3, weight_by="worry")
 
 
@@ -348,6 +348,7 @@ def test_near_duplicates_are_no_candidates():
         ({"near_duplicates": 1.01}, "near_duplicates 1.01"),
         ({"bandwidth": 0.0}, "bandwidth 0.0"),
         ({"bandwidth": float("inf")}, "bandwidth inf"),
+        ({"labelled": "r1"}, "labelled 'r1' is one text"),
         ({"budget_tokens": -5}, "budget_tokens -5 is negative"),
         ({"budget_tokens": 2.5}, "budget_tokens 2.5 is not a whole number of tokens"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ def select(out: Path | None, dry_run: bool, overwrite: bool, **settings: Any) ->
             OUT/gains.svg, OUT/near_duplicates.csv: where there are such
             OUT/STRATEGY-BUDGET/: the same of each, where several are given
     A second round: --labelled answered.jsonl. Quality times diversity: --weight-by mean_entropy.
+    Tokens are by default those of the prompt: how long a response will be is not known before it is written.
     """
     source = _Source(settings)
     strategies, budgets = settings.pop("strategy"), settings.pop("budget") or (None,)
@@ -127,7 +129,7 @@ class _Source:
             self.features = join_columns(self.features, self.given["scores"], self.reading["id_column"])
         wanted = [settings["group_by"], settings["cost_by"] if settings["budget_tokens"] is not None else None]
         for name in filter(None, wanted):
-            if name in self.pool.records[0] or name == settings["group_by"]:
+            if name == settings["group_by"] or any(name in record for record in self.pool.records):
                 self.features = with_pool_column(self.features, self.pool, name)
 
     def pool_name(self) -> str | None:
@@ -174,13 +176,13 @@ def _choose(
                 f"too large for --memory: {strategy} reads the embeddings from a scratch file of {size} beside {out}"
             )
         for budget, chosen in zip(budgets, chooser.choose(strategy, budgets), strict=True):
-            name = f"{strategy}-{settings['budget_tokens']}t" if budget is None else f"{strategy}-{budget}"
+            spent = f"{settings['budget_tokens']}t" if budget is None else str(budget)
+            name = re.sub(r"[^\w.-]", "_", strategy) + f"-{spent}"  # a score may have any name
             made.append((out / name if several else out, budget, chosen))
     for place, budget, chosen in made:
         config = {"strategy": chosen.strategy, "budget": budget, **settings, "labelled": named, **source.columns}
         write_selection(chosen, source.features, source.pool, place, config=config, inputs=inputs, overwrite=overwrite)
-        if chosen.warning:
-            options.note(f"{place.name}: {chosen.warning}" if several else chosen.warning)
+    _note_once([(place.name, chosen.warning) for place, _, chosen in made])
     firsts = [chosen for _, _, chosen in made[: len(budgets)]] * len(strategies)
     records = [_record(*one, first) for one, first in zip(made, firsts, strict=True)]
     if not several:
@@ -190,6 +192,17 @@ def _choose(
         options.tell(records[0], said, f"{out}/selected.jsonl")
         return
     options.tell({"out": os.fspath(out), "selections": records}, *_table(records), f"{out}/*/selected.jsonl")
+
+
+def _note_once(warnings: list[tuple[str, str | None]]) -> None:
+    """Each part of a warning once, with the names of those it is of where it is not of all."""
+    of: dict[str, list[str]] = {}
+    for name, warning in warnings:
+        for part in (warning or "").split("; "):
+            of.setdefault(part, []).append(name)
+    for part, names in of.items():
+        if part:
+            options.note(part if len(names) == len(warnings) else f"{', '.join(names)}: {part}")
 
 
 def _record(place: Path, budget: int | None, chosen: Any, first: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edjax.errors import DataError, UsageError
-from edjax.features import Features
+from edjax.features import SCORES, Features
 from edjax.select import duplicates, gains, groups, labelled, quality, tokens
 from edjax.select.options import Options, whole
 from edjax.select.prepared import prepare, take
@@ -253,9 +253,8 @@ def _valid(features: Features, columns: Sequence[str], drop_invalid: bool) -> tu
     for name in columns:
         if name not in features.scores:
             found = ", ".join(features.scores) or "none"
-            raise DataError(
-                f"the features hold no score {name!r} (found: {found}); score with --max-new-tokens above 0"
-            )
+            remedy = "score with --max-new-tokens above 0" if name in SCORES else "join it with --scores FILE"
+            raise DataError(f"the features hold no score {name!r} (found: {found}); {remedy}")
         finite &= np.isfinite(features.scores[name])
     bad = np.flatnonzero(~finite)
     if not len(bad):

@@ -40,6 +40,8 @@ class Options:
     bandwidth: float | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.labelled, str):
+            raise UsageError(f"labelled {self.labelled!r} is one text; a list of ids is needed")
         object.__setattr__(self, "labelled", tuple(self.labelled))
         if self.seed < 0:
             raise UsageError(f"seed {self.seed} is negative; it is 0 or more")
