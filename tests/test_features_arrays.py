@@ -56,14 +56,14 @@ def test_picks_from_disk_are_those_of_memory_with_weights_and_a_part_of_the_rows
     ids = tuple(str(i) for i in range(n))
     whole = join_columns(read_features(path, ids=ids), tmp_path / "q.parquet")
     left = join_columns(read_features(path, ids=ids, memory=0, scratch=tmp_path), tmp_path / "q.parquet")
-    given = {"labelled": ("3", "50"), "prefilter": "q", "prefilter_ratio": 10, "weight_by": "q", "near_duplicates": 0.9}
+    ours, theirs = (select(f, "random", 20, near_duplicates=0.9) for f in (left, whole))
+    assert ours.ids == theirs.ids and len(ours.removed) == len(theirs.removed) > 3
     monkeypatch.setattr(strategies, "_SMALL", 0)
-    for strategy in ("k_center", "d_optimal"):
-        ours, theirs = (select(f, strategy, 20, **given) for f in (left, whole))
-        assert ours.ids == theirs.ids and [r.id for r in ours.removed] == [r.id for r in theirs.removed]
-        assert len(ours.removed) > 3
-    monkeypatch.setattr(strategies, "_SMALL", 4 * 6 * 60)  # a group of 250 stays on disk, the other is read
-    group = {"g": np.asarray(["a"] * 250 + ["b"] * 50, object)}
+    given = {"labelled": ("3", "50"), "prefilter": "q", "prefilter_ratio": 10, "weight_by": "q"}
+    ours, theirs = (select(f, "d_optimal", 20, **given) for f in (left, whole))
+    assert ours.ids == theirs.ids
+    monkeypatch.setattr(strategies, "_SMALL", 10**6)
+    group = {"g": np.asarray(["a"] * 150 + ["b"] * 150, object)}
     left, whole = (replace(f, facts=f.facts | group) for f in (left, whole))
     assert select(left, "k_center", 20, group_by="g").ids == select(whole, "k_center", 20, group_by="g").ids
 
