@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from select_cases import assert_greedy
 
 from edjax.errors import DataError, UsageError
 from edjax.features import SCORES, Features
@@ -23,19 +24,6 @@ def features(n=150, d=12, seed=0, embeddings=None, facts=(), **scores):
     group = np.asarray([f"g{int(i)}" for i in 5 * rng.random(len(x)) ** 2], object)
     columns = {"g": group, "c": rng.integers(3, 60, len(x))} | dict(facts)
     return Features(tuple(f"r{i}" for i in range(len(x))), x, given, columns, "digest")
-
-
-def assert_greedy(picks, strategy, x, rtol=2e-5, **options):
-    """Every pick is greedy in float64 up to rounding, and the order is the twin's up to the first near-tie."""
-    twin = getattr(reference, strategy)
-    oracle, followed = twin(x, len(picks), **options), twin(x, len(picks), **options, follow=picks)
-    finite = np.isfinite(oracle.best)
-    scale = np.abs(oracle.gains[finite]).max(initial=1e-30)
-    near_tie = finite & (oracle.best - oracle.second <= rtol * scale)
-    until = int(np.argmax(near_tie)) if near_tie.any() else len(picks)
-    np.testing.assert_array_equal(picks[:until], oracle.indices[:until])
-    ok = np.isfinite(followed.best) & np.isfinite(followed.gains)
-    assert (followed.best[ok] - followed.gains[ok]).max(initial=0) <= rtol * scale, "a pick was not greedy"
 
 
 # A second round
