@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from edjax.errors import DataError
+from edjax.arrays import SUFFIXES, open_array
+from edjax.errors import DataError, UsageError
+from edjax.ids import check_ids
 from edjax.store import read_manifest, sha256_file, sha256_json
 from edjax.stream import Stream, matrix, width
 
@@ -35,32 +38,123 @@ class Features:
         return len(self.ids)
 
 
-def read_features(path: str | Path, *, memory: int | None = None, scratch: str | Path | None = None) -> Features:
-    """Read a directory that `edjax score` wrote, or a Parquet file with `id` and `embedding`.
+def read_features(
+    path: str | Path,
+    *,
+    memory: int | None = None,
+    scratch: str | Path | None = None,
+    ids: Sequence[str] | None = None,
+    id_column: str = "id",
+    embedding_column: str = "embedding",
+) -> Features:
+    """Read a directory that `edjax score` wrote, or embeddings of one's own.
 
-    Every further column of floating-point numbers becomes a score, to select by its name: the largest first.
+    These are a Parquet file with ids and embeddings, or an (n, d) array in a .npy or .safetensors file (see
+    `edjax.arrays`) with `ids` beside it. Every further column of floating-point numbers of a Parquet file becomes a
+    score, to select by its name: the largest first.
 
     Args:
       memory: bytes that the embeddings may take; where they would take more they stay on disk, as a `Stream`.
       scratch: directory for a copy of them that a selection may then need, default the system's for temporary files.
+      ids: of an array's rows, in order.
+      id_column: of a Parquet file of one's own; "id" where it has no column of that name.
+      embedding_column: likewise.
 
     Raises:
-      DataError: incomplete or damaged, a missing column, embeddings of unequal length, duplicate ids.
+      UsageError: an array without ids, or ids beside features that have their own.
+      DataError: incomplete or damaged, a missing column, embeddings of unequal length, duplicate ids, as many ids as
+        the array does not have rows.
     """
-    path = Path(path)
+    path, place_for = Path(path), Path(scratch or tempfile.gettempdir())
+    if path.suffix in SUFFIXES:
+        return _array_features(path, ids, memory, place_for)
+    if ids is not None:
+        raise UsageError(f"{path} names its rows itself; ids are for .npy and .safetensors files")
     files, shards = _files(path)
     digest = sha256_json(shards) if shards is not None else sha256_file(path)
-    table = _other_columns(files, path)
-    ids = _ids(table, str(path))
+    id_column = id_column_of(path, id_column)
+    table = _other_columns(files, path, id_column, embedding_column)
+    ids = _ids(table, str(path), id_column)
     place = np.arange(len(ids))
     if "row" in table.column_names:
         order = np.argsort(table["row"].to_numpy(), kind="stable")
         place[order] = np.arange(len(ids))
         table = table.take(order)
         ids = tuple(ids[i] for i in order)
-    embeddings = Stream(tuple(files), (len(ids), width(files)), place, Path(scratch or tempfile.gettempdir()))
-    streamed = memory is not None and embeddings.nbytes > memory
-    return Features(ids, embeddings if streamed else embeddings.read(), *_scores_and_facts(table), digest)
+    shape = (len(ids), width(files, embedding_column))
+    embeddings = Stream(tuple(files), shape, place, place_for, embedding_column)
+    table = table.drop_columns([n for n in (id_column, "row") if n in table.column_names])
+    return Features(ids, _within(embeddings, memory), *_scores_and_facts(table), digest)
+
+
+def _array_features(path: Path, ids: Sequence[str] | None, memory: int | None, scratch: Path) -> Features:
+    file = open_array(path)
+    if ids is None:
+        raise UsageError(
+            f"{path} does not name its rows: give their ids with --ids FILE (a .txt with a line each, a .npy, or a "
+            ".jsonl, .csv or .parquet with an id column), or the pool they are of with --pool"
+        )
+    if len(ids) != file.shape[0]:
+        raise DataError(f"{path} has {file.shape[0]} rows and there are {len(ids)} ids; they must be the same rows")
+    check_ids(ids, "ids")
+    embeddings = Stream((file,), file.shape, np.arange(len(ids)), scratch)
+    digest = sha256_json({"array": sha256_file(path), "ids": sha256_json(list(ids))})
+    return Features(tuple(ids), _within(embeddings, memory), {}, {}, digest)
+
+
+def _within(embeddings: Stream, memory: int | None) -> np.ndarray | Stream:
+    return embeddings if memory is not None and embeddings.nbytes > memory else embeddings.read()
+
+
+def id_column_of(path: Path, wanted: str) -> str:
+    """The column with the ids: `wanted` in a Parquet file of one's own that has it, else id."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if wanted == "id" or not path.is_file():
+        return "id"
+    try:
+        return wanted if wanted in pq.read_schema(path).names else "id"
+    except (pa.ArrowException, OSError) as e:
+        raise DataError(f"{path} cannot be read as Parquet ({e})") from e
+
+
+def join_columns(features: Features, path: str | Path, id_column: str = "id") -> Features:
+    """The features with the further columns of a .parquet or .csv file, joined by id: numbers become scores.
+
+    Raises:
+      DataError: a row of the features that the file does not have, an id that stands twice, a column that the features
+        have already, no column at all.
+    """
+    import pyarrow as pa
+    import pyarrow.csv as pc
+    import pyarrow.parquet as pq
+
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"scores {path} do not exist; name a .parquet or .csv file with an id column")
+    try:
+        if path.suffix == ".csv":
+            text = pc.ConvertOptions(column_types={id_column: pa.string()}, strings_can_be_null=False)
+            table = pc.read_csv(path, convert_options=text)
+        else:
+            table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as e:
+        raise DataError(f"{path} cannot be read as {path.suffix.lstrip('.') or 'Parquet'} ({e})") from e
+    if id_column not in table.column_names:
+        raise DataError(f"{path} has no column {id_column!r} with ids; the columns are {', '.join(table.column_names)}")
+    place = {name: i for i, name in enumerate(_ids(table, str(path), id_column))}
+    missing = [i for i in features.ids if i not in place]
+    if missing:
+        raise DataError(f"{path} has no row with id {missing[0]!r} ({len(missing)} such); every row needs its scores")
+    table = table.drop_columns(id_column)
+    if twice := [n for n in table.column_names if n in features.scores or n in features.facts]:
+        raise DataError(f"{path}: the features have a column {twice[0]!r} already; rename it")
+    if not table.column_names:
+        raise DataError(f"{path} holds ids and no further column")
+    scores, facts = _scores_and_facts(table.take([place[i] for i in features.ids]), whole=True)
+    digest = sha256_json([features.digest, sha256_file(path)])
+    return replace(features, scores=features.scores | scores, facts=features.facts | facts, digest=digest)
 
 
 class Survey(NamedTuple):
@@ -71,7 +165,7 @@ class Survey(NamedTuple):
     scores: tuple[str, ...]
 
 
-def survey(path: str | Path) -> Survey:
+def survey(path: str | Path, *, id_column: str = "id", embedding_column: str = "embedding") -> Survey:
     """Look at features without reading them: the files' metadata, and one row for its length.
 
     Raises:
@@ -80,12 +174,17 @@ def survey(path: str | Path) -> Survey:
     import pyarrow.parquet as pq
     import pyarrow.types as t
 
-    files, _ = _files(Path(path))
-    names = _column_names(files)
-    n, d, schema = sum(pq.read_metadata(f).num_rows for f in files), width(files), pq.read_schema(files[0])
+    path = Path(path)
+    if path.suffix in SUFFIXES:
+        return Survey(*open_array(path).shape, ())
+    files, _ = _files(path)
+    id_column = id_column_of(path, id_column)
+    names = _column_names(files, id_column, embedding_column)
+    n, d = sum(pq.read_metadata(f).num_rows for f in files), width(files, embedding_column)
+    schema = pq.read_schema(files[0])
     if not n * d:
         raise DataError(f"{path} holds no embeddings; score a pool first")
-    return Survey(n, d, tuple(c for c in names if c != "id" and t.is_floating(schema.field(c).type)))
+    return Survey(n, d, tuple(c for c in names if c != id_column and t.is_floating(schema.field(c).type)))
 
 
 def _files(path: Path) -> tuple[list[Path], dict[str, str] | None]:
@@ -99,7 +198,7 @@ def _files(path: Path) -> tuple[list[Path], dict[str, str] | None]:
     raise DataError(f"features {path} do not exist; `edjax score POOL --out {path}` makes them")
 
 
-def _column_names(files: list[Path]) -> list[str]:
+def _column_names(files: list[Path], id_column: str, embedding_column: str) -> list[str]:
     """The columns, once it is known that every file can be opened and has those that are needed."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -110,17 +209,18 @@ def _column_names(files: list[Path]) -> list[str]:
             names = pq.read_schema(file).names
         except (pa.ArrowException, OSError) as e:
             raise DataError(f"{file} cannot be read as Parquet ({e})") from e
-        if missing := {"id", "embedding"} - set(names):
-            raise DataError(f"{file} has no column {sorted(missing)}; found {names}")
+        if missing := {id_column, embedding_column} - set(names):
+            hint = "; name them with --embedding-column and --id-column" if len(files) == 1 else ""
+            raise DataError(f"{file} has no column {sorted(missing)}; found {names}{hint}")
     return names
 
 
-def _other_columns(files: list[Path], path: Path) -> Any:
+def _other_columns(files: list[Path], path: Path, id_column: str, embedding_column: str) -> Any:
     """One table of all columns but the embeddings."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = [n for n in _column_names(files) if n != "embedding"]
+    names = [n for n in _column_names(files, id_column, embedding_column) if n != embedding_column]
     try:
         return pa.concat_tables([pq.read_table(f, columns=names) for f in files])
     except (pa.ArrowException, OSError) as e:
@@ -131,31 +231,28 @@ def from_table(table: Any, digest: str, where: str) -> Features:
     """Columns of an Arrow table to `Features`."""
     ids = _ids(table, where)
     embeddings = matrix(table["embedding"].combine_chunks(), where)
-    return Features(ids, embeddings, *_scores_and_facts(table.drop_columns("embedding")), digest)
+    rest = [n for n in table.column_names if n not in ("id", "row", "embedding")]
+    return Features(ids, embeddings, *_scores_and_facts(table.select(rest)), digest)
 
 
-def _ids(table: Any, where: str) -> tuple[str, ...]:
+def _ids(table: Any, where: str, column: str = "id") -> tuple[str, ...]:
     if not len(table):
         raise DataError(f"{where} holds no rows; score a pool first")
-    if table["id"].null_count:
-        raise DataError(f"{where}: {table['id'].null_count} rows have no id; every row needs one")
-    ids = tuple(str(i) for i in table["id"].to_pylist())
-    if len(set(ids)) != len(ids):
-        seen: set[str] = set()
-        twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
-        raise DataError(f"{where}: id {twice!r} stands twice")
+    if table[column].null_count:
+        raise DataError(f"{where}: {table[column].null_count} rows have no id; every row needs one")
+    ids = tuple(str(i) for i in table[column].to_pylist())
+    check_ids(ids, where)
     return ids
 
 
-def _scores_and_facts(table: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def _scores_and_facts(table: Any, *, whole: bool = False) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Columns of floating-point numbers, and the others. whole: integers are scores too (CSV has no other 3)."""
     import pyarrow.types as t
 
     scores: dict[str, np.ndarray] = {}
     facts: dict[str, np.ndarray] = {}
     for name in table.column_names:
-        if name in ("id", "row"):
-            continue
-        values = table[name].to_numpy()
-        numeric = t.is_floating(table[name].type)
+        values, kind = table[name].to_numpy(), table[name].type
+        numeric = t.is_floating(kind) or (whole and t.is_integer(kind))
         (scores if numeric else facts)[name] = values.astype(np.float32) if numeric else values
     return scores, facts

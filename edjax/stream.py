@@ -1,4 +1,4 @@
-"""Embeddings in Parquet files, read a few megabytes at a time, and a nameless file of rows to read them again from.
+"""Embeddings in files, read a few megabytes at a time, and a nameless file of rows to read them again from.
 
 Parquet is decoded in order and its rows lie in the order of the shards, so what reads a pool once a round, in slices of
 the pool's order, first copies it into a `Spill`: measured, a slice of it reads ten times as fast as it decodes.
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from edjax.arrays import ArrayFile
 from edjax.errors import DataError
 from edjax.store import scratch_file
 
@@ -25,16 +26,17 @@ _SLICE_BYTES = 32 << 20
 
 @dataclass(frozen=True)
 class Stream:
-    """The (n, d) float32 embeddings of Parquet files, still on disk.
+    """The (n, d) float32 embeddings of Parquet files or of one array, still on disk.
 
     `place[i]` is the row that row i of the files (one after the other) becomes, -1 if none. `scratch` is the directory
-    for a copy of the rows.
+    for a copy of the rows, `column` the Parquet column that holds them.
     """
 
-    files: tuple[Path, ...]
+    files: tuple[Path | ArrayFile, ...]
     shape: tuple[int, int]
     place: np.ndarray
     scratch: Path
+    column: str = "embedding"
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -52,11 +54,17 @@ class Stream:
         """
         start = 0
         for file in self.files:
-            for column in read_batches(file, max(1, _BATCH_BYTES // (4 * max(self.shape[1], 1)))):
-                rows = matrix(column, str(file), self.shape[1])
+            for rows in self._rows(file, max(1, _BATCH_BYTES // (4 * max(self.shape[1], 1)))):
                 place = self.place[start : start + len(rows)]
                 start += len(rows)
                 yield (place, rows) if (place >= 0).all() else (place[place >= 0], rows[place >= 0])
+
+    def _rows(self, file: Path | ArrayFile, step: int) -> Iterator[np.ndarray]:
+        if isinstance(file, ArrayFile):
+            yield from (file.read(start, start + step) for start in range(0, file.shape[0], step))
+        else:
+            for column in read_batches(file, step, self.column):
+                yield matrix(column, str(file), self.shape[1], self.column)
 
     def read(self) -> np.ndarray:
         """All rows in memory."""
@@ -136,8 +144,26 @@ class Spill:
             self._map._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
-def read_batches(file: Path, rows: int) -> Iterator[Any]:
-    """The column `embedding` as Arrow arrays of at most `rows` rows; bounded even where a row group is the whole file.
+class View:
+    """Some rows of a `Spill`, in the order given, each multiplied by a number where `scale` has one; reads like it."""
+
+    def __init__(self, x: Spill, rows: np.ndarray, scale: np.ndarray | None = None):
+        self.x, self.rows, self.scale = x, rows, scale
+        self.shape = (len(rows), x.shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
+        rows = self.rows[key]
+        together = isinstance(key, slice) and len(rows) > 0 and rows[-1] - rows[0] == len(rows) - 1
+        together = together and bool((np.diff(rows) == 1).all())
+        out = self.x[rows[0] : rows[-1] + 1] if together else self.x[rows]
+        return out if self.scale is None else out * self.scale[key][:, None]
+
+
+def read_batches(file: Path, rows: int, column: str = "embedding") -> Iterator[Any]:
+    """The embeddings as Arrow arrays of at most `rows` rows; bounded even where a row group is the whole file.
 
     Raises:
       DataError: naming the file, if it cannot be read.
@@ -147,22 +173,22 @@ def read_batches(file: Path, rows: int) -> Iterator[Any]:
 
     try:
         with pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20) as f:
-            for batch in f.iter_batches(batch_size=rows, columns=["embedding"]):
+            for batch in f.iter_batches(batch_size=rows, columns=[column]):
                 yield batch.column(0)
     except (pa.ArrowException, OSError) as e:
         raise DataError(f"{file} cannot be read as Parquet ({e})") from e
 
 
-def width(files: Sequence[Path]) -> int:
+def width(files: Sequence[Path], name: str = "embedding") -> int:
     """d, the length of the first row; 0 where there is none."""
     for file in files:
-        for column in read_batches(file, 1):
-            _check_type(column.type, str(file))
+        for column in read_batches(file, 1, name):
+            _check_type(column.type, str(file), name)
             return len(column[0]) if column[0].is_valid else 0
     return 0
 
 
-def matrix(column: Any, where: str, d: int | None = None) -> np.ndarray:
+def matrix(column: Any, where: str, d: int | None = None, name: str = "embedding") -> np.ndarray:
     """An Arrow array of lists of numbers as (rows, d) float32, without a copy where it holds float32.
 
     Raises:
@@ -171,7 +197,7 @@ def matrix(column: Any, where: str, d: int | None = None) -> np.ndarray:
     """
     import pyarrow.compute as pc
 
-    _check_type(column.type, where)
+    _check_type(column.type, where, name)
     if column.null_count:
         raise DataError(f"{where}: {column.null_count} rows have no embedding; every row needs one")
     lengths = set(np.unique(pc.list_value_length(column).to_numpy(zero_copy_only=False)).tolist())
@@ -182,9 +208,9 @@ def matrix(column: Any, where: str, d: int | None = None) -> np.ndarray:
     return np.ascontiguousarray(flat, dtype=np.float32).reshape(len(column), lengths.pop())
 
 
-def _check_type(kind: Any, where: str) -> None:
+def _check_type(kind: Any, where: str, name: str) -> None:
     import pyarrow.types as t
 
     is_list = t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind)
     if not (is_list and (t.is_floating(kind.value_type) or t.is_integer(kind.value_type))):
-        raise DataError(f"{where}: the column 'embedding' holds {kind}; a list of numbers a row is needed")
+        raise DataError(f"{where}: the column {name!r} holds {kind}; a list of numbers a row is needed")

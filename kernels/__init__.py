@@ -5,6 +5,7 @@ from .d_optimal import d_optimal
 from .facility_location import facility_location
 from .greedy import Block, Objective, Selection, maximize
 from .k_center import k_center
+from .near_duplicates import Duplicates, near_duplicates
 from .partition import d_optimal_streamed, k_center_streamed, two_stage
 from .plan import Plan, plan
 from .uncertainty import (
@@ -21,6 +22,7 @@ __version__ = "0.0.0"
 __all__ = [
     "Block",
     "Clusters",
+    "Duplicates",
     "Objective",
     "Plan",
     "Selection",
@@ -33,6 +35,7 @@ __all__ = [
     "k_center_streamed",
     "kmeans",
     "maximize",
+    "near_duplicates",
     "plan",
     "sequence_scores",
     "token_statistics",

@@ -82,6 +82,7 @@ def k_center_streamed(
     *,
     first: int | None = None,
     labelled: Any = None,
+    weights: Any = None,
     block: int = 512,
     tile: int | None = None,
     precision: Precision = "highest",
@@ -96,7 +97,7 @@ def k_center_streamed(
     >>> k_center_streamed(x, 3).indices.tolist()
     [1, 2, 3]
     """
-    pool = _HostPool(x, tile, precision, centre=True)
+    pool = _HostPool(x, tile, precision, centre=True, weights=weights)
     labelled, given = greedy.check_rows(labelled, pool.n)
     budget = greedy.check_budget(budget, pool.n - given)
     if budget == 0:
@@ -161,10 +162,11 @@ def tile_rows(d: int) -> int:
 class _HostPool:
     """Rows on the host, measured tile by tile: norms, validity and mean in float32, the rows only as they are read."""
 
-    def __init__(self, x: Any, tile: int | None, precision: Precision, *, centre: bool):
+    def __init__(self, x: Any, tile: int | None, precision: Precision, *, centre: bool, weights: Any = None):
         if len(x.shape) != 2:
             raise ValueError(f"x must be 2-dimensional (rows, features), got shape {tuple(x.shape)}")
         self.x, (self.n, self.d) = x, x.shape
+        self.weights = None if weights is None else np.asarray(geometry.check_vector(weights, self.n, "weights"))
         self.precision = geometry.check_precision(precision)
         self.tile = min(tile_rows(self.d) if tile is None else tile, max(self.n, 1))
         sums, finite = np.zeros(self.d), []
@@ -216,9 +218,9 @@ def _norms(x, shift):
     return geometry.points(x, shift=shift).norms
 
 
-def _objective(kind: str, pool: Points, ridge: jax.Array, precision: Precision) -> Objective:
+def _objective(kind: str, pool: Points, ridge: jax.Array, precision: Precision, weights=None) -> Objective:
     if kind == "k_center":
-        return k_center_objective(pool, precision=precision, shards=1)
+        return k_center_objective(pool, weights=weights, precision=precision, shards=1)
     return d_optimal_objective(pool, ridge, precision=precision, shards=1)
 
 
@@ -231,8 +233,9 @@ def _stream(kind: str, pool: _HostPool, ridge, state, bounds, budget: int, block
         top, ids = (np.asarray(a) for a in jax.lax.top_k(bounds, min(size + 1, pool.n)))
         rest, rest_id = (top[size], ids[size]) if size < pool.n else (np.float32(EXCLUDED), np.int32(pool.n))
         ids = np.sort(ids[:size])
+        w = None if pool.weights is None else pool.weights[ids]
         fresh, done, order, count, taken = _round(
-            kind, pool.rows(ids), ridge, state, bounds[ids], ids, rest, rest_id, np.int32(left), pool.precision
+            kind, pool.rows(ids), w, ridge, state, bounds[ids], ids, rest, rest_id, np.int32(left), pool.precision
         )
         bounds[ids] = fresh
         state, bounds = _commit(kind, pool, ridge, state, bounds, done, order, count)
@@ -252,17 +255,17 @@ def _commit(kind: str, pool: _HostPool, ridge, state, bounds, block: Block, orde
     after, tightened = state, np.empty_like(bounds)
     for start, rows in pool.tiles():
         norms, valid = pool.part(pool.norms, start, 0), pool.part(pool.valid, start, False)
-        some = pool.part(bounds, start, INVALID)
+        some, w = pool.part(bounds, start, INVALID), None if pool.weights is None else pool.part(pool.weights, start, 0)
         after, some = _commit_tile(
-            kind, rows, norms, valid, pool.shift, ridge, state, some, block, order, count, pool.precision
+            kind, rows, norms, valid, w, pool.shift, ridge, state, some, block, order, count, pool.precision
         )
         tightened[start : start + pool.tile] = np.asarray(some)[: pool.n - start]
     return after, tightened
 
 
 @partial(jax.jit, static_argnames=("kind", "precision"))
-def _round(kind, rows, ridge, state, bounds, ids, rest, rest_id, room, precision):
-    objective = _objective(kind, rows, ridge, precision)
+def _round(kind, rows, weights, ridge, state, bounds, ids, rest, rest_id, room, precision):
+    objective = _objective(kind, rows, ridge, precision, weights)
     size = ids.shape[0]
     block = objective.refresh(state, jnp.arange(size))
     block = block._replace(gains=jnp.minimum(block.gains, bounds))
@@ -271,8 +274,8 @@ def _round(kind, rows, ridge, state, bounds, ids, rest, rest_id, room, precision
 
 
 @partial(jax.jit, static_argnames=("kind", "precision"))
-def _commit_tile(kind, rows, norms, valid, shift, ridge, state, bounds, block, order, count, precision):
+def _commit_tile(kind, rows, norms, valid, weights, shift, ridge, state, bounds, block, order, count, precision):
     # What `geometry.points` gives, without measuring the norms and the validity again.
     x = jnp.where(valid[:, None], (rows - shift[0]) - shift[1], 0)
     pool = Points(x, norms, valid, shift)
-    return _objective(kind, pool, ridge, precision).commit(state, bounds, block, order, count)
+    return _objective(kind, pool, ridge, precision, weights).commit(state, bounds, block, order, count)

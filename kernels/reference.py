@@ -167,6 +167,29 @@ def lloyd(x: np.ndarray, centres: np.ndarray, iterations: int) -> tuple[np.ndarr
     return centres, np.argmin(_squared_distances(x, centres), axis=1)
 
 
+def near_duplicates(
+    x: np.ndarray, threshold: float, *, order: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Twin of `edjax.kernels.near_duplicates`: (keeper, similarity), a pair of rows at a time.
+
+    >>> near_duplicates(np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.01]]), 0.99)[0].tolist()
+    [0, 1, 0]
+    """
+    x, valid = _clean(x)
+    norms = np.linalg.norm(x, axis=1)
+    keeper, similarity, kept = np.arange(len(x)), np.ones(len(x)), []
+    for i in range(len(x)) if order is None else order:
+        for j in kept if valid[i] else ():
+            both = norms[i] > 0 and norms[j] > 0
+            s = x[i] @ x[j] / (norms[i] * norms[j]) if both else float(norms[i] == norms[j])
+            if s >= threshold or (s > 1 - 1e-9 and threshold == 1):
+                keeper[i], similarity[i] = j, s
+                break
+        else:
+            kept += [i] if valid[i] else []
+    return keeper, similarity
+
+
 def _clean(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     x = np.asarray(x, np.float64)
     valid = np.isfinite(x).all(axis=1)

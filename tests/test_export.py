@@ -261,7 +261,7 @@ def test_a_directory_of_another_verb_is_left_alone(chosen, tmp_path, fails):  # 
     for out in (tmp_path / "chosen", tmp_path / "chosen" / "tasks.json"):
         line = fails(2, "export", tmp_path / "chosen", "--to", "label-studio", "--out", out, "--overwrite")
         assert "is a directory of edjax's own, whose files a manifest names; choose another --out" in line
-    assert len(list((tmp_path / "chosen").iterdir())) == 4
+    assert len(list((tmp_path / "chosen").iterdir())) == 5
 
 
 def test_files_in_the_way_stay(tmp_path, edjax_, fails):  # noqa: F811

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,51 @@ import click
 from edjax.cli import options
 
 
+class Several(click.ParamType):
+    """One or more values with commas between: k_center,random or 50,100."""
+
+    def __init__(self, kind: click.ParamType, name: str):
+        self.kind, self.name = kind, name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        """The values without repeats, or a usage error that names the one that does not fit."""
+        parts = [v.strip() for v in str(value).split(",")]
+        return tuple(dict.fromkeys(self.kind.convert(v, param, ctx) for v in parts if v or len(parts) == 1))
+
+
+_PATH = click.Path(path_type=Path)
+
+
 @click.command()
-@click.argument("features", type=click.Path(path_type=Path))
+@click.argument("features", type=_PATH, required=False)
 @click.option("--pool", help="The pool that was scored; taken from FEATURES where it is not given.")
-@click.option("--strategy", required=True, help="random, mean_entropy, k_center, ...; `edjax strategies` lists them.")
-@click.option("--budget", type=int, required=True, help="How many rows to choose.")
-@click.option("--out", type=click.Path(path_type=Path), help="Directory to write.")
+@click.option("--strategy", type=Several(click.STRING, "names"), required=True, help="k_center or k_center,random, ...")
+@click.option("--budget", type=Several(click.INT, "rows"), help="Rows to choose; 50,100 for several budgets.")
+@click.option("--out", type=_PATH, help="Directory to write; with several, a directory each below it.")
+@click.option("--labelled", type=_PATH, multiple=True, help="Rows that have labels: ids, rows or an earlier OUT.")
+@click.option("--allow-unknown", is_flag=True, help="Pass over labelled ids that are of no row.")
+@click.option("--budget-tokens", type=int, help="Tokens to spend; beside --budget both limits hold.")
+@click.option("--cost-by", default="n_prompt_tokens", show_default=True, help="Column with what a row costs.")
+@click.option("--weight-by", help="Score that scales the diversity strategies: quality times diversity.")
+@click.option("--strength", default=1.0, show_default=True, help="Power of that score's rank; 0 for no weighting.")
+@click.option("--prefilter", help="Score whose largest rows alone are looked at.")
+@click.option("--prefilter-ratio", default=3.0, show_default=True, help="How many: so many times the budget.")
+@click.option("--group-by", help="Column of the pool or the features: choose inside each group.")
+@click.option(
+    "--quotas", default="proportional", show_default=True, help="proportional, balanced or inverse_confidence."
+)
+@click.option("--keep-small", default=0, show_default=True, help="Groups of at most so many rows are taken whole.")
+@click.option("--near-duplicates", type=float, help="Cosine similarity from which rows are one, such as 0.98.")
 @click.option("--seed", default=0, show_default=True, help="For the strategy random.")
 @click.option("--normalise", default="l2", show_default=True, help="l2 (centred, length 1), centre or none.")
+@click.option("--bandwidth", type=float, help="Kernel width of facility_location; default 0.25.")
 @click.option("--allow-fewer", is_flag=True, help="Take all rows where the budget is larger than the pool.")
 @click.option("--drop-invalid", is_flag=True, help="Leave rows with NaN or infinite features out.")
+@click.option("--embeddings", type=_PATH, help="In place of FEATURES: .npy, .safetensors or .parquet of your own.")
+@click.option("--ids", type=_PATH, help="Ids of an array's rows: .txt, .npy or a file with an id column.")
+@click.option("--embedding-column", default="embedding", show_default=True, help="Of a Parquet file of your own.")
+@click.option("--scores", type=_PATH, help="Further score columns, joined by id: .parquet or .csv.")
+@options.pool_options
 @click.option(
     "--memory",
     type=options.Bytes(),
@@ -29,62 +66,205 @@ from edjax.cli import options
 )
 @click.option("--dry-run", is_flag=True, help="Say what it would cost, and write nothing.")
 @options.OVERWRITE
-@options.pool_options
-def select(
-    features: Path,
-    pool: str | None,
-    out: Path | None,
-    memory: int,
-    dry_run: bool,
-    overwrite: bool,
-    text_column: str | None,
-    id_column: str,
-    skip_bad_lines: bool,
-    **settings: Any,
-) -> None:
+@options.JSON
+def select(out: Path | None, dry_run: bool, overwrite: bool, **settings: Any) -> None:
     """Choose the rows worth labelling.
 
     \b
-    Reads   FEATURES: a directory of `edjax score`, or a Parquet file with id and embedding; and the pool
+    Reads   FEATURES: a directory of `edjax score`, or with --embeddings your own; and the pool
     Writes  OUT/selected.jsonl: the chosen rows untouched, in the order taken
             OUT/selection.csv: order, id, row, gain and every score
+            OUT/gains.svg, OUT/near_duplicates.csv: where there are such
+            OUT/STRATEGY-BUDGET/: the same of each, where several are given
+    A second round: --labelled answered.jsonl. Quality times diversity: --weight-by mean_entropy.
+    Tokens are by default those of the prompt: how long a response will be is not known before it is written.
     """
-    from edjax.errors import UsageError
-    from edjax.features import read_features, survey
-    from edjax.select import forecast, stream_above, streams, write_selection
-    from edjax.select import select as run_select
-    from edjax.store import read_manifest
-
-    strategy = settings["strategy"]
+    source = _Source(settings)
+    strategies, budgets = settings.pop("strategy"), settings.pop("budget") or (None,)
+    if budgets == (None,) and settings["budget_tokens"] is None:
+        raise click.UsageError("Missing option '--budget' (rows) or '--budget-tokens'.", click.get_current_context())
     if dry_run:
-        click.echo(forecast(survey(features), strategy, settings["budget"], memory))
+        _foretell(source, strategies, budgets, settings)
         return
     if out is None:
         raise click.UsageError("Missing option '--out'.", click.get_current_context())
-    found = read_features(features, memory=stream_above(strategy, memory), scratch=out.parent)
-    if pool is None:
-        pool = read_manifest(features, "features").get("pool") if features.is_dir() else None
-        if pool is None:
-            raise UsageError(f"{features} does not say which pool it is of; name it with --pool")
-    rows = options.read(pool, text_column, id_column, skip_bad_lines)
-    if streams(found, strategy):
-        size = f"{found.embeddings.nbytes / 1e9:.1f} GB"
-        options.note(
-            f"too large for --memory: {strategy} reads the embeddings from a scratch file of {size} beside {out}"
+    source.read(strategies, settings, scratch=out.parent)
+    _choose(source, strategies, budgets, settings, out, overwrite)
+
+
+class _Source:
+    """What is chosen from: the features, the pool they are of, and the ids that are labelled."""
+
+    def __init__(self, settings: dict[str, Any]):
+        names = ("features", "embeddings", "ids", "pool", "scores", "embedding_column", "memory", "labelled")
+        self.given = {name: settings.pop(name) for name in names}
+        self.reading = {name: settings.pop(name) for name in ("text_column", "id_column", "skip_bad_lines")}
+        if (self.given["features"] is None) == (self.given["embeddings"] is None):
+            raise click.UsageError(
+                "give either FEATURES, a directory of `edjax score`, or --embeddings FILE.", click.get_current_context()
+            )
+        self.path: Path = self.given["features"] or self.given["embeddings"]
+        self.columns = {k: v for k, v in (self.reading | self.given).items() if k in ("id_column", "embedding_column")}
+
+    def labelled(self) -> tuple[str, ...]:
+        from edjax.select import read_labelled
+
+        return read_labelled(self.given["labelled"], self.reading["id_column"])
+
+    def read(self, strategies: tuple[str, ...], settings: dict[str, Any], scratch: Path) -> None:
+        from edjax.features import join_columns, read_features
+        from edjax.ids import read_ids
+        from edjax.select import stream_above, with_pool_column
+
+        limits = [stream_above(s, self.given["memory"]) for s in strategies]
+        limit = None if None in limits else min(n for n in limits if n is not None)
+        is_array = self.path.suffix in (".npy", ".safetensors")
+        pool = self._pool() if is_array and self.given["ids"] is None and self.given["pool"] else None
+        ids = pool.ids if pool else None
+        if self.given["ids"] is not None:
+            ids = read_ids(self.given["ids"], self.reading["id_column"])
+        self.features = read_features(self.path, memory=limit, scratch=scratch, ids=ids, **self.columns)
+        self.pool = pool or self._pool()
+        if self.given["scores"] is not None:
+            self.features = join_columns(self.features, self.given["scores"], self.reading["id_column"])
+        wanted = [settings["group_by"], settings["cost_by"] if settings["budget_tokens"] is not None else None]
+        for name in filter(None, wanted):
+            if name == settings["group_by"] or any(name in record for record in self.pool.records):
+                self.features = with_pool_column(self.features, self.pool, name)
+
+    def pool_name(self) -> str | None:
+        """The pool that was named, else the one that was scored."""
+        from edjax.store import read_manifest
+
+        if self.given["pool"] is None and self.path.is_dir():
+            return read_manifest(self.path, "features").get("pool")
+        return self.given["pool"]
+
+    def _pool(self) -> Any:
+        from edjax.errors import UsageError
+
+        name = self.pool_name()
+        if name is None:
+            raise UsageError(f"{self.path} does not say which pool it is of; name it with --pool")
+        return options.read(name, **self.reading)
+
+
+def _choose(
+    source: _Source,
+    strategies: tuple[str, ...],
+    budgets: tuple[int | None, ...],
+    settings: dict[str, Any],
+    out: Path,
+    overwrite: bool,
+) -> None:
+    from edjax.errors import UsageError
+    from edjax.select import Chooser, Options, streams, write_selection
+    from edjax.store import sha256_json
+
+    several = len(strategies) * len(budgets) > 1
+    if several and (out / "plan.json").exists():
+        raise UsageError(f"{out} holds a single selection; choose another --out for a directory of several")
+    ids = source.labelled()
+    chooser = Chooser(source.features, Options(**settings, labelled=ids))
+    named = [str(p) for p in source.given["labelled"]]
+    inputs = {"labelled": sha256_json(sorted(ids))} if named else {}
+    made = []
+    for strategy in strategies:
+        if streams(source.features, strategy):
+            size = f"{source.features.embeddings.nbytes / 1e9:.1f} GB"
+            options.note(
+                f"too large for --memory: {strategy} reads the embeddings from a scratch file of {size} beside {out}"
+            )
+        for budget, chosen in zip(budgets, chooser.choose(strategy, budgets), strict=True):
+            spent = f"{settings['budget_tokens']}t" if budget is None else str(budget)
+            name = re.sub(r"[^\w.-]", "_", strategy) + f"-{spent}"  # a score may have any name
+            made.append((out / name if several else out, budget, chosen))
+    for place, budget, chosen in made:
+        config = {"strategy": chosen.strategy, "budget": budget, **settings, "labelled": named, **source.columns}
+        write_selection(chosen, source.features, source.pool, place, config=config, inputs=inputs, overwrite=overwrite)
+    _note_once([(place.name, chosen.warning) for place, _, chosen in made])
+    firsts = [chosen for _, _, chosen in made[: len(budgets)]] * len(strategies)
+    records = [_record(*one, first) for one, first in zip(made, firsts, strict=True)]
+    if not several:
+        chosen = made[0][2]
+        cost = "" if chosen.cost is None else f", {chosen.cost:,.0f} of {settings['budget_tokens']:,} tokens"
+        said = f"{len(chosen)} of {len(source.features)} rows by {chosen.strategy} in {chosen.seconds:.2f} s{cost}"
+        options.tell(records[0], said, f"{out}/selected.jsonl")
+        return
+    options.tell({"out": os.fspath(out), "selections": records}, *_table(records), f"{out}/*/selected.jsonl")
+
+
+def _note_once(warnings: list[tuple[str, str | None]]) -> None:
+    """Each part of a warning once, with the names of those it is of where it is not of all."""
+    of: dict[str, list[str]] = {}
+    for name, warning in warnings:
+        for part in (warning or "").split("; "):
+            of.setdefault(part, []).append(name)
+    for part, names in of.items():
+        if part:
+            options.note(part if len(names) == len(warnings) else f"{', '.join(names)}: {part}")
+
+
+def _record(place: Path, budget: int | None, chosen: Any, first: Any) -> dict[str, Any]:
+    """One selection as a record; `first`: that of the first strategy with this budget."""
+    shared = len(set(chosen.ids) & set(first.ids)) / max(len(chosen), 1)
+    return {
+        "strategy": chosen.strategy,
+        "budget": budget,
+        "rows": len(chosen),
+        "cost": chosen.cost,
+        "seconds": round(chosen.seconds, 4),
+        "overlap_with_first": round(shared, 4),
+        "near_duplicates": len(chosen.removed),
+        "warning": chosen.warning,
+        "out": os.fspath(place),
+    }
+
+
+def _table(records: list[dict[str, Any]]) -> list[str]:
+    first = records[0]["strategy"]
+    wide = max(len("strategy"), *(len(r["strategy"]) for r in records))
+    lines = [f"{'strategy':{wide}}  {'budget':>7}  {'rows':>6}  {'seconds':>8}  shared with {first}"]
+    for r in records:
+        budget = "" if r["budget"] is None else f"{r['budget']:,}"
+        lines.append(
+            f"{r['strategy']:{wide}}  {budget:>7}  {r['rows']:>6,}  {r['seconds']:>8.2f}  {r['overlap_with_first']:.0%}"
         )
-    chosen = run_select(found, **settings)
-    write_selection(chosen, found, rows, out, config=settings, overwrite=overwrite)
-    if chosen.warning:
-        options.note(chosen.warning)
-    click.echo(f"{len(chosen)} of {len(found)} rows by {chosen.strategy} in {chosen.seconds:.2f} s")
-    click.echo(f"{out}/selected.jsonl")
+    return lines
+
+
+def _foretell(
+    source: _Source, strategies: tuple[str, ...], budgets: tuple[int | None, ...], settings: dict[str, Any]
+) -> None:
+    """What it would take, in a line a strategy: the largest budget's order serves the others."""
+    from edjax.features import survey
+    from edjax.select import Options, forecast
+
+    ids = source.labelled()
+    asked = Options(**settings, labelled=ids)
+    found = survey(source.path, **source.columns)
+    rows = [b for b in budgets if b is not None]
+    largest = max(rows) if rows else found.n - len(ids)
+    alike = asked.near_duplicates is not None
+    foretold = [
+        forecast(
+            found, s, largest, source.given["memory"], labelled=len(ids), near_duplicates=alike, pool=source.pool_name()
+        )
+        for s in strategies
+    ]
+    lines = [f.says + ("" if rows else " (if the tokens buy all rows)") for f in foretold]
+    sizes = {"bytes": [f.bytes for f in foretold], "disk": [f.disk for f in foretold]}
+    options.tell({"rows": found.n, "features": found.d, "forecast": lines, **sizes}, *lines)
 
 
 @click.command()
+@options.JSON
 def strategies() -> None:
     """List the strategies: name, what it needs, what it does."""
     from edjax.strategies import STRATEGIES
 
+    lines = []
     for name, s in STRATEGIES.items():
         needs = s.needs if s.needs in ("nothing", "embeddings") else "decoded tokens"
-        click.echo(f"{name:20} needs {needs:16} {s.summary}")
+        lines.append(f"{name:20} needs {needs:16} {s.summary}")
+    options.tell({n: {"needs": s.needs, "summary": s.summary} for n, s in STRATEGIES.items()}, *lines)

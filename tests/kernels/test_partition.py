@@ -33,6 +33,18 @@ def test_streamed_picks_are_the_resident_picks(name, options, tmp_path):
     assert 17 not in ours.indices
 
 
+@pytest.mark.parametrize("labelled", [[], [3, 500]])
+def test_streamed_k_center_takes_weights(labelled):
+    x = mixture(0, 1000, 12) + np.float32(5)
+    w = np.random.default_rng(0).uniform(0.2, 2.0, 1000).astype(np.float32)
+    options = {"labelled": labelled, "weights": w}
+    ours, plain = k_center_streamed(x, 80, block=64, tile=300, **options), k_center(x, 80, labelled=labelled)
+    assert_greedy(ours, reference.k_center, Problem(x, 80, options))
+    assert ours.indices.tolist() != plain.indices.tolist()
+    with pytest.raises(ValueError, match="weights must have shape"):
+        k_center_streamed(x, 2, weights=w[:5])
+
+
 @pytest.mark.parametrize("name", STREAMED)
 def test_streamed_picks_are_greedy_without_centring_too(name):
     _, streamed = STREAMED[name]

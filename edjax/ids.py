@@ -1,0 +1,101 @@
+"""Names of rows out of a file: a line each, a .npy, or a column of a file of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edjax.errors import DataError
+from edjax.rows import SUFFIXES, open_rows
+
+
+def read_ids(path: str | Path, id_column: str = "id") -> tuple[str, ...]:
+    """The ids that a file holds, in its order: .txt (a line each), .npy of text or integers, or one of `edjax.rows`
+    (.jsonl, .csv, .parquet, ...) with the column `id_column`.
+
+    Raises:
+      DataError: no such file, an unknown kind, no such column, a row without an id, an id that stands twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"ids {path} do not exist; name a .txt (a line each), .npy, .jsonl, .csv or .parquet file")
+    if path.suffix == ".txt":
+        ids = _lines(path)
+    elif path.suffix == ".npy":
+        ids = _array(path)
+    elif path.suffix == ".parquet":
+        ids = _parquet(path, id_column)
+    elif any(s in SUFFIXES for s in path.suffixes):
+        ids = _rows(path, id_column)
+    else:
+        raise DataError(f"{path}: ids are read from .txt, .npy, {', '.join(SUFFIXES)}")
+    check_ids(ids, str(path))
+    return ids
+
+
+def check_ids(ids: Sequence[str], where: str) -> None:
+    """Raises a `DataError` that names the first id that stands twice."""
+    if len(set(ids)) != len(ids):
+        seen: set[str] = set()
+        twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+        raise DataError(f"{where}: id {twice!r} stands twice")
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise DataError(f"{path}: not UTF-8 (byte {e.start + 1}); save the file as UTF-8") from None
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+    if empty := [n for n, line in enumerate(lines, 1) if not line.strip()]:
+        raise DataError(f"{path}:{empty[0]}: an empty line; every line is the id of a row")
+    return tuple(lines)
+
+
+def _array(path: Path) -> tuple[str, ...]:
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as e:
+        why = " ".join(str(e).split())[:150]
+        raise DataError(f"{path} cannot be read as an array of ids ({why}); write text or integers") from None
+    if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "UiuT":
+        kind = f"{values.dtype} of shape {values.shape}" if isinstance(values, np.ndarray) else "several arrays"
+        raise DataError(f"{path} holds {kind}; ids are one row of text or integers")
+    return tuple(str(v) for v in values.tolist())
+
+
+def _parquet(path: Path, column: str) -> tuple[str, ...]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        names = pq.read_schema(path).names
+        if column not in names:
+            raise DataError(f"{path} has no column {column!r} with ids; the columns are {', '.join(names)}")
+        return tuple(_id(v, path, n) for n, v in enumerate(pq.read_table(path, columns=[column])[0].to_pylist(), 1))
+    except (pa.ArrowException, OSError) as e:
+        raise DataError(f"{path} cannot be read as Parquet ({e})") from e
+
+
+def _rows(path: Path, column: str) -> tuple[str, ...]:
+    source, ids = open_rows(str(path), split=None, limit=None), []
+    for row in source.rows:
+        if row.bad:
+            raise DataError(f"{source.where(str(path), row.number)}: {row.bad}; mend the line")
+        if column not in row.record:
+            found = ", ".join(row.record) or "none"
+            raise DataError(
+                f"{source.where(str(path), row.number)}: no column {column!r} with the id of the row (found: {found}); "
+                "name another with --id-column"
+            )
+        ids.append(_id(row.record[column], path, row.number))
+    return tuple(ids)
+
+
+def _id(value: Any, path: Path, number: int) -> str:
+    if value is None or value == "" or isinstance(value, bool) or not isinstance(value, str | int):
+        raise DataError(f"{path}: row {number} has the id {value!r}; text or an integer is needed")
+    return str(value)

@@ -1,0 +1,74 @@
+"""What the gains say of the budget: warnings at either end, and the curve as a picture."""
+
+from __future__ import annotations
+
+import numpy as np
+
+LITTLE = 0.01  # of the whole gain
+EVEN = 0.05
+FEW = 10  # picks: below, a curve says nothing
+
+
+def warn(strategy: str, gains: np.ndarray | None, *, grouped: bool = False) -> str | None:
+    """A sentence where the budget outlives the gains or, for facility location, the kernel is too narrow.
+
+    k_center: the last gain, a distance, against the second (the first is infinite). d_optimal and facility_location:
+    the sum over the last half of the picks against the sum over all. In groups the gains start anew in each, so only
+    picks without any gain are counted.
+    """
+    if gains is None or not len(gains):
+        return None
+    largest = float(np.max(gains, where=np.isfinite(gains), initial=0.0))
+    alive = int(np.count_nonzero(gains > 1e-6 * largest))
+    if alive < len(gains):
+        if grouped:
+            return f"{len(gains) - alive} of {len(gains)} picks add nothing that {strategy} can see in their groups"
+        return f"the gains ran out after {alive} of {len(gains)} picks: later picks add nothing this strategy can see"
+    if grouped or len(gains) < FEW:
+        return None
+    if strategy == "facility_location" and gains.min() > (1 - EVEN) * gains.max():
+        return "every pick gained about the same: the kernel is too narrow to tell rows apart; raise --bandwidth"
+    if strategy == "k_center":
+        finite = gains[np.isfinite(gains)]
+        if finite[-1] < LITTLE * finite[0]:
+            return (
+                f"the last pick was at {finite[-1] / finite[0]:.1%} of the distance of the first ones: a smaller "
+                "budget covers the pool about as well"
+            )
+        return None
+    half = len(gains) // 2
+    late = float(gains[half:].sum() / gains.sum())
+    if late < LITTLE:
+        wide = "; or the kernel is too wide: lower --bandwidth" if strategy == "facility_location" else ""
+        return (
+            f"the last half of the budget ({len(gains) - half} picks) brought {late:.2%} of the gain: half of it would "
+            f"do about as well{wide}"
+        )
+    return None
+
+
+_STYLE = """
+text { font: 12px system-ui, sans-serif; fill: #444 }
+.mid { text-anchor: middle } .end { text-anchor: end }
+path { fill: none } .grid { stroke: #ddd } .rule { stroke: #888 }
+.line { stroke: #2a62a8; stroke-width: 2 } .mark { fill: #2a62a8 }
+@media (prefers-color-scheme: dark) {
+  svg { background: #16181c } text { fill: #ccc } .grid { stroke: #333 }
+  .line { stroke: #7db2f0 } .mark { fill: #7db2f0 }
+}
+"""
+
+
+def picture(strategy: str, gains: np.ndarray | None) -> str | None:
+    """The gains from the second pick on, as shares of the largest: an SVG file, or None where there are none."""
+    from edjax.report.charts import gain_curves
+    from edjax.report.svg import styles
+
+    series = np.asarray([] if gains is None else gains[1:], np.float64)
+    if not len(series) or not np.isfinite(series).all() or series.max() <= 0:
+        return None
+    drawn = gain_curves({strategy: (series / series.max()).tolist()}, styles([strategy]))
+    if drawn is None:
+        return None
+    head, _, rest = str(drawn).partition(">")
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{_STYLE}</style>{rest}\n'

@@ -1,0 +1,54 @@
+"""Rows that have labels already: a second round goes on where the first ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from edjax.errors import DataError
+from edjax.features import Features
+from edjax.ids import read_ids
+from edjax.select.selection import read_selection
+
+
+def read_labelled(paths: Iterable[str | Path], id_column: str = "id") -> tuple[str, ...]:
+    """The ids of rows that are labelled: of directories of earlier selections, and of files with ids.
+
+    A file is a .txt (a line each), a .npy, or rows with an id column (.jsonl, .csv, .parquet, ...): every row in it
+    counts as labelled. An id that several name counts once.
+
+    Raises:
+      DataError: a directory that holds no selection, or as `edjax.ids.read_ids`.
+    """
+    ids: dict[str, None] = {}
+    for path in map(Path, paths):
+        ids |= dict.fromkeys(read_selection(path).ids if path.is_dir() else read_ids(path, id_column))
+    return tuple(ids)
+
+
+def find(labelled: Iterable[str], features: Features, allow_unknown: bool) -> tuple[np.ndarray, str | None]:
+    """The rows (p,) int64 ascending that these ids name, and a note on those that are of no row.
+
+    An id that selection.csv marks for spreadsheets ('=1) is known without its mark.
+
+    Raises:
+      DataError: ids that no row has, unless `allow_unknown`.
+    """
+    place = {name: i for i, name in enumerate(features.ids)}
+    rows: list[int] = []
+    unknown: list[str] = []
+    for name in labelled:
+        at = place.get(name, place.get(name.removeprefix("'")))
+        if at is None:
+            unknown.append(name)
+        else:
+            rows.append(at)
+    if not unknown:
+        return np.unique(np.asarray(rows, np.int64)), None
+    said = f"{len(unknown)} labelled {'row is' if len(unknown) == 1 else 'rows are'} not of this pool ({unknown[0]!r}"
+    said += ", ...)" if len(unknown) > 1 else ")"
+    if not allow_unknown:
+        raise DataError(f"{said}; name the pool they were chosen from, or --allow-unknown to pass over them")
+    return np.unique(np.asarray(rows, np.int64)), f"{said}: passed over"

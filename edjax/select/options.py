@@ -1,0 +1,92 @@
+"""Everything that can be asked of a selection beside its strategy and its budget."""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+from edjax.errors import UsageError
+from edjax.select.prepared import NORMALISE
+
+QUOTAS = ("proportional", "balanced", "inverse_confidence")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The settings of `edjax.select.select`, which says what each is; checked when made.
+
+    Raises:
+      UsageError: naming the value that makes no sense.
+    """
+
+    seed: int = 0
+    normalise: str = "l2"
+    allow_fewer: bool = False
+    drop_invalid: bool = False
+    labelled: tuple[str, ...] = ()
+    allow_unknown: bool = False
+    weight_by: str | None = None
+    strength: float = 1.0
+    prefilter: str | None = None
+    prefilter_ratio: float = 3.0
+    group_by: str | None = None
+    quotas: str = "proportional"
+    keep_small: int = 0
+    budget_tokens: int | None = None
+    cost_by: str = "n_prompt_tokens"
+    near_duplicates: float | None = None
+    bandwidth: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.labelled, str):
+            raise UsageError(f"labelled {self.labelled!r} is one text; a list of ids is needed")
+        object.__setattr__(self, "labelled", tuple(self.labelled))
+        if self.seed < 0:
+            raise UsageError(f"seed {self.seed} is negative; it is 0 or more")
+        if self.normalise not in NORMALISE:
+            raise UsageError(f"normalise {self.normalise!r} is not one of {', '.join(NORMALISE)}")
+        if self.quotas not in QUOTAS:
+            raise UsageError(f"quotas {self.quotas!r} is not one of {', '.join(QUOTAS)}")
+        if self.budget_tokens is not None:
+            object.__setattr__(self, "budget_tokens", whole("budget_tokens", self.budget_tokens, "tokens"))
+        object.__setattr__(self, "keep_small", whole("keep_small", self.keep_small, "rows"))
+        if self.keep_small and self.group_by is None:
+            raise UsageError("keep_small needs group_by: the column that says which group a row is of")
+        if not _within(self.strength, 0, math.inf):
+            raise UsageError(f"strength {self.strength!r} is not a number of 0 or more")
+        if not _within(self.prefilter_ratio, 1, math.inf):
+            raise UsageError(f"prefilter_ratio {self.prefilter_ratio!r} is not a number of 1 or more")
+        if self.near_duplicates is not None and not (_within(self.near_duplicates, 0, 1) and self.near_duplicates > 0):
+            raise UsageError(f"near_duplicates {self.near_duplicates!r} is not a cosine similarity above 0, at most 1")
+        if self.bandwidth is not None and not (_within(self.bandwidth, 0, math.inf) and self.bandwidth > 0):
+            raise UsageError(f"bandwidth {self.bandwidth!r} is not a number above 0")
+        if self.budget_tokens is not None and self.budget_tokens < 0:
+            raise UsageError(f"budget_tokens {self.budget_tokens} is negative; it is a number of tokens, 0 or more")
+
+    def columns(self) -> tuple[str, ...]:
+        """The scores that are read whatever the strategy; a row is a candidate only where they are finite."""
+        mean_nll = "mean_nll" if self.group_by is not None and self.quotas == "inverse_confidence" else None
+        return tuple(dict.fromkeys(c for c in (self.weight_by, self.prefilter, mean_nll) if c is not None))
+
+    @property
+    def nested(self) -> bool:
+        """Whether a smaller budget's rows are the first of a larger one's."""
+        return self.prefilter is None and self.group_by is None and self.budget_tokens is None
+
+
+def whole(name: str, value: Any, of: str) -> int:
+    """`value` as an int of 0 or more, or a `UsageError` that names it."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise UsageError(f"{name} {value!r} is not a whole number of {of}") from None
+    if number < 0:
+        raise UsageError(f"{name} {number} is negative; it is a number of {of}, 0 or more")
+    return number
+
+
+def _within(value: Any, low: float, high: float) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and low <= value <= high

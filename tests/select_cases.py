@@ -1,0 +1,18 @@
+"""What the tests of selections share: the honest comparison with the float64 twin."""
+
+import numpy as np
+
+from edjax.kernels import reference
+
+
+def assert_greedy(picks, strategy, x, rtol=2e-5, **options):
+    """Every pick is greedy in float64 up to rounding, and the order is the twin's up to the first near-tie."""
+    twin = getattr(reference, strategy)
+    oracle, followed = twin(x, len(picks), **options), twin(x, len(picks), **options, follow=picks)
+    finite = np.isfinite(oracle.best)
+    scale = np.abs(oracle.gains[finite]).max(initial=1e-30)
+    near_tie = finite & (oracle.best - oracle.second <= rtol * scale)
+    until = int(np.argmax(near_tie)) if near_tie.any() else len(picks)
+    np.testing.assert_array_equal(picks[:until], oracle.indices[:until])
+    ok = np.isfinite(followed.best) & np.isfinite(followed.gains)
+    assert (followed.best[ok] - followed.gains[ok]).max(initial=0) <= rtol * scale, "a pick was not greedy"
