@@ -11,7 +11,7 @@ seconds over ours with it, `ratio_without_compiling` without. What both computed
 
 Jobs: "speed" the above. "batches": 200 prompts in batches of 32 and of 7, and how far any number differs. "idle": the
 share of (row, step) places of the decoding that finished rows leave unused until their whole batch is done, at 16 and
-at 64 new tokens. "estimate": what `--dry-run` foretold against what it took, with 16 new tokens and for embeddings only.
+at 64 new tokens. "estimate": what `--dry-run` foretold and what it took, with 16 new tokens and with embeddings only.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from edjax.cli import options
 @options.TEMPLATE
 @options.MAX_LENGTH
 @click.option("--batch-size", default=32, show_default=True)
+@click.option("--shard-rows", default=512, show_default=True, help="Prompts a file, and at most lost when stopped.")
 @options.DTYPE
 @options.MESH
 @options.OVERWRITE

@@ -124,6 +124,7 @@ def estimate(
     template: str = "auto",
     max_length: int = 1024,
     batch_size: int = 32,
+    shard_rows: int = 512,
     dtype: str = "float32",
     mesh: str = "",
     loaded: LoadedModel | None = None,
@@ -142,7 +143,7 @@ def estimate(
         "template": template,
         "max_length": max_length,
         "batch_size": batch_size,
-        "shard_rows": 16 * batch_size,
+        "shard_rows": shard_rows,
     }
     devices = _devices(config, mesh)
     start = time.perf_counter()
