@@ -4,9 +4,9 @@
     python -m benchmarks.score --jobs idle,estimate
     python -m benchmarks.score --quick --out /tmp/score.json    # 12 prompts, a tiny model: to try it
 
-Each side runs in a process of its own, one after the other, with the machine to itself. The clock runs from the text of
-the prompts to the last score: encoding, both passes, pooling, scores and the decoded texts; loading the model is left
-out on both sides. Compiling, which torch does not do, is in `wall_s` and given apart (`compile_s`); `ratio` is torch's
+Both sides take turns on four pieces of the pool, each a quarter of the rows sorted by length, so that what else the
+machine does hits both; a piece has a process of its own. The clock runs from the text of the prompts to the last score:
+encoding, the passes, pooling, scores and the decoded texts; loading the model is left out on both sides. Compiling, which torch does not do, is in `wall_s` and given apart (`compile_s`); `ratio` is torch's
 seconds over ours with it, `ratio_without_compiling` without. What both computed is compared.
 
 Jobs: "speed" the above. "batches": 200 prompts in batches of 32 and of 7, and how far any number differs. "idle": the
@@ -31,7 +31,7 @@ import numpy as np
 from benchmarks import runner
 from edjax.features import SCORES, Features
 
-ROWS, NEW, BATCH = 2000, 16, 32
+ROWS, NEW, BATCH, TURNS = 2000, 16, 32, 4
 POOL = runner.ROOT.parent / "shared" / "data" / "ci_pool.jsonl.gz"
 STORIES = runner.ROOT.parent / "shared" / "models" / "stories260k"
 JOBS = ("speed", "batches", "idle", "estimate")
@@ -81,34 +81,36 @@ def scored(pool: Any, loaded: Any, **settings: Any) -> tuple[Features, float, fl
     return found, time.perf_counter() - start, compiling.seconds
 
 
-def edjax(settings: dict[str, Any]) -> dict[str, Any]:
-    """Our side of "speed"."""
-    start = time.perf_counter()
-    loaded = model_of(settings)
-    load_s = time.perf_counter() - start
-    found, wall_s, compile_s = scored(
-        pool_of(settings), loaded, max_new_tokens=settings["new"], batch_size=settings["batch_size"]
-    )
-    return {
-        "embedding": found.embeddings,
-        **found.scores,
-        "n_new_tokens": found.facts["n_new_tokens"],
-        "generated": list(found.facts["generated"]),
-        "load_s": load_s,
-        "wall_s": wall_s,
-        "compile_s": compile_s,
-    }
-
-
-def torch(settings: dict[str, Any]) -> dict[str, Any]:
-    """The peer's side of "speed"; it is given our encoding of the prompts."""
+def turn(settings: dict[str, Any]) -> dict[str, Any]:
+    """One of the `turns` of "speed": a piece of the pool, sorted by length, by one side and then by the other."""
     from benchmarks import score_torch
     from edjax.lm.encode import Encoder
-    from edjax.lm.load import locate
 
-    encode = Encoder(model_of(settings).tokenizer).prompt
-    threads, directory = settings["threads"], locate(settings["model"])
-    return score_torch.score(directory, encode, pool_of(settings), settings["new"], settings["batch_size"], threads)
+    pool, loaded = pool_of(settings), model_of(settings)
+    encode = Encoder(loaded.tokenizer).prompt
+    peer = score_torch.Torch(loaded.directory, settings["threads"])
+    order = np.argsort([len(encode(m)) for m in pool.messages], kind="stable")
+    rows = np.array_split(order, settings["turns"])[settings["turn"]]
+    piece, sizes = pool.take(rows), {"batch_size": settings["batch_size"]}
+    found: dict[str, Any] = {"row": rows}
+
+    def ours() -> None:
+        start = time.process_time()
+        got, wall_s, compile_s = scored(piece, loaded, max_new_tokens=settings["new"], **sizes)
+        found["edjax"] = {"wall_s": wall_s, "cpu_s": time.process_time() - start, "compile_s": compile_s}
+        found["edjax"]["generated"] = list(got.facts["generated"])
+        found.update({f"edjax_{k}": v for k, v in ({"embedding": got.embeddings} | got.scores).items()})
+
+    def theirs() -> None:
+        start, cpu = time.perf_counter(), time.process_time()
+        got = peer.score(encode, piece, settings["new"], **sizes)
+        found["torch"] = {"wall_s": time.perf_counter() - start, "cpu_s": time.process_time() - cpu}
+        found["torch"]["generated"] = got.pop("generated")
+        found.update({f"torch_{k}": v for k, v in got.items()})
+
+    for side in (ours, theirs) if settings["turn"] % 2 else (theirs, ours):
+        side()
+    return found
 
 
 def batches(settings: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +159,7 @@ def took(settings: dict[str, Any]) -> dict[str, Any]:
     return {"load_s": load_s, "wall_s": wall_s, "compile_s": compile_s}
 
 
-PARTS = {"edjax": edjax, "torch": torch, "batches": batches, "idle": idle, "foretold": foretold, "took": took}
+PARTS = {"turn": turn, "batches": batches, "idle": idle, "foretold": foretold, "took": took}
 
 
 def part(name: str, settings: dict[str, Any], keep: Path, label: str = "") -> dict[str, Any]:
@@ -187,24 +189,34 @@ def in_own_process(name: str, settings: str, out: str) -> None:
 
 
 def speed(settings: dict[str, Any], keep: Path) -> dict[str, Any]:
-    """Both sides of "speed" and how far they agree."""
-    a, b = part("edjax", settings, keep), part("torch", settings, keep)
-    same = np.array([x == y for x, y in zip(a["generated"], b["generated"], strict=True)])
-    timed = {
-        who: {k: side[k] for k in ("load_s", "wall_s", "compile_s", "peak_rss_bytes", "load") if k in side}
-        for who, side in (("edjax", a), ("torch", b))
+    """All turns, and how far both sides agree."""
+    pieces = [
+        part("turn", {**settings, "turn": i, "turns": TURNS}, keep, f"turn-{i}-{settings['new']}") for i in range(TURNS)
+    ]
+    total = {
+        who: {k: sum(p[who][k] for p in pieces) for k in ("wall_s", "cpu_s", "compile_s") if k in pieces[0][who]}
+        for who in ("edjax", "torch")
     }
+    a, b = total["edjax"], total["torch"]
+    texts = [(x, y) for p in pieces for x, y in zip(*(p[w]["generated"] for w in ("edjax", "torch")), strict=True)]
+    same = np.array([x == y for x, y in texts])
+
+    def worst(name: str, where: Any = slice(None)) -> float:
+        gaps = np.concatenate([np.abs(p[f"edjax_{name}"] - p[f"torch_{name}"]) for p in pieces])
+        return float(gaps[where].max(initial=0))
+
     return {
         "ratio": b["wall_s"] / a["wall_s"],
         "ratio_without_compiling": b["wall_s"] / (a["wall_s"] - a["compile_s"]),
-        "timed": timed,
+        "cpu_ratio": b["cpu_s"] / a["cpu_s"],
+        "timed": total,
+        "turns": [{w: {k: v for k, v in p[w].items() if k != "generated"} for w in total} for p in pieces],
+        "measured_at": sorted({p["commit"] for p in pieces}),
         "agree": {
             "rows": len(same),
             "same_texts": int(same.sum()),
-            "worst_embedding_difference": float(np.abs(a["embedding"] - b["embedding"]).max()),
-            "worst_score_difference_where_texts_are_the_same": {
-                k: float(np.abs(a[k] - b[k])[same].max(initial=0)) for k in SCORES
-            },
+            "worst_embedding_difference": worst("embedding"),
+            "worst_score_difference_where_texts_are_the_same": {k: worst(k, same) for k in SCORES},
         },
     }
 

@@ -6,7 +6,6 @@ model is warm before the clock starts; and the six scores are computed step by s
 
 from __future__ import annotations
 
-import time
 from importlib.metadata import version
 from typing import Any
 
@@ -23,39 +22,37 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("torch", "transformers")}
 
 
-def score(directory: Any, encode: Any, pool: Any, new: int, batch_size: int, threads: int) -> dict[str, Any]:
-    """Mean-pooled last hidden states, greedy continuations and their six scores of every row of a pool.
+class Torch:
+    """A model directory as a torch user runs it; loaded and warm."""
 
-    Args:
-      directory: of the model, which is loaded here.
-      encode: from a row's messages to token ids.
+    def __init__(self, directory: Any, threads: int):
+        from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    Returns:
-      the arrays, the continuations' texts, and `load_s` and `wall_s`.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+        torch.set_num_threads(threads)
+        self.tokenizer = AutoTokenizer.from_pretrained(directory)
+        self.model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+        stops = self.model.generation_config.eos_token_id
+        self.stops = torch.tensor(stops if isinstance(stops, list) else [stops])
+        _batch(self.model, [[3, 4, 5]] * 4, 2, self.stops)
 
-    torch.set_num_threads(threads)
-    start = time.perf_counter()
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
-    load_s = time.perf_counter() - start
-    stops = model.generation_config.eos_token_id
-    stops = torch.tensor(stops if isinstance(stops, list) else [stops])
-    _batch(model, [[3, 4, 5]] * 4, new, stops)
-    start = time.perf_counter()
-    rows = [encode(m) for m in pool.messages]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    parts, texts = [], [""] * len(rows)
-    for at in range(0, len(rows), batch_size):
-        which = order[at : at + batch_size]
-        part = _batch(model, [rows[i] for i in which], new, stops)
-        for i, text in zip(which, tokenizer.batch_decode(part.pop("tokens"), skip_special_tokens=True), strict=True):
-            texts[i] = text
-        parts.append(part)
-    back = np.argsort(order)
-    arrays = {k: np.concatenate([p[k] for p in parts])[back] for k in parts[0]}
-    return {**arrays, "generated": texts, "load_s": load_s, "wall_s": time.perf_counter() - start}
+    def score(self, encode: Any, pool: Any, new: int, batch_size: int) -> dict[str, Any]:
+        """Mean-pooled last hidden states, greedy continuations and their six scores of every row of a pool.
+
+        Args:
+          encode: from a row's messages to token ids.
+        """
+        rows = [encode(m) for m in pool.messages]
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        parts, texts = [], [""] * len(rows)
+        for at in range(0, len(rows), batch_size):
+            which = order[at : at + batch_size]
+            part = _batch(self.model, [rows[i] for i in which], new, self.stops)
+            found = self.tokenizer.batch_decode(part.pop("tokens"), skip_special_tokens=True)
+            for i, text in zip(which, found, strict=True):
+                texts[i] = text
+            parts.append(part)
+        back = np.argsort(order)
+        return {k: np.concatenate([p[k] for p in parts])[back] for k in parts[0]} | {"generated": texts}
 
 
 @torch.inference_mode()

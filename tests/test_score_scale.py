@@ -204,7 +204,7 @@ class Commands:
         code = int(self.process.stdout.readline())
         err = self.log.read_text()
         assert "Traceback" not in err, err
-        return code, [line for line in err.splitlines() if not line.startswith("edjax: note")]
+        return code, [line for line in err.splitlines() if line.strip() and not line.startswith("edjax: note")]
 
     def stop(self, out, number, shards, delay):
         """Send a signal `delay` seconds after there are that many shards; (exit code, stderr, seconds it took)."""
