@@ -6,8 +6,9 @@
 
 Both sides take turns on four pieces of the pool, each a quarter of the rows sorted by length, so that what else the
 machine does hits both; a piece has a process of its own. The clock runs from the text of the prompts to the last score:
-encoding, the passes, pooling, scores and the decoded texts; loading the model is left out on both sides. Compiling, which torch does not do, is in `wall_s` and given apart (`compile_s`); `ratio` is torch's
-seconds over ours with it, `ratio_without_compiling` without. What both computed is compared.
+encoding, the passes, pooling, scores and the decoded texts; loading the model is left out on both sides. Compiling,
+which torch does not do, is in `wall_s` and given apart (`compile_s`); `ratio` is torch's seconds over ours with it,
+`ratio_without_compiling` without. What both computed is compared.
 
 Jobs: "speed" the above. "batches": 200 prompts in batches of 32 and of 7, and how far any number differs. "idle": the
 share of (row, step) places of the decoding that finished rows leave unused until their whole batch is done, at 16 and

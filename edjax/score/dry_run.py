@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ class Estimate(NamedTuple):
     """What a scoring pass comes to.
 
     Tokens: `prompt_tokens` of all distinct prompts and the shortest, mean and longest of them; `padded_tokens` as
-    computed, padding included. `programs`: shapes that are compiled. Bytes, of one device: `weight_bytes`, and
+    computed, padding included. `programs`: shapes to compile for. Bytes, of one device: `weight_bytes`, and
     `peak_bytes`, the weights, the cache and all else that the largest batch needs at once, as the compiler says; the
     host's own memory is not in it. Seconds: `load_s` the model (measured), `encode_s` the prompts (measured),
     `compile_s` (measured for the shapes probed, their mean for the others), `compute_s` (from the probe), and
@@ -52,24 +51,17 @@ def probe(job: Job, rows: int, load_s: float, encode_s: float, log: Any) -> Esti
     layout, forward = job.layout, job.forward
     every = list(layout.batches())
     where = np.unique(np.linspace(0, len(every) - 1, min(PROBES, len(every))).round().astype(int))
-    compiled: dict[int, Any] = {}
-    compiling, seconds, steps = 0.0, [], []
+    programs: dict[Any, Any] = {}
+    runs = []
     for i in where:
-        batch = every[i]
-        if batch.width not in compiled:
-            log(f"probe: compiling for {batch.width} tokens")
-            start = time.perf_counter()
-            compiled[batch.width] = forward.compile(batch.width)
-            compiling += time.perf_counter() - start
-        start = time.perf_counter()
-        got = {k: np.asarray(v) for k, v in forward.call(compiled[batch.width], layout, batch, job.prompts).items()}
-        seconds.append(time.perf_counter() - start)
-        steps.append(int(got["n_new_tokens"].max()) if "n_new_tokens" in got else 0)
+        if every[i].width not in {every[j].width for j in where[: len(runs)]}:
+            log(f"probe {len(runs) + 1} of {len(where)}: {forward.rows} x {every[i].width} tokens")
+        runs.append(forward.timed(*forward.padded(layout, every[i], job.prompts), programs))
+    steps = np.array([int(r.got["n_new_tokens"].max()) if "n_new_tokens" in r.got else 0 for r in runs])
     widths = np.array([b.width for b in every])
-    programs = len(set(widths.tolist()))
-    compute = extrapolate(widths[where], np.array(steps), np.array(seconds), widths)
-    compile_s = compiling / len(compiled) * programs
-    memory = compiled[int(widths.max())].memory_analysis()
+    shapes = len(set(widths.tolist()))
+    compute = extrapolate(widths[where], steps, np.array([r.run_s for r in runs]), widths)
+    compile_s = sum(r.compile_s for r in runs) / len(set(widths[where].tolist())) * shapes
     lengths = layout.lengths
     return Estimate(
         rows=rows,
@@ -80,10 +72,10 @@ def probe(job: Job, rows: int, load_s: float, encode_s: float, log: Any) -> Esti
         longest=int(lengths.max()),
         padded_tokens=int(widths.sum()) * forward.rows,
         batches=len(every),
-        programs=programs,
+        programs=shapes,
         probed=len(where),
-        weight_bytes=memory.argument_size_in_bytes,
-        peak_bytes=memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes,
+        weight_bytes=runs[-1].weights,
+        peak_bytes=max(r.peak for r in runs),
         load_s=load_s,
         encode_s=encode_s,
         compile_s=compile_s,
