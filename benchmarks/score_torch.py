@@ -35,11 +35,12 @@ class Torch:
         self.stops = torch.tensor(stops if isinstance(stops, list) else [stops])
         _batch(self.model, [[3, 4, 5]] * 4, 2, self.stops)
 
-    def score(self, encode: Any, pool: Any, new: int, batch_size: int) -> dict[str, Any]:
+    def score(self, encode: Any, pool: Any, new: int, batch_size: int, after_batch: Any = None) -> dict[str, Any]:
         """Mean-pooled last hidden states, greedy continuations and their six scores of every row of a pool.
 
         Args:
           encode: from a row's messages to token ids.
+          after_batch: is called after each.
         """
         rows = [encode(m) for m in pool.messages]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
@@ -51,6 +52,8 @@ class Torch:
             for i, text in zip(which, found, strict=True):
                 texts[i] = text
             parts.append(part)
+            if after_batch:
+                after_batch()
         back = np.argsort(order)
         return {k: np.concatenate([p[k] for p in parts])[back] for k in parts[0]} | {"generated": texts}
 
