@@ -72,9 +72,9 @@ class Compiling:
         self.seconds = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._heard)
 
-    def _heard(self, event: str, seconds: float, **_: Any) -> None:
+    def _heard(self, event: str, duration_secs: float, **_: Any) -> None:
         if event.startswith("/jax/core/compile/"):
-            self.seconds += seconds
+            self.seconds += duration_secs
 
 
 def scored(pool: Any, loaded: Any, **settings: Any) -> tuple[Features, float, float]:
@@ -162,13 +162,13 @@ def turn(settings: dict[str, Any]) -> dict[str, Any]:
         baton.pass_on("edjax")
         return real(self, *given)
 
-    Forward.padded = padded  # type: ignore[method-assign]
+    Forward.padded = padded  # type: ignore
     try:
         with ThreadPoolExecutor(2) as threads:
             for side in [threads.submit(ours), threads.submit(theirs)]:
                 side.result()
     finally:
-        Forward.padded = real  # type: ignore[method-assign]
+        Forward.padded = real  # type: ignore
     for who, (wall_s, cpu_s) in baton.spent.items():
         found[who] |= {"wall_s": wall_s, "cpu_s": cpu_s}
     return found
@@ -181,7 +181,7 @@ def batches(settings: dict[str, Any]) -> dict[str, Any]:
     return {
         "rows": len(pool),
         "same_texts": int((a.facts["generated"] == b.facts["generated"]).sum()),
-        "worst_embedding_difference": float(np.abs(a.embeddings - b.embeddings).max()),
+        "worst_embedding_difference": float(np.abs(np.asarray(a.embeddings) - np.asarray(b.embeddings)).max()),
         "worst_score_difference": {k: float(np.abs(a.scores[k] - b.scores[k]).max()) for k in a.scores},
     }
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from edjax.score.forward import Timed
+
 if TYPE_CHECKING:
     from edjax.score.job import Job
 
@@ -52,7 +54,7 @@ def probe(job: Job, rows: int, load_s: float, encode_s: float, log: Any) -> Esti
     every = list(layout.batches())
     where = np.unique(np.linspace(0, len(every) - 1, min(PROBES, len(every))).round().astype(int))
     programs: dict[Any, Any] = {}
-    runs = []
+    runs: list[Timed] = []
     for i in where:
         if every[i].width not in {every[j].width for j in where[: len(runs)]}:
             log(f"probe {len(runs) + 1} of {len(where)}: {forward.rows} x {every[i].width} tokens")
