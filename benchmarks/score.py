@@ -252,7 +252,8 @@ def in_own_process(name: str, settings: str, out: str) -> None:
 def speed(settings: dict[str, Any], keep: Path) -> dict[str, Any]:
     """All turns, and how far both sides agree."""
     pieces = [
-        part("turn", {**settings, "turn": i, "turns": TURNS}, keep, f"turn-{i}-{settings['new']}") for i in range(TURNS)
+        part("turn", {**settings, "turn": i, "turns": TURNS}, keep, f"turn-{i}-{settings['new']}")
+        for i in settings.get("pieces", range(TURNS))
     ]
     total = {
         who: {k: sum(p[who][k] for p in pieces) for k in ("wall_s", "cpu_s", "compile_s") if k in pieces[0][who]}
@@ -296,7 +297,9 @@ def foretelling(settings: dict[str, Any], keep: Path, label: str) -> dict[str, A
 def measure(job: str, settings: dict[str, Any], keep: Path) -> dict[str, dict[str, Any]]:
     """The rows of a job, by name."""
     if job == "speed":
-        return {"speed": speed(settings, keep)}
+        some = settings.get("pieces")
+        name = f"speed, quarters {', '.join(map(str, some))}" if some else "speed"
+        return {name: speed(settings, keep)}
     if job == "batches":
         return {"batches": part("batches", settings, keep)}
     if job == "idle":
@@ -315,9 +318,12 @@ def measure(job: str, settings: dict[str, Any], keep: Path) -> dict[str, dict[st
 @click.option(
     "--keep", type=click.Path(path_type=Path), help="Folder for the parts; those that are there are not redone."
 )
+@click.option("--pieces", default="", help="Of the speed job: which quarters (0 the shortest rows); all.")
 @click.option("--quick", is_flag=True, help="12 prompts, a tiny model: to try the programme.")
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="The file; benchmarks/results/score.json.")
-def main(jobs: str, rows: int, new: int, pool: Path, keep: Path | None, quick: bool, out: Path | None) -> None:
+def main(
+    jobs: str, rows: int, new: int, pool: Path, keep: Path | None, pieces: str, quick: bool, out: Path | None
+) -> None:
     """Measure, and write the results after every job."""
     names = list(JOBS) if jobs == "all" else jobs.split(",")
     if unknown := [name for name in names if name not in JOBS]:
@@ -331,6 +337,8 @@ def main(jobs: str, rows: int, new: int, pool: Path, keep: Path | None, quick: b
         "batch_size": BATCH,
         "threads": threads,
     }
+    if pieces:
+        settings["pieces"] = [int(i) for i in pieces.split(",")]
     on = runner.machine()
     with tempfile.TemporaryDirectory() as folder:
         if quick:
