@@ -21,23 +21,42 @@ from edjax.cli import options
 @options.TEMPLATE
 @options.MAX_LENGTH
 @click.option("--batch-size", default=32, show_default=True)
+@click.option("--shard-rows", default=512, show_default=True, help="Prompts a file, and at most lost when stopped.")
 @options.DTYPE
 @options.MESH
 @options.OVERWRITE
+@click.option("--dry-run", is_flag=True, help="Say what it would take, from a probe of ten batches; write nothing.")
 @options.pool_options
 @options.JSON
-def score(pool: str, out: Path, text_column: str | None, id_column: str, skip_bad_lines: bool, **settings: Any) -> None:
+def score(
+    pool: str,
+    out: Path,
+    text_column: str | None,
+    id_column: str,
+    skip_bad_lines: bool,
+    dry_run: bool,
+    overwrite: bool,
+    **settings: Any,
+) -> None:
     """Embed every prompt of POOL and measure the model's uncertainty.
 
     \b
     Reads   POOL: .jsonl(.gz), .json, .csv, .parquet, a `datasets` directory or a hub id; responses are not looked at
     Writes  OUT/shard-*.parquet: id, embedding, six scores, token counts, the decoded text
-    Stopped half-way, the same command goes on at the next shard.
+    Prompts of the very same tokens are computed once. Stopped half-way, the same command goes on at the next shard.
     """
+    from edjax.score import estimate
     from edjax.score import score as run_score
 
     options.use_compilation_cache()
-    features = run_score(options.read(pool, text_column, id_column, skip_bad_lines), out=out, **settings)
+    rows = options.read(pool, text_column, id_column, skip_bad_lines)
+    if dry_run:
+        from edjax.score.dry_run import describe
+
+        found = estimate(rows, log=options.note, **settings)
+        options.tell(found._asdict(), *describe(found, out))
+        return
+    features = run_score(rows, out=out, overwrite=overwrite, log=options.note, **settings)
     next_step = f"edjax select {out} --pool {shlex.quote(pool)} --strategy k_center --budget 100 --out DIR"
     options.tell(
         {"rows": len(features), "features": features.embeddings.shape[1], "scores": list(features.scores), "out": out},

@@ -274,6 +274,10 @@ WHOLE = """
     assert abs(got.scores["response_loss"] - want.scores["response_loss"]) < 1e-5
     want, got = (score(pool, loaded=loaded, mesh=m, **given) for loaded, m in ((one, ""), (split, mesh)))
     assert np.abs(got.embeddings - want.embeddings).max() < 1e-5
+    got = score(pool, loaded=one, mesh="data=8", **given | {"batch_size": 8})
+    assert np.abs(got.embeddings - want.embeddings).max() < 1e-5
+    assert max(np.abs(got.scores[k] - want.scores[k]).max() for k in want.scores) < 1e-4
+    assert got.facts["generated"].tolist() == want.facts["generated"].tolist()
     try:
         score(pool, loaded=one, mesh=mesh, batch_size=3)
     except UsageError as e:
