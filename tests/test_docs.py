@@ -92,7 +92,7 @@ def any_path(monkeypatch):
 
 def parse(words):
     """Parses a command line as `edjax` would, and runs nothing; a `click.UsageError` names what is wrong."""
-    cli, words = edjax.cli.cli, [w for w in words if w != "--debug"]
+    cli, words = edjax.cli.cli, [re.sub(r"\$(\w+|\{[^}]*\})", "1", w) for w in words if w != "--debug"]
     top = click.Context(cli, info_name="edjax", **cli.context_settings)
     if words[:1] in (["--help"], ["--version"]):
         return None
@@ -168,11 +168,10 @@ def walk(tmp_path, monkeypatch, shared, capsys):
 
 
 def provided(directory):
-    """The files that pages speak of: 40 prompts, some of them answered, and 8 rows to evaluate on."""
-    pool, evaluation = generate(n=40, n_eval=8)
-    unlabelled = [{k: row[k] for k in ("id", "prompt", "task")} for row in pool]
-    for name, rows in {"prompts": unlabelled, "labelled": pool[:6], "answered": pool[:12], "test": evaluation}.items():
-        (directory / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    """The file that pages speak of: prompts.jsonl, 40 of them."""
+    with (directory / "prompts.jsonl").open("w") as f:
+        for row in generate(n=40, n_eval=0)[0]:
+            f.write(json.dumps({name: row[name] for name in ("id", "prompt", "task")}) + "\n")
 
 
 # What the blocks say
