@@ -4,7 +4,7 @@ Blocks of a page run in their order, in one directory with the files of `provide
   python         is run, with one namespace a page
   bash           each `edjax` line is parsed by the commands themselves: an unknown verb or option fails
   bash, marked   `<!-- run -->` on the line before: carried out, `edjax` in this process, the rest by bash
-The model `smollm2` is there the tiny one of ../shared, and what `SMALLER` lists is made smaller, for time.
+The model `smollm2` is there the tiny one of ../shared, and what `SMALLER` and `QUICKER` list is changed, for time.
 """
 
 import json
@@ -37,6 +37,11 @@ SMALLER = {
     "n=600, n_eval=100": "n=60, n_eval=8",
     "--budget 30,60": "--budget 6,12",
     "--budget 60": "--budget 12",
+}
+QUICKER = {  # added to these verbs: few widths of batches, so few programs to compile
+    "score": ["--max-length", "32", "--max-new-tokens", "2"],
+    "finetune": ["--max-length", "32", "--max-steps", "2"],
+    "evaluate": ["--max-length", "32", "--max-new-tokens", "2"],
 }
 PREFIX = {"do", "then", "else", "time"}
 
@@ -161,7 +166,7 @@ def walk(tmp_path, monkeypatch, shared, capsys):
             if is_pending(words):
                 pytest.skip(f"{where}: {shlex.join(words)} is not there yet")
         with pytest.raises(SystemExit) as e:
-            edjax.cli.main(words)
+            edjax.cli.main([*words, *QUICKER.get(words[0], ())])
         assert not e.value.code, f"{where}: edjax {shlex.join(words)}: {capsys.readouterr().err}"
 
     return step
