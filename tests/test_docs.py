@@ -41,7 +41,7 @@ SMALLER = {
 QUICKER = {  # added to these verbs: few widths of batches, so few programs to compile
     "score": ["--max-length", "32", "--max-new-tokens", "2"],
     "finetune": ["--max-length", "32", "--max-steps", "2"],
-    "evaluate": ["--max-length", "32", "--max-new-tokens", "2"],
+    "evaluate": ["--max-length", "32", "--metrics", "response_loss"],
 }
 PREFIX = {"do", "then", "else", "time"}
 
