@@ -3,8 +3,8 @@
 `<!-- commands -->` in a page becomes a section a verb: what it does, how it is called, its options.
 """
 
+import html
 import inspect
-import re
 
 import click
 
@@ -30,7 +30,7 @@ def section(command: click.Command, name: str, parent: click.Context) -> str:
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     options = [p for p in command.get_params(context) if isinstance(p, click.Option)]
     records = [r for p in options if (r := p.get_help_record(context))]
-    rows = [f"| `{cell(flags)}` | {cell(about)} |" for flags, about in records]
+    rows = [f"| <code>{cell(flags)}</code> | {cell(about)} |" for flags, about in records]
     table = "\n".join(["| option | |", "| --- | --- |", *rows])
     return f"## {name}\n\n{described(command.help or '')}\n\n```text\n{usage}\n```\n\n{table}"
 
@@ -38,14 +38,14 @@ def section(command: click.Command, name: str, parent: click.Context) -> str:
 def described(text: str) -> str:
     r"""A help text as Markdown; a paragraph under \b keeps its lines."""
     parts = inspect.cleandoc(text).split("\n\n")
-    return "\n\n".join(lines(p[2:]) if p.startswith("\b") else p for p in parts)
-
-
-def lines(text: str) -> str:
-    """A paragraph whose lines stay apart, and whose punctuation is no Markdown."""
-    return "  \n".join(re.sub(r"([*_<])", r"\\\1", " ".join(line.split())) for line in text.splitlines())
+    return "\n\n".join(f"```text\n{p[2:]}\n```" if p.startswith("\b") else p for p in parts)
 
 
 def cell(text: str) -> str:
-    """Text that may stand in a table's cell."""
-    return text.replace("|", "\\|").replace("\n", " ").strip()
+    """Text that may stand in a table's cell, where a pipe would end it."""
+    return (
+        html.escape(" ".join(text.split()), quote=False)
+        .replace("|", "&#124;")
+        .replace("_", "&#95;")
+        .replace("*", "&#42;")
+    )
