@@ -18,11 +18,12 @@ from typing import NamedTuple
 
 import click
 import pytest
+import yaml
 
 import edjax.cli
 from edjax.demo import generate
 from edjax.lm import smollm2
-from edjax.recipe import read_recipe
+from edjax.recipe import make_recipe, read_recipe
 from edjax.strategies import STRATEGIES
 
 ROOT = Path(__file__).parents[1]
@@ -186,6 +187,8 @@ def provided(directory):
 def test_command_lines_parse(page, any_path):
     for block in blocks(page):
         assert block.language in LANGUAGES, f"{page}:{block.line}: a block names its language, one of {LANGUAGES}"
+        if block.language == "yaml" and "--8<--" not in block.code:
+            assert make_recipe(yaml.safe_load(block.code), ROOT, f"{page}:{block.line}").budgets
         if block.language == "bash":
             for words in edjax_lines(block.code):
                 try:
@@ -251,8 +254,6 @@ def test_links_lead_somewhere(page):
 
 
 def test_every_page_is_in_the_navigation():
-    import yaml
-
     def leaves(node):
         if isinstance(node, str):
             return [node]
