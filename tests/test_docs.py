@@ -106,36 +106,6 @@ def parse(words):
     return verb.make_context(name, rest, parent=top)
 
 
-PENDING = {
-    "score": {"--dry-run"},
-    "select": {
-        "--embeddings",
-        "--ids",
-        "--scores",
-        "--budget-tokens",
-        "--cost-by",
-        "--labelled",
-        "--weight-by",
-        "--strength",
-        "--prefilter",
-        "--prefilter-ratio",
-        "--group-by",
-        "--quotas",
-        "--keep-small",
-        "--near-duplicates",
-        "--json",
-        "--budget",
-    },
-    "finetune": {"--report-to"},
-    **dict.fromkeys(("export", "import-labels", "verify", "env", "completion")),
-}
-"""Verbs and options that are being built beside this page; empty it when they are there."""
-
-
-def is_pending(words):
-    return words[0] in PENDING and (PENDING[words[0]] is None or bool(PENDING[words[0]] & set(words)))
-
-
 @pytest.fixture
 def walk(tmp_path, monkeypatch, shared, capsys):
     """Runs a block of a page in a directory of the page's own."""
@@ -161,11 +131,6 @@ def walk(tmp_path, monkeypatch, shared, capsys):
         if words is None:
             subprocess.run(["bash", "-euc", line], check=True, capture_output=True)
             return
-        try:
-            parse(words)
-        except click.UsageError:
-            if is_pending(words):
-                pytest.skip(f"{where}: {shlex.join(words)} is not there yet")
         with pytest.raises(SystemExit) as e:
             edjax.cli.main([*words, *QUICKER.get(words[0], ())])
         assert not e.value.code, f"{where}: edjax {shlex.join(words)}: {capsys.readouterr().err}"
@@ -194,8 +159,6 @@ def test_command_lines_parse(page, any_path):
                 try:
                     context = parse(words)
                 except click.UsageError as e:
-                    if is_pending(words):
-                        continue
                     pytest.fail(f"{page}:{block.line}: edjax {shlex.join(words)}: {e.format_message()}")
                 if words[0] == "run" and (recipe := ROOT / words[1]).is_relative_to(ROOT / "recipes"):
                     read_recipe(recipe, context.params["overrides"])
@@ -283,7 +246,4 @@ def test_recipes_say_how_they_are_run_and_parse(path, any_path):
     subprocess.run(["bash", "-n", path], check=True)
     assert os.access(path, os.X_OK) and "set -euo pipefail" in text
     for words in edjax_lines(text):
-        try:
-            parse(words)
-        except click.UsageError as e:
-            assert is_pending(words), f"{path.name}: edjax {shlex.join(words)}: {e.format_message()}"
+        parse(words)
