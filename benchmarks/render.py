@@ -191,6 +191,54 @@ def agreement(results: Results) -> str:
     return sections("selection", results, body)
 
 
+# The language model
+
+PEER = "torch"
+WHAT = {
+    "hidden": "hidden states of {rows} x {tokens}",
+    "logits": "logits of {rows} x {tokens}",
+    "ids": "decoding {new} tokens after {rows} x {tokens}",
+    "scores": "decoding {new} with uncertainty after {rows} x {tokens}",
+    "lora": "a LoRA step on {rows} x {tokens}",
+}
+
+
+def lm(results: Results) -> str:
+    """Every job of the language model beside torch, and whether they computed the same."""
+
+    def body(result: dict[str, Any]) -> str:
+        lines = []
+        for row in result["rows"]:
+            for suffix in dict.fromkeys(who.removeprefix(OURS) for who in row["timed"] if who.startswith(OURS)):
+                ours, theirs = row["timed"][OURS + suffix], row["timed"].get(PEER + suffix)
+                job = WHAT.get(row["kind"], row["job"]).format(**row)
+                ratio = "" if theirs is None else times(theirs["median_s"] / ours["median_s"])
+                cpu = "" if theirs is None or "cpu_s" not in theirs else times(theirs["cpu_s"] / ours["cpu_s"])
+                cells = [f"{job}{suffix}, {row['model']}", seconds(ours["median_s"])]
+                cells += ["" if theirs is None else seconds(theirs["median_s"]), ratio, cpu]
+                lines.append(
+                    [*cells, f"{ours['tokens_per_s']:,.0f}", peak(ours), peak(theirs or {}), same(row["agree"])]
+                )
+        head = ["job", OURS, PEER, "ratio", "CPU ratio", "tokens/s", "peak", f"{PEER} peak", "differ by"]
+        return table(head, lines, "lrrrrrrr") if lines else ""
+
+    return sections("lm", results, body)
+
+
+def peak(side: dict[str, Any]) -> str:
+    """The peak memory of a side's own process, where it was measured."""
+    return f"{side['memory']['peak_rss_bytes'] / 1e9:.2f} GB" if "memory" in side else ""
+
+
+def same(agree: dict[str, Any]) -> str:
+    """How far the sides' answers are apart, in a few words."""
+    if "places" in agree:
+        return f"{agree['same_places']:,} of {agree['places']:,} tokens the same"
+    if "worst_loss_difference" in agree:
+        return f"{agree['worst_loss_difference']:.0e} in the losses of {agree['steps']} steps"
+    return f"{agree['worst_difference']:.0e}" if "worst_difference" in agree else ""
+
+
 # Scaling and roofline
 
 
@@ -283,6 +331,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "selection": selection,
     "selection-all": selection_all,
     "agreement": agreement,
+    "lm": lm,
     "scaling": scaling,
     "roofline": roofline,
     "figures": figures,

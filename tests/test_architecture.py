@@ -2,7 +2,6 @@
 
 import ast
 import os
-import re
 import subprocess
 import sys
 import tomllib
@@ -247,47 +246,7 @@ def test_files_stay_small():
     assert not long, long
 
 
-# README
-
-README = (ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else ""
-BLOCKS = re.findall(r"^```python([^\n]*)\n(.*?)^```$", README, re.M | re.S)
-
-
-def test_there_is_code_to_read():
-    assert any("no-run" not in info for info, _ in BLOCKS)
-
-
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_python_in_the_readme_compiles_and_runs(number, tmp_path, monkeypatch, capsys):
-    info, code = BLOCKS[number]
-    program = compile(code, f"README.md, python block {number + 1}", "exec")
-    if "no-run" in info:  # it needs a file of the reader's
-        return
-    monkeypatch.chdir(tmp_path)
-    exec(program, {"__name__": "__main__"})
-    assert "Error" not in capsys.readouterr().err
-
-
-def test_public_names_in_the_readme_exist():
-    import edjax
-
-    used = {n for _, code in BLOCKS for n in re.findall(r"\bedjax\.([a-zA-Z_]+)", code)} - {"kernels"}
-    assert used and used <= set(edjax.__all__)
-
-
-def test_verbs_in_the_readme_exist():
-    from edjax.cli import cli
-
-    shell = "".join(re.findall(r"^```bash\n(.*?)^```$", README, re.M | re.S))
-    verbs = set(re.findall(r"(?<![\w.\-/])(?:\.venv/bin/)?edjax ([a-z][a-z-]*)", shell))
-    table = set(re.findall(r"^\| `([a-z][a-z-]*)[ `]", README, re.M))
-    assert {"demo", "score", "select", "finetune", "evaluate"} <= verbs <= set(cli.commands)
-    assert set(cli.commands) <= table, "a verb is missing from the table"
-
-
-def test_links_in_the_readme_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("http") or (ROOT / target).exists(), target
+# The repository
 
 
 def test_the_repository_holds_no_model_or_data():

@@ -235,6 +235,32 @@ def test_a_memory_bar_is_an_upper_one_and_other_versions_are_named():
     assert "| 2.50 GB peak | none set |" in render.selection(alone)
 
 
+def test_the_language_model_beside_torch():
+    def side(median, **more):
+        return {"median_s": median, "cpu_s": 2 * median, "tokens_per_s": 1234.5, **more}
+
+    memory = {"memory": {"peak_rss_bytes": 1.5e9}}
+    shape = {"rows": 8, "tokens": 64, "new": 32, "model": "tiny"}
+    decode = shape | {
+        "job": "d",
+        "kind": "ids",
+        "timed": {"edjax": side(2.0, **memory), "torch": side(1.0)},
+        "agree": {"places": 256, "same_places": 255},
+    }
+    lora = shape | {
+        "job": "l",
+        "kind": "lora",
+        "timed": {"edjax": side(1.0), "edjax, slowly": side(3.0), "torch, slowly": side(6.0)},
+        "agree": {"worst_loss_difference": 4.2e-6, "steps": 6},
+    }
+    text = render.lm({"lm": selected()["selection-cpu"] | {"rows": [decode, lora]}})
+    assert "| decoding 32 tokens after 8 x 64, tiny | 2.00 s | 1.00 s | 0.50x | 0.50x | 1,234 | 1.50 GB |  |" in text
+    assert "255 of 256 tokens the same" in text
+    assert "| a LoRA step on 8 x 64, tiny | 1.00 s |  |  |  |" in text and "4e-06 in the losses of 6 steps" in text
+    assert "| a LoRA step on 8 x 64, slowly, tiny | 3.00 s | 6.00 s | 2.00x |" in text
+    assert render.lm({}) == render.EMPTY
+
+
 def test_pages_are_rendered_between_their_markers():
     page = "before\n<!-- bench:selection -->\nold\n<!-- /bench -->\nafter\n"
     new = render.rendered(page, selected())
