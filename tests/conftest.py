@@ -11,7 +11,29 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
 
+# The files that take longest start first, so that no process is left with one of them at the end.
+LONGEST = (
+    "test_mesh",
+    "test_run",
+    "test_parity",
+    "test_finetune_reliability",
+    "test_finetune_batches",
+    "test_score_scale",
+    "test_distributed",
+    "test_docs",
+    "test_gradients",
+    "test_evaluate",
+    "test_peft_trained",
+    "test_checkpoint",
+    "test_benchmark_lm",
+    "test_sampling",
+    "test_quantize",
+)
 _ATTEMPTS: list[str] = []
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(autouse=True, scope="session")
