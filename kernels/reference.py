@@ -177,7 +177,8 @@ def near_duplicates(
     """
     x, valid = _clean(x)
     norms = np.linalg.norm(x, axis=1)
-    keeper, similarity, kept = np.arange(len(x)), np.ones(len(x)), []
+    keeper, similarity = np.arange(len(x)), np.ones(len(x))
+    kept: list[int] = []
     for i in range(len(x)) if order is None else order:
         for j in kept if valid[i] else ():
             both = norms[i] > 0 and norms[j] > 0
