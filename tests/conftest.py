@@ -32,7 +32,14 @@ LONGEST = (
 _ATTEMPTS: list[str] = []
 
 
+# Stopping processes and starting them again tests our own protocols, whatever the Python: .ci/run does it in the first.
+ONCE = ("test_finetune_reliability.py", "test_killed_and_stopped_at_every_stage", "test_stopped_again_and_again")
+
+
 def pytest_collection_modifyitems(items):
+    for item in items:
+        if any(name in item.nodeid for name in ONCE):
+            item.add_marker("once")
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
