@@ -240,7 +240,7 @@ def _values(evaluation: Evaluation, metric: str) -> np.ndarray:
 
 
 def _times(parts: dict[str, list[Part]]) -> dict[str, Any]:
-    evaluations = sum(read_evaluation(p.path).seconds for p in parts["evaluation"])
+    evaluations = sum(read_json(p.path / "scores.json")["seconds"] for p in parts["evaluation"])
     seconds = {
         name: sum(float(p.manifest.get("seconds") or 0) for p in parts[kind])
         for name, kind in (("score", "features"), ("select", "selection"), ("finetune", "adapter"))

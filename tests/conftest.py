@@ -128,3 +128,34 @@ def torch():
 def peft(torch):
     """peft, the reference for adapters."""
     return pytest.importorskip("peft", reason="the reference needs peft: pip install 'edjax[parity]' (Python 3.11)")
+
+
+@pytest.fixture
+def edjax_(capsys, monkeypatch):
+    """Runs a command line in this process: exit code, stdout, stderr."""
+    import edjax.cli
+
+    monkeypatch.setattr(edjax.cli.options, "use_compilation_cache", lambda: None)
+
+    def call(*argv):
+        with pytest.raises(SystemExit) as e:
+            edjax.cli.main([str(a) for a in argv])
+        out, err = capsys.readouterr()
+        return e.value.code or 0, out, err
+
+    return call
+
+
+@pytest.fixture
+def fails(edjax_):
+    """Runs a command line that must end in one error line, which is returned."""
+
+    def call(code, *argv):
+        got, out, err = edjax_(*argv)
+        assert got == code, err
+        lines = [line for line in err.splitlines() if not line.startswith("edjax: note: ")]
+        assert len(lines) == 1 and lines[0].startswith("edjax: error: ") and "--debug" not in lines[0], err
+        assert "Traceback" not in err and out == ""
+        return lines[0]
+
+    return call

@@ -8,10 +8,6 @@ import csv
 import io
 import json
 
-import pytest
-
-import edjax.cli
-
 TEXTS = {
     "plain": "Paris.",
     "newlines": "one\ntwo\r\n\nthree\n",
@@ -143,30 +139,3 @@ TOOLS = {  # what was exported -> what comes back
     "jsonl": ("jsonl", lines),
     "jsonl bare": ("jsonl", bare_lines),
 }
-
-
-@pytest.fixture
-def edjax_(capsys):
-    """Runs a command line in this process: exit code, stdout, stderr."""
-
-    def call(*argv):
-        with pytest.raises(SystemExit) as e:
-            edjax.cli.main([str(a) for a in argv])
-        out, err = capsys.readouterr()
-        return e.value.code or 0, out, err
-
-    return call
-
-
-@pytest.fixture
-def fails(edjax_):
-    """Runs a command line that must end in one error line, which is returned."""
-
-    def call(code, *argv):
-        got, out, err = edjax_(*argv)
-        lines = [line for line in err.splitlines() if not line.startswith("edjax: note: ")]
-        assert (got, out, len(lines)) == (code, "", 1), err
-        assert lines[0].startswith("edjax: error: ") and "--debug" not in lines[0]
-        return lines[0]
-
-    return call

@@ -17,35 +17,6 @@ VERBS = ("score", "select", "strategies", "export", "import-labels", "finetune",
 VERBS += ("report", "verify", "env", "completion")
 
 
-@pytest.fixture
-def edjax_(capsys, monkeypatch):
-    """Runs a command line in this process: exit code, stdout, stderr."""
-    monkeypatch.setattr(edjax.cli.options, "use_compilation_cache", lambda: None)
-
-    def call(*argv):
-        with pytest.raises(SystemExit) as e:
-            edjax.cli.main([str(a) for a in argv])
-        out, err = capsys.readouterr()
-        return e.value.code or 0, out, err
-
-    return call
-
-
-@pytest.fixture
-def fails(edjax_):
-    """Runs a command line that must end in one error line, which is returned."""
-
-    def call(code, *argv):
-        got, out, err = edjax_(*argv)
-        assert got == code, err
-        lines = [line for line in err.splitlines() if not line.startswith("edjax: note: ")]
-        assert len(lines) == 1 and lines[0].startswith("edjax: error: "), err
-        assert "Traceback" not in err and out == ""
-        return lines[0]
-
-    return call
-
-
 def pool_file(path, n=12, **change):
     rows = [{"id": f"r{i}", "prompt": f"Question {i}?", "response": f"Answer {i}."} | change for i in range(n)]
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 from click.shell_completion import BashComplete, ShellComplete
-from handoff_cases import edjax_, fails  # noqa: F401
 
 import edjax
 from edjax import environment
@@ -14,7 +13,7 @@ from edjax.cli import cli
 from edjax.strategies import STRATEGIES
 
 
-def test_env_as_json(edjax_, tmp_path, monkeypatch):  # noqa: F811
+def test_env_as_json(edjax_, tmp_path, monkeypatch):
     monkeypatch.setenv("EDJAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "cache" / "xla").mkdir(parents=True)
@@ -32,7 +31,7 @@ def test_env_as_json(edjax_, tmp_path, monkeypatch):  # noqa: F811
     assert facts["variables"]["HF_HUB_OFFLINE"] == "1"
 
 
-def test_env_for_people(edjax_, tmp_path, monkeypatch):  # noqa: F811
+def test_env_for_people(edjax_, tmp_path, monkeypatch):
     from edjax.lm import smollm2
 
     monkeypatch.setenv("EDJAX_CACHE", str(tmp_path))
@@ -108,7 +107,7 @@ def test_the_program_answers_the_script(tmp_path):
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_scripts(edjax_, shell):  # noqa: F811
+def test_the_scripts(edjax_, shell):
     code, out, _ = edjax_("completion", shell)
     assert code == 0 and f"_EDJAX_COMPLETE={shell}_complete" in out and "edjax" in out
     code, said, _ = edjax_("completion", shell, "--json")
@@ -116,5 +115,5 @@ def test_the_scripts(edjax_, shell):  # noqa: F811
     assert json.loads(said)["install"] in edjax_("completion", "--help")[1]
 
 
-def test_another_shell(fails):  # noqa: F811
+def test_another_shell(fails):
     assert "'tcsh' is not one of 'bash', 'zsh', 'fish'" in fails(2, "completion", "tcsh")

@@ -6,7 +6,7 @@ import json
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from handoff_cases import SHAPES, edjax_, fails, pool_file, said, selection, turn  # noqa: F401
+from handoff_cases import SHAPES, pool_file, said, selection, turn
 
 from edjax.errors import UsageError
 from edjax.handoff import FORMATS, export, read_chosen
@@ -176,14 +176,14 @@ def test_a_trainer_s_files_say_the_same_to_edjax(answered, tmp_path, to):
 
 
 @pytest.mark.parametrize("to", TRAINERS)
-def test_rows_without_a_response_are_refused_by_name(tmp_path, fails, to):  # noqa: F811
+def test_rows_without_a_response_are_refused_by_name(tmp_path, fails, to):
     rows = [{"prompt": f"q{i}", "response": "a" if i == 1 else None} for i in range(9)]
     line = fails(3, "export", pool_file(tmp_path / "p.jsonl", rows), "--to", to, "--out", tmp_path / "o")
     assert "8 rows ('r0', 'r2', 'r3', 'r4', 'r5', ...) have no response" in line and "`edjax import-labels`" in line
     assert not (tmp_path / "o").exists()
 
 
-def test_turns_that_llama_factory_would_drop_are_refused(tmp_path, fails):  # noqa: F811
+def test_turns_that_llama_factory_would_drop_are_refused(tmp_path, fails):
     good = {"messages": [turn("user", "a"), turn("assistant", "b")]}
     odd = {"messages": [turn("user", "a"), turn("user", "b"), turn("assistant", "c")]}
     late = {
@@ -231,7 +231,7 @@ def test_a_file_or_a_directory(chosen, tmp_path):
         export(chosen, "xml", tmp_path / "d")
 
 
-def test_every_format_is_offered_and_explained(edjax_):  # noqa: F811
+def test_every_format_is_offered_and_explained(edjax_):
     from edjax.cli import handoff
 
     assert handoff.FORMATS == tuple(FORMATS) == tuple(handoff.NEXT)
@@ -239,7 +239,7 @@ def test_every_format_is_offered_and_explained(edjax_):  # noqa: F811
     assert all(f"  {name} " in text for name in FORMATS) and "Reads   SELECTION" in text
 
 
-def test_what_the_verb_says(tmp_path, edjax_):  # noqa: F811
+def test_what_the_verb_says(tmp_path, edjax_):
     pool = pool_file(tmp_path / "p.jsonl", [{"prompt": "q"}, {"prompt": "r"}])
     code, out, err = edjax_("export", pool, "--to", "label-studio", "--out", tmp_path / "o")
     assert (code, err) == (0, "") and out.startswith(f"2 rows for label-studio in {tmp_path}/o/tasks.json, ")
@@ -257,14 +257,14 @@ def test_what_the_verb_says(tmp_path, edjax_):  # noqa: F811
         assert edjax_("export", pool, "--to", to, "--out", tmp_path / "all" / to)[0] == 0
 
 
-def test_a_directory_of_another_verb_is_left_alone(chosen, tmp_path, fails):  # noqa: F811
+def test_a_directory_of_another_verb_is_left_alone(chosen, tmp_path, fails):
     for out in (tmp_path / "chosen", tmp_path / "chosen" / "tasks.json"):
         line = fails(2, "export", tmp_path / "chosen", "--to", "label-studio", "--out", out, "--overwrite")
         assert "is a directory of edjax's own, whose files a manifest names; choose another --out" in line
     assert len(list((tmp_path / "chosen").iterdir())) == 5
 
 
-def test_files_in_the_way_stay(tmp_path, edjax_, fails):  # noqa: F811
+def test_files_in_the_way_stay(tmp_path, edjax_, fails):
     pool = pool_file(tmp_path / "p.jsonl", [{"prompt": "q"}])
     out = tmp_path / "a.csv"
     argv = ["export", pool, "--to", "csv", "--out", out]
@@ -288,7 +288,7 @@ def test_files_in_the_way_stay(tmp_path, edjax_, fails):  # noqa: F811
         (["p.jsonl", "--to", "xml"], 2, "'xml' is not one of"),
     ],
 )
-def test_what_can_not_be_exported(tmp_path, fails, monkeypatch, argv, code, said_):  # noqa: F811
+def test_what_can_not_be_exported(tmp_path, fails, monkeypatch, argv, code, said_):
     from edjax.store import writing
 
     monkeypatch.chdir(tmp_path)

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from handoff_cases import edjax_, fails  # noqa: F401
 
 import edjax.cli
 import edjax.store
@@ -132,7 +131,7 @@ class _Writes:
 
 @pytest.mark.parametrize("call", ["write", "fsync", "replace"])
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_disk_that_fills_up_at_each_write(command, edjax_, fails, tmp_path, monkeypatch, verb, call):  # noqa: F811
+def test_a_disk_that_fills_up_at_each_write(command, edjax_, fails, tmp_path, monkeypatch, verb, call):
     argv, name = command(verb)
     assert edjax_(*argv, "--out", tmp_path / "whole" / name)[0] == 0
     want = result(tmp_path / "whole" / name)
@@ -156,7 +155,7 @@ def test_a_disk_that_fills_up_at_each_write(command, edjax_, fails, tmp_path, mo
 
 
 @pytest.mark.parametrize("verb", ["export", "import-labels"])
-def test_old_files_stay_when_the_disk_is_full(command, edjax_, fails, tmp_path, monkeypatch, verb):  # noqa: F811
+def test_old_files_stay_when_the_disk_is_full(command, edjax_, fails, tmp_path, monkeypatch, verb):
     argv, name = command(verb)
     out = tmp_path / "old" / name
     assert edjax_(*argv, "--out", out)[0] == 0
@@ -171,7 +170,7 @@ def test_old_files_stay_when_the_disk_is_full(command, edjax_, fails, tmp_path, 
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_place_that_can_not_be_written(command, fails, tmp_path, monkeypatch, verb, place):  # noqa: F811
+def test_a_place_that_can_not_be_written(command, fails, tmp_path, monkeypatch, verb, place):
     argv, name = command(verb)
     blocker = tmp_path / "mine"
     blocker.write_text("mine")
@@ -192,7 +191,7 @@ def test_a_place_that_can_not_be_written(command, fails, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("verb", ["select", "evaluate"])
-def test_leftovers_of_a_crash_do_not_matter(command, edjax_, tmp_path, verb):  # noqa: F811
+def test_leftovers_of_a_crash_do_not_matter(command, edjax_, tmp_path, verb):
     argv, name = command(verb)
     whole, out = tmp_path / "whole", tmp_path / name
     assert edjax_(*argv, "--out", whole)[0] == 0

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from handoff_cases import PROMPT, SHAPES, TEXTS, TOOLS, edjax_, fails, pool_file, selection, turn  # noqa: F401
+from handoff_cases import PROMPT, SHAPES, TEXTS, TOOLS, pool_file, selection, turn
 
 from edjax.handoff import export, read_chosen
 from edjax.handoff.answers import read_answers
@@ -86,7 +86,7 @@ def test_the_rest_of_a_row_keeps_its_bytes(line, shape, after):
     assert with_answer(line, "A\u00e9", shape) == after
 
 
-def test_another_text_column_and_another_id_column(tmp_path, edjax_):  # noqa: F811
+def test_another_text_column_and_another_id_column(tmp_path, edjax_):
     pool = pool_file(tmp_path / "p.jsonl", [{"uid": i, "question": f"q{i}"} for i in range(3)], ids=False)
     options = ["--text-column", "question", "--id-column", "uid"]
     assert edjax_("export", pool, "--to", "jsonl", "--out", tmp_path / "x", *options)[0] == 0
@@ -110,7 +110,7 @@ def test_a_selection_keeps_its_order_and_the_names_its_rows_had_in_the_pool(tmp_
         assert lines[0] == b'{"prompt": "q7", "response": "to row-000008"}'
 
 
-def test_answers_in_several_files_and_some_missing(tmp_path, edjax_, fails):  # noqa: F811
+def test_answers_in_several_files_and_some_missing(tmp_path, edjax_, fails):
     pool = pool_file(tmp_path / "p.jsonl", [{"prompt": f"q{i}"} for i in range(9)])
     chosen = read_chosen(pool)
     one = answer_with(tmp_path, chosen, "label-studio", {"r1": "one", "r3": "three"})
@@ -129,7 +129,7 @@ def test_answers_in_several_files_and_some_missing(tmp_path, edjax_, fails):  # 
     assert "no answer; have them answered" in fails(3, "import-labels", pool, one, "--out", tmp_path / "p2.jsonl")
 
 
-def test_what_an_annotator_skipped_is_missing_and_counted(tmp_path, edjax_, fails):  # noqa: F811
+def test_what_an_annotator_skipped_is_missing_and_counted(tmp_path, edjax_, fails):
     pool = pool_file(tmp_path / "p.jsonl", [{"prompt": f"q{i}"} for i in range(4)])
     chosen, out = read_chosen(pool), tmp_path / "o.jsonl"
     file = answer_with(tmp_path, chosen, "label-studio", {"r0": "a", "r1": "b", "r2": "c"})
@@ -215,7 +215,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_refused_names_the_place_the_id_and_the_remedy(tmp_path, fails, case):  # noqa: F811
+def test_what_is_refused_names_the_place_the_id_and_the_remedy(tmp_path, fails, case):
     content, said, remedy = REFUSED[case]
     pool = pool_file(tmp_path / "p.jsonl", [{"prompt": f"q{i}"} for i in range(2)])
     file = tmp_path / "answers"
@@ -225,7 +225,7 @@ def test_what_is_refused_names_the_place_the_id_and_the_remedy(tmp_path, fails, 
     assert not (tmp_path / "o.jsonl").exists()
 
 
-def test_files_and_formats_that_are_not_there(tmp_path, fails):  # noqa: F811
+def test_files_and_formats_that_are_not_there(tmp_path, fails):
     pool, out = pool_file(tmp_path / "p.jsonl", [{"prompt": "q"}]), tmp_path / "o.jsonl"
     assert "does not exist" in fails(3, "import-labels", pool, tmp_path / "none.csv", "--out", out)
     assert "is no file of answers" in fails(3, "import-labels", pool, tmp_path, "--out", out)
@@ -236,7 +236,7 @@ def test_files_and_formats_that_are_not_there(tmp_path, fails):  # noqa: F811
     assert "holds no answers" in fails(3, "import-labels", pool, file, "--out", out, "--from", "csv")
 
 
-def test_an_answered_file_is_not_lost(tmp_path, edjax_, fails):  # noqa: F811
+def test_an_answered_file_is_not_lost(tmp_path, edjax_, fails):
     pool, out = pool_file(tmp_path / "p.jsonl", [{"prompt": "q"}]), tmp_path / "o.jsonl"
     for name in ("a", "b"):
         (tmp_path / f"{name}.csv").write_text(f"id,response\nr0,{name}\n")

@@ -9,38 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import edjax.cli
 from edjax.select import read_selection
 from edjax.store import read_json
 
 N = 30
 X = np.random.default_rng(0).normal(size=(N, 5)).astype(np.float32)
-
-
-@pytest.fixture
-def edjax_(capsys):
-    """Runs a command line in this process: exit code, stdout, stderr."""
-
-    def call(*argv):
-        with pytest.raises(SystemExit) as e:
-            edjax.cli.main([str(a) for a in argv])
-        out, err = capsys.readouterr()
-        return e.value.code or 0, out, err
-
-    return call
-
-
-@pytest.fixture
-def fails(edjax_):
-    """Runs a command line that must end in one error line, which is returned."""
-
-    def call(code, *argv):
-        got, out, err = edjax_(*argv)
-        lines = [line for line in err.splitlines() if not line.startswith("edjax: note: ")]
-        assert got == code and len(lines) == 1 and lines[0].startswith("edjax: error: ") and out == "", err
-        return lines[0]
-
-    return call
 
 
 @pytest.fixture

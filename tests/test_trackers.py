@@ -3,7 +3,6 @@
 import sys
 
 import pytest
-from handoff_cases import edjax_, fails  # noqa: F401
 from tracker_cases import Fake
 
 from edjax.errors import EnvError, UsageError
@@ -44,7 +43,7 @@ def test_names():
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])
-def test_a_missing_package_is_said_before_any_work(tmp_path, fails, monkeypatch, name):  # noqa: F811
+def test_a_missing_package_is_said_before_any_work(tmp_path, fails, monkeypatch, name):
     package = {"tensorboard": "tensorboardX"}.get(name, name)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(

@@ -222,17 +222,6 @@ def test_the_chain_inside_a_run(run):
 # The verb
 
 
-@pytest.fixture
-def edjax_(capsys):
-    def call(*argv):
-        with pytest.raises(SystemExit) as e:
-            edjax.cli.main([str(a) for a in argv])
-        out, err = capsys.readouterr()
-        return e.value.code or 0, out, err
-
-    return call
-
-
 def test_the_verb_on_what_is_sound(edjax_, sound):
     code, out, err = edjax_("verify", sound)
     assert (code, err) == (0, "") and re.fullmatch(r"6 artefacts sound, \d+ files read\n", out)
