@@ -1,19 +1,20 @@
 """From the scores of all cells to curves, savings with intervals, and a verdict in words.
 
-All intervals are percentile bootstraps over evaluation rows, drawn once and shared by every cell, so that two
-strategies are always compared on the same rows (a paired bootstrap). Seeds of one strategy and budget are averaged
-before rows are drawn.
+All intervals are percentile bootstraps over evaluation rows and seeds. Rows are drawn once and shared by every cell, so
+that two strategies are always compared on the same rows (a paired bootstrap). Seeds are drawn for each strategy and
+budget by themselves, since what a seed decides, the adapter's first weights and the order of the rows, is no common
+cause of two strategies' results; a lone seed is itself in every draw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 DRAWS = 2000
-INTERVAL = "95 % bootstrap over evaluation rows, seeds averaged"
+INTERVAL = "95 % bootstrap over evaluation rows and seeds"
 
 
 class Cell(NamedTuple):
@@ -23,6 +24,7 @@ class Cell(NamedTuple):
     budget: int
     seed: int
     values: np.ndarray
+    response_tokens: int | None = None  # of the labels it was trained on
 
 
 def analyse(
@@ -35,61 +37,73 @@ def analyse(
       base: the metric of the model before finetuning, on these rows.
 
     Returns:
-      {"curves", "differences", "savings"} as `edjax.report.schema` describes them.
+      {"curves", "differences", "savings"} as `edjax.report.schema` describes them, and "token_savings", the same
+      counted in response tokens, where every cell says how many its labels have.
     """
-    means: dict[tuple[str, int], np.ndarray] = {}
-    counts: dict[tuple[str, int], int] = {}
+    values: dict[tuple[str, int], np.ndarray] = {}  # (seeds, rows)
     for key in dict.fromkeys((c.strategy, c.budget) for c in cells):
-        same = [c.values for c in cells if (c.strategy, c.budget) == key]
-        means[key], counts[key] = np.mean(same, axis=0), len(same)
-    rows = np.flatnonzero(np.isfinite(base) & np.isfinite(np.asarray(list(means.values()))).all(axis=0))
+        values[key] = np.asarray([c.values for c in cells if (c.strategy, c.budget) == key])
+    rows = np.flatnonzero(np.isfinite(base) & np.isfinite(np.concatenate([*values.values()])).all(axis=0))
     if not len(rows):
         return {"curves": {}, "differences": [], "savings": []}
     rng = np.random.Generator(np.random.PCG64(seed))
     weights = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=DRAWS) / len(rows)
-    point = {k: float(v[rows].mean()) for k, v in means.items()}
-    drawn = {k: weights @ v[rows] for k, v in means.items()}
-    strategies = list(dict.fromkeys(k[0] for k in means))
+    point = {k: float(v[:, rows].mean()) for k, v in values.items()}
+    drawn = {k: ((weights @ v[:, rows].T) * _seeds(rng, len(v))).sum(1) for k, v in values.items()}
+    strategies = list(dict.fromkeys(k[0] for k in values))
     curves = {
         s: [
-            {"budget": b, "mean": point[s, b], **_interval(drawn[s, b]), "n": counts[s, b]}
-            for b in sorted(b for t, b in means if t == s)
+            {"budget": b, "mean": point[s, b], **_interval(drawn[s, b]), "n": len(values[s, b])}
+            for b in sorted(b for t, b in values if t == s)
         ]
         for s in strategies
     }
     differences = [
         {"strategy": s, "budget": b, "mean": point[s, b] - point[baseline, b]}
         | _interval(drawn[s, b] - drawn[baseline, b])
-        for s, b in sorted(means)
-        if s != baseline and (baseline, b) in means
+        for s, b in sorted(values)
+        if s != baseline and (baseline, b) in values
     ]
     base_point, base_drawn = float(base[rows].mean()), weights @ base[rows]
-    savings = []
-    if any(s == baseline for s in strategies):
-        largest = max(b for s, b in means if s == baseline)
-        sign = 1.0 if higher_is_better else -1.0
-        for s in strategies:
-            if s == baseline:
-                continue
-            budgets = sorted(b for t, b in means if t == s)
-            needed = labels_needed(
-                [0, *budgets],
-                [sign * base_point, *(sign * point[s, b] for b in budgets)],
-                sign * point[baseline, largest],
-            )
-            draws = [
-                labels_needed(
-                    [0, *budgets],
-                    [sign * base_drawn[i], *(sign * drawn[s, b][i] for b in budgets)],
-                    sign * drawn[baseline, largest][i],
-                )
-                for i in range(DRAWS)
-            ]
-            savings.append(_saving(s, needed, draws, largest))
-    return {"curves": curves, "differences": differences, "savings": savings}
+    found = {"curves": curves, "differences": differences, "savings": []}
+    if baseline not in strategies:
+        return found
+    sign = 1.0 if higher_is_better else -1.0
+    start = sign * np.append(base_point, base_drawn)
+    quality = {k: sign * np.append(point[k], drawn[k]) for k in values}  # what was seen first, then every draw
+    found["savings"] = _savings({k: k[1] for k in values}, quality, start, baseline, "labels")
+    bought = {k: [c.response_tokens for c in cells if (c.strategy, c.budget) == k] for k in values}
+    if all(t is not None for tokens in bought.values() for t in tokens):
+        cost = {k: float(np.mean(tokens)) for k, tokens in bought.items()}
+        found["token_savings"] = _savings(cost, quality, start, baseline, "response tokens")
+    return found
 
 
-def labels_needed(budgets: list[int], quality: list[float], target: float) -> float | None:
+def _seeds(rng: np.random.Generator, count: int) -> np.ndarray:
+    """(DRAWS, count): the share of each seed in every draw."""
+    return rng.multinomial(count, np.full(count, 1 / count), size=DRAWS) / count
+
+
+def _savings(
+    cost: Mapping[tuple[str, int], float],
+    quality: Mapping[tuple[str, int], np.ndarray],
+    start: np.ndarray,
+    baseline: str,
+    unit: str,
+) -> list[dict[str, Any]]:
+    """Of every other strategy: the cost at which it is as good as the baseline at its largest budget."""
+    largest = max(k for k in cost if k[0] == baseline)
+    made = []
+    for strategy in dict.fromkeys(k[0] for k in cost if k[0] != baseline):
+        keys = sorted(k for k in cost if k[0] == strategy)
+        curve = np.stack([start, *(quality[k] for k in keys)], axis=1)
+        axis = [0.0, *(float(cost[k]) for k in keys)]
+        needed = [labels_needed(axis, list(c), t) for c, t in zip(curve, quality[largest], strict=True)]
+        made.append(_saving(strategy, needed[0], needed[1:], cost[largest], unit))
+    return made
+
+
+def labels_needed(budgets: Sequence[float], quality: Sequence[float], target: float) -> float | None:
     """The smallest budget whose quality reaches the target, by linear interpolation of the running best.
 
     None where no budget reaches it. `quality` is larger for better.
@@ -104,16 +118,18 @@ def labels_needed(budgets: list[int], quality: list[float], target: float) -> fl
     return float(budgets[at - 1] + (target - low) / (high - low) * (budgets[at] - budgets[at - 1]))
 
 
-def _saving(strategy: str, needed: float | None, draws: list[float | None], largest: int) -> dict[str, Any]:
+def _saving(
+    strategy: str, needed: float | None, draws: list[float | None], largest: float, unit: str
+) -> dict[str, Any]:
     # A draw that never reaches the target needs more than the largest budget: it counts as a saving below zero.
     shares = np.asarray([-np.inf if d is None else 1 - d / largest for d in draws])
     low, high = np.quantile(shares, [0.025, 0.975], method="nearest")
     reached = float(np.mean(np.isfinite(shares)))
     if needed == 0:
         low = high = -np.inf
-        note = f"{largest} random labels did no better than the model before finetuning: nothing to save"
+        note = f"{largest:.0f} random {unit} did no better than the model before finetuning: nothing to save"
     elif needed is None:
-        note = f"did not reach random's score at {largest} labels within its budgets"
+        note = f"did not reach random's score at {largest:.0f} {unit} within its budgets"
     else:
         note = f"reached it in {reached:.0%} of the bootstrap draws"
     return {

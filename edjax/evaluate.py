@@ -164,17 +164,33 @@ def _evaluate(pool: Pool, lm: Any, loaded: LoadedModel, settings: dict, show: bo
     encoder = Encoder(loaded.tokenizer, settings["template"], settings["max_length"])
     prompts = [encoder.prompt(m) for m in pool.messages]
     rows: list[dict[str, Any]] = [{"id": i} for i in pool.ids]
-    order = by_length([len(p) for p in prompts])
     with progress("evaluate", len(pool), "rows", show=show) as advance:
-        for batch in batches(prompts, order, settings["batch_size"]):
-            _evaluate_batch(pool, lm, loaded.eos_ids, encoder, batch, settings, rows)
-            advance(len(batch[0]))
+        if settings["metrics"] == ["response_loss"]:
+            _losses(pool, lm, encoder, prompts, settings, rows, advance)
+        else:
+            for batch in batches(prompts, by_length([len(p) for p in prompts]), settings["batch_size"]):
+                _evaluate_batch(pool, lm, loaded.eos_ids, encoder, batch, settings, rows)
+                advance(len(batch[0]))
     scores, counts = {}, {}
     for name in settings["metrics"]:
         values = [row[name] for row in rows if row.get(name) is not None]
         if values:
             scores[name], counts[name] = float(np.mean(values)), len(values)
     return Evaluation(scores, counts, rows, round(time.monotonic() - start, 3))
+
+
+def _losses(pool, lm, encoder, prompts, settings, rows, advance) -> None:
+    """The loss alone: one pass over prompt and response together, no cache."""
+    from edjax.lm.batch import Example, make_batch
+
+    size, longest = settings["batch_size"], settings["max_length"]
+    responses = [encoder.response(r)[:longest] for r in pool.responses]
+    examples = [Example.of(p, r) for p, r in zip(prompts, responses, strict=True)]
+    for part in chunks(by_length([len(e.tokens) for e in examples]), size):
+        nll = _compiled().response(lm, make_batch([[examples[i]] for i in part], size))
+        for i, value in zip(part, np.asarray(nll), strict=False):
+            rows[i]["response_loss"] = float(value) / len(responses[i])
+        advance(len(part))
 
 
 def _evaluate_batch(pool, lm, eos_ids, encoder, padded, settings, rows) -> None:
@@ -233,6 +249,7 @@ class _Run:
     prefill: Any
     generate: Any
     continuation: Any
+    response: Any
 
 
 @functools.cache
@@ -241,6 +258,7 @@ def _compiled() -> _Run:
 
     from edjax.lm.decode import continuation_nll, decode
     from edjax.lm.decoder import Cache
+    from edjax.lm.train import response_nll
 
     @jax.jit
     def prefill(lm, tokens):
@@ -258,4 +276,8 @@ def _compiled() -> _Run:
         rows = Cache(cache.k[:, places], cache.v[:, places])
         return continuation_nll(lm, hidden[places], rows, lengths[places], tokens, counts).sum(1)
 
-    return _Run(prefill, generate, continuation)
+    @jax.jit
+    def response(lm, batch):
+        return response_nll(lm, batch, remat=False).sum(1)
+
+    return _Run(prefill, generate, continuation, response)

@@ -12,11 +12,12 @@ from typing import Any
 
 from edjax.errors import DataError, UsageError
 from edjax.evaluate import METRICS
+from edjax.features import SCORES
 from edjax.finetune import FinetuneConfig
 from edjax.lm.encode import TEMPLATES
 from edjax.lm.load import DTYPES
 from edjax.score import POOLINGS
-from edjax.select import NORMALISE
+from edjax.select import NORMALISE, Options
 from edjax.settings import typed
 from edjax.strategies import STRATEGIES
 
@@ -35,6 +36,7 @@ _LISTS = {
 _NUMBERS = {  # and the least value that makes sense
     "pool_rows": 1,
     "evaluation_rows": 1,
+    "max_prompt_characters": 1,
     "slice_seed": 0,
     "layer": None,
     "max_new_tokens": 0,
@@ -58,6 +60,7 @@ class Recipe:
     model: str = "smollm2"
     pool_rows: int | None = None  # a random slice of so many rows, drawn with slice_seed
     evaluation_rows: int | None = None
+    max_prompt_characters: int | None = None  # longer prompts are left out of both before a slice is drawn
     slice_seed: int = 0
     strategies: tuple[str, ...] = ("random", "k_center", "facility_location")
     finetune_strategies: tuple[str, ...] | None = None  # those that are also trained; None: all
@@ -75,9 +78,11 @@ class Recipe:
     score_batch_size: int = 32
     evaluation_batch_size: int = 16
     evaluation_max_new_tokens: int = 32
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict)  # names for a strategy with options of select
     finetune: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
+        _check_variants(self.variants)
         for name, kind in _LISTS.items():
             value = getattr(self, name)
             if value is not None:
@@ -94,7 +99,7 @@ class Recipe:
             typed(name, getattr(self, name), str)
         for name, least in _NUMBERS.items():
             value = getattr(self, name)
-            if value is not None or not name.endswith("_rows"):
+            if value is not None or (not name.endswith("_rows") and name != "max_prompt_characters"):
                 typed(name, value, int)
                 if least is not None and value < least:
                     raise UsageError(f"{name} is {value}; it must be {least} or more")
@@ -106,11 +111,10 @@ class Recipe:
         }.items():
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
+        known = [*STRATEGIES, *self.variants]
         for name in (*self.strategies, *(self.finetune_strategies or ())):
-            if name not in STRATEGIES:
-                raise UsageError(
-                    f"unknown strategy {name!r}{_nearest(name, STRATEGIES)}; known: {', '.join(STRATEGIES)}"
-                )
+            if name not in known:
+                raise UsageError(f"unknown strategy {name!r}{_nearest(name, known)}; known: {', '.join(known)}")
         if extra := set(self.finetune_strategies or ()) - set(self.strategies):
             raise UsageError(f"finetune_strategies {sorted(extra)} are not among strategies {list(self.strategies)}")
         if not self.strategies or not self.budgets or not self.seeds:
@@ -132,6 +136,11 @@ class Recipe:
         """The hyper-parameters of a cell."""
         return FinetuneConfig(**self.finetune, template=self.template, dtype=self.dtype, seed=seed)
 
+    def choice(self, name: str, seed: int = 0) -> tuple[str, Options]:
+        """The strategy behind a name of `strategies`, and what is asked of it."""
+        asked = {"seed": seed, "normalise": self.normalise} | self.variants.get(name, {})
+        return asked.pop("strategy", name), Options(**asked)
+
     @property
     def trained(self) -> tuple[str, ...]:
         """The strategies whose selections are finetuned on."""
@@ -140,6 +149,25 @@ class Recipe:
     def seeds_of(self, strategy: str) -> tuple[int, ...]:
         """The training seeds of a strategy; for random also the seeds of its choice."""
         return self.random_seeds if strategy == "random" and self.random_seeds else self.seeds
+
+
+def _check_variants(variants: Any) -> None:
+    """Options of rows that are not of the pool, as labelled ones, and budgets in tokens are no matter of a recipe."""
+    if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
+        raise UsageError("variants is not of the form {name: {strategy: k_center, prefilter: mean_entropy}, ...}")
+    known = {f.name for f in dataclasses.fields(Options)} - {"seed", "labelled", "budget_tokens", "cost_by"}
+    for name, asked in variants.items():
+        if name in STRATEGIES:
+            raise UsageError(f"variant {name!r} has the name of a strategy; give it one of its own")
+        if asked.get("strategy") not in STRATEGIES:
+            raise UsageError(f"variant {name!r}: its strategy is none of {', '.join(STRATEGIES)}")
+        for option in asked:
+            if option != "strategy" and option not in known:
+                raise UsageError(f"variant {name!r}: unknown option {option!r}{_nearest(str(option), known)}")
+        Options(**{k: v for k, v in asked.items() if k != "strategy"})
+        for column in (asked.get("weight_by"), asked.get("prefilter")):
+            if column is not None and column not in SCORES:
+                raise UsageError(f"variant {name!r}: {column!r} is not a score; known: {', '.join(SCORES)}")
 
 
 def _nearest(name: str, known: Any) -> str:

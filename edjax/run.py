@@ -21,7 +21,7 @@ from edjax.finetune import finetune
 from edjax.pool import Pool, read_pool
 from edjax.recipe import Recipe
 from edjax.score import score
-from edjax.select import Selection, pool_rows, read_selection, select, write_selection
+from edjax.select import Selection, pool_rows, read_selection, select, with_pool_column, write_selection
 from edjax.store import read_json, read_manifest, versions, write_json, writing
 
 
@@ -45,8 +45,8 @@ def run(
       any `EdjaxError` of a stage; what was done stays.
     """
     out = Path(out or recipe.out)
-    pool = _slice(read_pool(recipe.pool), recipe.pool_rows, recipe.slice_seed)
-    held_out = _slice(read_pool(recipe.evaluation), recipe.evaluation_rows, recipe.slice_seed)
+    pool = slice_of(read_pool(recipe.pool), recipe.pool_rows, recipe)
+    held_out = slice_of(read_pool(recipe.evaluation), recipe.evaluation_rows, recipe)
     _check(recipe, pool)
     from edjax.lm.load import digest, locate
 
@@ -72,11 +72,17 @@ def run(
     return results
 
 
-def _slice(pool: Pool, rows: int | None, seed: int) -> Pool:
-    """A random slice of a pool, in the pool's order."""
+def slice_of(pool: Pool, rows: int | None, recipe: Recipe) -> Pool:
+    """The rows of a pool that a recipe takes: its random slice of the prompts that are short enough, in the pool's
+    order."""
+    if limit := recipe.max_prompt_characters:
+        short = [i for i in range(len(pool)) if len(pool.prompt_text(i)) <= limit]
+        if not short:
+            raise DataError(f"{pool.source}: no prompt has at most {limit} characters; raise max_prompt_characters")
+        pool = pool.take(short) if len(short) < len(pool) else pool
     if rows is None or rows >= len(pool):
         return pool
-    chosen = np.random.Generator(np.random.PCG64(seed)).permutation(len(pool))[:rows]
+    chosen = np.random.Generator(np.random.PCG64(recipe.slice_seed)).permutation(len(pool))[:rows]
     return pool.take(sorted(int(i) for i in chosen))
 
 
@@ -92,7 +98,11 @@ def _check(recipe: Recipe, pool: Pool) -> None:
             f"{pool.source}: a run buys labels from the pool's responses, and row {unlabelled[0]!r} has none "
             f"({len(unlabelled)} such); `edjax score` and `edjax select` need no responses"
         )
-    needs_tokens = [s for s in recipe.strategies if STRATEGIES[s].needs not in ("nothing", "embeddings")]
+    needs_tokens = []
+    for name in recipe.strategies:
+        strategy, options = recipe.choice(name)
+        if STRATEGIES[strategy].needs not in ("nothing", "embeddings") or options.columns():
+            needs_tokens.append(name)
     if needs_tokens and recipe.max_new_tokens < 1:
         raise UsageError(f"{needs_tokens[0]} needs decoded tokens: set max_new_tokens to 1 or more")
     from edjax.finetune.trackers import require
@@ -151,28 +161,33 @@ class _Walk:
 
     @cached_property
     def selections(self) -> dict[tuple[str, int], Selection]:
-        """By (strategy, seed of the choice), at the largest budget: smaller budgets are its beginnings."""
-        made = {}
-        for strategy in self.recipe.strategies:
-            for seed in self.choice_seeds(strategy):
-                made[strategy, seed] = self.selection(strategy, seed, max(self.recipe.budgets))
-        return made
+        """By (strategy, seed of the choice), at the largest budget."""
+        largest = max(self.recipe.budgets)
+        return {(s, seed): self.selection(s, seed, largest) for s in self.recipe.strategies for seed in self.drawn(s)}
 
-    def selection_path(self, strategy: str, seed: int) -> Path:
-        return self.out / "selections" / f"{strategy}-b{max(self.recipe.budgets)}-s{seed}"
-
-    def choice_seeds(self, strategy: str) -> tuple[int, ...]:
+    def drawn(self, strategy: str) -> tuple[int, ...]:
+        """The seeds of a strategy's choice; only random makes others with another seed."""
         return self.recipe.seeds_of(strategy) if strategy == "random" else (0,)
 
     def selection(self, strategy: str, seed: int, budget: int) -> Selection:
-        path = self.selection_path(strategy, seed)
+        path = self.out / "selections" / f"{strategy}-b{budget}-s{seed}"
         if (path / "manifest.json").exists():
             return read_selection(path)
-        chosen = select(self.features, strategy, budget, seed=seed, normalise=self.recipe.normalise)
-        config = {"strategy": strategy, "budget": budget, "seed": seed, "normalise": self.recipe.normalise}
+        name, options = self.recipe.choice(strategy, seed)
+        features, column = self.features, options.group_by
+        features = with_pool_column(features, self.pool, column) if column else features
+        chosen = select(features, name, budget, **vars(options))
+        config = {"strategy": name, "budget": budget} | vars(options)
         write_selection(chosen, self.features, self.pool, path, config=config)
         self.say(f"selected {budget} of {len(self.pool)} by {strategy} in {chosen.seconds:.2f} s")
         return chosen
+
+    def chosen(self, strategy: str, seed: int, budget: int) -> Pool:
+        """The rows of a cell: where orders are nested, the first of the largest budget's."""
+        choice = self.selections[strategy, seed if strategy == "random" else 0]
+        if not self.recipe.choice(strategy)[1].nested:
+            choice = self.selection(strategy, 0, budget)
+        return self.pool.take(pool_rows(choice, self.pool)[:budget])
 
     @cached_property
     def base(self) -> Evaluation:
@@ -205,8 +220,7 @@ class _Walk:
         return made
 
     def cell(self, strategy: str, budget: int, seed: int, label: str) -> dict[str, Any]:
-        choice = self.selections[strategy, seed if strategy == "random" else 0]
-        rows = self.pool.take(pool_rows(choice, self.pool)[:budget])
+        rows = self.chosen(strategy, seed, budget)
         path = self.out / "cells" / f"{strategy}-b{budget}-s{seed}"
         known = (path / "evaluation" / "manifest.json").exists()
         done = finetune(
@@ -243,7 +257,10 @@ class _Walk:
         cells = self.cells
         higher = HIGHER_IS_BETTER[metric]
         found = analyse(
-            [Cell(c["strategy"], c["budget"], c["seed"], _values(c.pop("rows"), metric)) for c in cells],
+            [
+                Cell(c["strategy"], c["budget"], c["seed"], _values(c.pop("rows"), metric), c["response_tokens"])
+                for c in cells
+            ],
             _values(base.rows, metric),
             higher_is_better=higher,
         )

@@ -148,6 +148,7 @@ class Results(TypedDict, total=False):
     cells: list[Cell]
     curves: dict[str, list[CurvePoint]]
     savings: list[Saving]
+    token_savings: list[Saving]  # the same with budgets counted in response tokens; budget_needed is in tokens
     differences: list[Difference]
     selections: list[Picked]
     overlap: Overlap | None
