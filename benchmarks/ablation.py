@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks import runner
 from benchmarks.chosen import describe
-from benchmarks.label_efficiency import GRIDS, RECIPES, compared
+from benchmarks.label_efficiency import GRIDS, RECIPES, Cells, compared
 from edjax.evaluate import evaluate
 from edjax.features import Features, read_features
 from edjax.finetune import finetune
@@ -171,13 +171,13 @@ class Ablation:
     def losses(self, budget: int, seeds: Sequence[int]) -> list[dict[str, Any]]:
         """The loss after finetuning on what the ways of `trained` choose, less random's; rows as in the table."""
         base = self.evaluated(self.out / "ablation" / "base", None)
-        cells = {}
+        cells: Cells = {}
         for seed in range(len(seeds) + 1):
-            cells["random", budget, seed, 0] = self.cell("random", self.random(seed)[:budget], seed)
+            cells["random", budget, seed, None] = self.cell("random", self.random(seed)[:budget], seed)
         for how in trained(self.middle):
             rows = self.picks(how, budget)
             for seed in seeds:
-                cells[how.name, budget, seed, 0] = self.cell(how.name, rows, seed)
+                cells[how.name, budget, seed, None] = self.cell(how.name, rows, seed)
         found = compared(cells, base, [METRIC])[METRIC]
         means = {s: points[0] for s, points in found["curves"].items()}
         against = {d["strategy"]: d for d in found["differences"]}

@@ -1,4 +1,4 @@
-"""The figures of docs/benchmarks.md, drawn with matplotlib as SVG that is the same for the same results."""
+"""The figures of docs/benchmarks.md and docs/evidence.md: SVG by matplotlib, the same for the same results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from benchmarks.render import OURS, compared, drawable, seconds, shape
+from benchmarks import evidence_figures
+from benchmarks.render import OURS, compared, drawings
+from benchmarks.words import seconds, shape
 
 COLOURS = {
     "k_center": "#0072b2",
@@ -40,12 +42,18 @@ AXES = {"n": "rows", "d": "features", "budget": "picks"}
 def draw(results: dict[str, dict[str, Any]], folder: Path, suffix: str = "svg") -> list[Path]:
     """Draw what there are results for: FOLDER/<name of the results>.SUFFIX each."""
     folder.mkdir(parents=True, exist_ok=True)
-    kinds = {"selection": selection, "scaling": scaling, "roofline": roofline}
+    kinds = {
+        "selection": selection,
+        "scaling": scaling,
+        "roofline": roofline,
+        "label_efficiency": evidence_figures.label_efficiency,
+        "against_random": evidence_figures.against_random,
+        "overhead": evidence_figures.overhead,
+    }
     paths = []
     with plt.rc_context(STYLE):
-        for name, result in results.items():
-            kind = name.split("-")[0]
-            if kind in kinds and drawable(kind, result):
+        for name, kind, result in drawings(results):
+            if kind in kinds:
                 figure = kinds[kind](result)
                 paths.append(folder / f"{name}.{suffix}")
                 fixed = {"metadata": {"Date": None, "Creator": None}} if suffix == "svg" else {}

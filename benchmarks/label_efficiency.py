@@ -26,6 +26,7 @@ from edjax.recipe import Recipe, read_recipe
 from edjax.run import run, slice_of
 
 RECIPES = runner.ROOT / "recipes"
+Cells = dict[tuple[str, int, int, int | None], Evaluation]  # by strategy, budget, seed and response tokens, if known
 
 
 class Held(NamedTuple):
@@ -90,7 +91,7 @@ def walk(grid: Grid, recipe: Recipe, data: Path, show: bool = True) -> dict[str,
         "chosen": properties(recipe),
         "stages": found["stages"],
         "overhead": found["overhead"],
-        "pool": found["pool"],
+        "pool": found["pool"] | {"source": Path(found["pool"]["source"]).name},
         "wall_seconds": round(time.monotonic() - start, 1),
     }
 
@@ -102,7 +103,7 @@ def name_of(strategy: str, budget: int, seed: int) -> str:
 def of_recipe(recipe: Recipe, found: dict[str, Any]) -> dict[str, Any]:
     """By metric, what all cells give on the recipe's own evaluation."""
     out = Path(recipe.out)
-    cells = {
+    cells: Cells = {
         (c["strategy"], c["budget"], c["seed"], c["response_tokens"]): read_evaluation(
             out / "cells" / name_of(c["strategy"], c["budget"], c["seed"]) / "evaluation"
         )
@@ -140,16 +141,15 @@ def evaluated(recipe: Recipe, found: dict[str, Any], held: Held, data: Path, sho
             show_progress=show,
         )
 
-    base, cells = scores(out / "base", None), {}
+    base = scores(out / "base", None)
+    cells: Cells = {}
     for c in wanted:
         folder = out / "cells" / name_of(c["strategy"], c["budget"], c["seed"])
         cells[c["strategy"], c["budget"], c["seed"], c["response_tokens"]] = scores(folder, folder / "adapter")
     return compared(cells, base, held.metrics)
 
 
-def compared(
-    cells: dict[tuple[str, int, int, int], Evaluation], base: Evaluation, metrics: Sequence[str]
-) -> dict[str, Any]:
+def compared(cells: Cells, base: Evaluation, metrics: Sequence[str]) -> dict[str, Any]:
     """By metric: the score before finetuning, curves, differences from random, savings in labels and in tokens."""
     made = {}
     for metric in metrics:

@@ -1,4 +1,4 @@
-"""Tables and figures from benchmarks/results/*.json: what README.md and docs/benchmarks.md show.
+"""Tables and figures from benchmarks/results/*.json: what README.md, docs/benchmarks.md and docs/evidence.md show.
 
     python -m benchmarks.render            # rewrites the tables between markers, and docs/figures/*.svg
     python -m benchmarks.render --check    # exit 1 if a table is not what the results give; needs no matplotlib
@@ -10,73 +10,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from benchmarks import evidence
+from benchmarks.words import EMPTY, Results, seconds, sections, shape, table, times, where
+
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
-PAGES = ("README.md", "docs/benchmarks.md")
+PAGES = ("README.md", "docs/benchmarks.md", "docs/evidence.md")
 MARKED = re.compile(r"(<!-- bench:([\w-]+) -->\n)(.*?)(<!-- /bench -->)", re.S)
 OURS = "edjax"
 MEMORY = "peak_rss_bytes"
-EMPTY = "Not measured yet."
-
-Results = dict[str, dict[str, Any]]
 
 
 def read(folder: Path | None = None) -> Results:
     """The results by file name."""
     return {p.stem: json.loads(p.read_text()) for p in sorted((folder or RESULTS).glob("*.json"))}
-
-
-# Words and numbers
-
-
-def digits(value: float) -> str:
-    """Three of them."""
-    return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
-
-
-def seconds(value: float) -> str:
-    """In ms below a second."""
-    return f"{digits(value)} s" if value >= 1 else f"{digits(value * 1e3)} ms"
-
-
-def times(ratio: float) -> str:
-    return f"{digits(ratio)}x"
-
-
-def table(head: list[str], rows: Iterable[list[str]], right: str = "") -> str:
-    """A Markdown table; `right` marks the columns to align right with an r, as in "lrr"."""
-    lines = [head, ["---:" if right[i : i + 1] == "r" else "---" for i in range(len(head))], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def where(result: dict[str, Any]) -> str:
-    """The machine, versions, commit and date of a file, in a sentence."""
-    on = result["machine"]
-    device = "" if on["backend"] == "cpu" else f"{on['device']}, "
-    commits = list(dict.fromkeys(row.get("commit", result["commit"]) for row in result["rows"]))
-    commit = f"commit {', '.join(commits)}" if len(commits) < 4 else f"{len(commits)} commits up to {result['commit']}"
-    versions = ", ".join(f"{p} {result['versions'][p]}" for p in ("jax", "numpy") if p in result["versions"])
-    size = " (`--quick`)" if result.get("quick") else ""
-    others = sorted({f"jax {row['versions'].get('jax')}" for row in result["rows"] if "versions" in row})
-    older = f" Some rows with other versions ({', '.join(others)})." if others else ""
-    return f"{device}{on['cpu']}, {on['cores']} cores; {versions}; {commit}, {result['date']}{size}.{older}"
-
-
-def shape(row: dict[str, Any]) -> str:
-    pools = f"{row['pools']} pools of " if "pools" in row else ""
-    return f"{pools}{row['n']:,} x {row['d']}, {row['budget']:,}"
-
-
-def sections(kind: str, results: Results, body: Callable[[dict[str, Any]], str]) -> str:
-    """`body` of each results file of a kind that has something to show, each under its machine."""
-    shown = [(body(r), r) for name, r in results.items() if name.split("-")[0] == kind]
-    return "\n\n".join(f"{where(r)}\n\n{text}" for text, r in shown if text) or EMPTY
 
 
 # Selection
@@ -307,17 +260,37 @@ FIGURES = {
     "scaling": "Time by rows, features and picks; the plain jitted loop is dashed",
     "roofline": "FLOP/s against FLOPs a byte moved, under what the device gives",
 }
+EVIDENCE = {
+    "label_efficiency": "Loss by labels bought, a panel a strategy, random in grey",
+    "against_random": "Loss less random's at the same budget; left of zero is better",
+    "overhead": "Where the time goes, by model and size of the pool",
+}
+SECOND = {"against_random": "label_efficiency"}  # drawn from the results of another kind
 
 
-def figures(results: Results) -> str:
+def drawings(results: Results) -> list[tuple[str, str, dict[str, Any]]]:
+    """(name of the figure, its kind, its results) of all that can be drawn."""
+    made = []
+    for kind in (*FIGURES, *EVIDENCE):
+        source = SECOND.get(kind, kind)
+        for name, result in results.items():
+            if name.split("-")[0] == source and drawable(kind, result):
+                made.append((name.replace(source, kind, 1), kind, result))
+    return made
+
+
+def figures(results: Results, kinds: dict[str, str] = FIGURES) -> str:
     """The figures there are results for."""
     shown = [
-        f"{said}: {where(r)}\n\n![{said}](figures/{name}.svg)"
-        for kind, said in FIGURES.items()
-        for name, r in results.items()
-        if name.split("-")[0] == kind and drawable(kind, r)
+        f"{kinds[kind]}: {where(r)}\n\n![{kinds[kind]}](figures/{name}.svg)"
+        for name, kind, r in drawings(results)
+        if kind in kinds
     ]
     return "\n\n".join(shown) or EMPTY
+
+
+def evidence_figures(results: Results) -> str:
+    return figures(results, EVIDENCE)
 
 
 def drawable(kind: str, result: dict[str, Any]) -> bool:
@@ -335,6 +308,8 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "scaling": scaling,
     "roofline": roofline,
     "figures": figures,
+    "evidence-figures": evidence_figures,
+    **evidence.SECTIONS,
 }
 
 
@@ -355,7 +330,7 @@ def stale(root: Path, results: Results) -> list[str]:
 @click.command()
 @click.option("--check", is_flag=True, help="Change nothing; exit 1 if a table is not what the results give.")
 def main(check: bool) -> None:
-    """Rewrite the tables of README.md and docs/benchmarks.md, and docs/figures/."""
+    """Rewrite the tables of README.md, docs/benchmarks.md and docs/evidence.md, and docs/figures/."""
     results = read()
     old = stale(ROOT, results)
     if check:

@@ -198,3 +198,25 @@ def test_random_alone_says_nothing():
 
 def test_without_random_there_is_nothing_to_compare_with():
     assert say({"k_center": {50: 3.0}}) == "No cell of random was run, so there is nothing to compare with."
+
+
+def test_seeds_that_differ_widen_the_interval():
+    """Two seeds, 1 apart: a draw has the one, the other or both, so that their spread is in the interval."""
+    same = [Cell("random", 10, seed, loss_rows(3.0, 5)) for seed in (0, 1)]
+    apart = [Cell("random", 10, seed, loss_rows(2.5 + seed, 5)) for seed in (0, 1)]
+    (a,), (b,) = (analyse(c, loss_rows(4.0, 9), higher_is_better=False)["curves"]["random"] for c in (same, apart))
+    assert a["mean"] == pytest.approx(b["mean"])
+    assert b["high"] - b["low"] > 1.0 > a["high"] - a["low"]
+
+
+def test_savings_are_counted_in_response_tokens_too():
+    """Half of the labels do, but they are twice as long: no token is saved."""
+    made = [
+        c._replace(response_tokens=c.budget * (2 if c.strategy == "k_center" else 1)) for c in cells(HALF, seeds=(0, 1))
+    ]
+    got = analyse(made, loss_rows(3.5, 99), higher_is_better=False)
+    assert got["savings"][0]["share_saved"] == pytest.approx(0.5, abs=1e-4)
+    assert got["token_savings"][0]["share_saved"] == pytest.approx(0.0, abs=1e-4)
+    assert got["token_savings"][0]["budget_needed"] == pytest.approx(100, abs=0.02)
+    unknown = [made[0]._replace(response_tokens=None), *made[1:]]
+    assert "token_savings" not in analyse(unknown, loss_rows(3.5, 99), higher_is_better=False)

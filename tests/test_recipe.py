@@ -180,3 +180,29 @@ def test_the_recipes_that_come_along_parse(path):
 def test_an_empty_recipe_names_what_is_missing(tmp_path):
     with pytest.raises(UsageError, match="the key 'pool' is missing"):
         make_recipe({}, tmp_path)
+
+
+def test_a_variant_is_a_strategy_with_options(tmp_path):
+    text = (
+        "strategies: [random, mine]\nnormalise: centre\nvariants:\n  mine: {strategy: d_optimal, weight_by: mean_nll}\n"
+    )
+    strategy, options = recipe(tmp_path, text).choice("mine")
+    assert (strategy, options.weight_by, options.normalise, options.nested) == ("d_optimal", "mean_nll", "centre", True)
+    assert recipe(tmp_path, text).choice("random", 3)[1].seed == 3
+
+
+VARIANTS = {
+    "a name that is taken": ("k_center: {strategy: k_center}", "has the name of a strategy"),
+    "no strategy": ("mine: {weight_by: mean_nll}", "its strategy is none of random"),
+    "an unknown option": ("mine: {strategy: k_center, wieght_by: mean_nll}", "did you mean weight_by"),
+    "not a score": ("mine: {strategy: k_center, prefilter: entropy}", "'entropy' is not a score"),
+    "a value that makes no sense": ("mine: {strategy: k_center, prefilter_ratio: 0.5}", "prefilter_ratio 0.5"),
+    "not a mapping": ("mine: k_center", "variants is not of the form"),
+}
+
+
+@pytest.mark.parametrize("case", VARIANTS)
+def test_what_is_wrong_with_a_variant_is_said(tmp_path, case):
+    text, said = VARIANTS[case]
+    with pytest.raises(UsageError, match=said):
+        recipe(tmp_path, f"variants:\n  {text}\n")
