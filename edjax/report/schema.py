@@ -15,7 +15,7 @@ class Metric(TypedDict, total=False):
 
     name: str
     higher_is_better: bool
-    interval: str  # for example "95 % bootstrap over evaluation rows, seeds pooled"
+    interval: str  # for example "95 % bootstrap over evaluation rows and seeds"
 
 
 class Source(TypedDict, total=False):
