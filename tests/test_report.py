@@ -446,6 +446,18 @@ def test_a_strategy_that_costs_more_or_never_arrives_is_said_so() -> None:
     assert "No strategy reached what random reaches" in render(results)
 
 
+def test_savings_in_response_tokens_have_a_column_where_they_are_known() -> None:
+    results = sample()
+    assert "Response tokens saved" not in render(results)
+    results["token_savings"] = [
+        {"strategy": "k_center", "budget_needed": 900.0, "share_saved": 0.27, "note": ""},
+        {"strategy": "facility_location", "budget_needed": 1900.0, "share_saved": -0.5, "note": ""},
+    ]
+    rows = {r["strategy"]: r["tokens"] for r in view.view(results)["savings"]}
+    assert rows == {"k_center": "27 %", "facility_location": "50 % more"}
+    assert "Response tokens saved" in render(results)
+
+
 def test_the_best_score_of_a_budget_is_marked_in_the_right_direction() -> None:
     results = sample()
     table = view.view(results)["cells"]

@@ -104,24 +104,31 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def savings(results: Mapping[str, Any]) -> list[dict[str, str]] | None:
-    """Rows of the savings table, best first."""
+    """Rows of the savings table, best first; `tokens` is the saving in response tokens, where it is known."""
     out = []
+    tokens = {s.get("strategy"): s for s in results.get("token_savings") or ()}
     for s in by_saving(results):
         if s["strategy"] == BASELINE:
             continue
-        share, needed = finite(s.get("share_saved")), finite(s.get("budget_needed"))
+        needed = finite(s.get("budget_needed"))
         low, high = finite(s.get("low")), finite(s.get("high"))
-        text = "not reached" if share is None else (percent(share) if share >= 0 else f"{percent(-share)} more")
+        counted = tokens.get(s["strategy"])
         out.append(
             {
                 "strategy": s["strategy"],
                 "needed": number(round(needed)) if needed is not None else "not reached",
-                "saved": text,
+                "saved": _share(s),
                 "interval": f"{percent(low)} to {percent(high)}" if low is not None and high is not None else "",
+                "tokens": _share(counted) if counted else "",
                 "note": str(s.get("note") or ""),
             }
         )
     return out or None
+
+
+def _share(s: Mapping[str, Any]) -> str:
+    share = finite(s.get("share_saved"))
+    return "not reached" if share is None else (percent(share) if share >= 0 else f"{percent(-share)} more")
 
 
 def differences(results: Mapping[str, Any], looks: Mapping[str, Style], metric: MetricWords) -> dict[str, Any] | None:
