@@ -51,7 +51,7 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     "report": {"errors", "store"},
     "portrait": {"pool", "features", "select", "strategies"},
     "gather": {"errors", "store", "pool", "features", "select", "evaluate", "analysis", "portrait"},
-    "recipe": {"errors", "settings", "lm", "strategies", *STAGES},
+    "recipe": {"errors", "settings", "features", "lm", "strategies", *STAGES},
     "run": {
         "errors",
         "store",
