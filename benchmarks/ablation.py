@@ -51,6 +51,11 @@ class Knobs(NamedTuple):
         changed = [f"{k}={v}" for k, v in self._asdict().items() if k != "strategy" and v != self._field_defaults[k]]
         return " ".join([self.strategy, *changed])
 
+    @property
+    def folder(self) -> str:
+        """Every knob, so that another default later finds the same cell."""
+        return "_".join(str(v) for v in self)
+
 
 def whitened(x: np.ndarray) -> np.ndarray:
     """Centred, and with the covariance 1 where the pool varies at all; then each row of length 1."""
@@ -92,15 +97,9 @@ def covering(middle: int) -> Iterator[Knobs]:
 def trained(middle: int) -> Iterator[Knobs]:
     """Those that models are also finetuned on."""
     for strategy in KERNELS:
-        yield Knobs(strategy)
-        yield Knobs(strategy, scaling="none")
-    for strategy in ("k_center", "facility_location"):
-        yield Knobs(strategy, scaling="whitened")
-        yield Knobs(strategy, layer=middle)
-        yield Knobs(strategy, pooling="last")
-    yield Knobs("facility_location", bandwidth=0.03)
-    yield Knobs("facility_location", bandwidth=1.0)
-    yield Knobs("d_optimal", ridge=10.0)
+        yield Knobs(strategy, pooling="mean")
+        for layer in (-1, -2, middle):
+            yield Knobs(strategy, layer=layer, pooling="last")
 
 
 class Ablation:
@@ -173,11 +172,11 @@ class Ablation:
         base = self.evaluated(self.out / "ablation" / "base", None)
         cells: Cells = {}
         for seed in range(len(seeds) + 1):
-            cells["random", budget, seed, None] = self.cell("random", self.random(seed)[:budget], seed)
+            cells["random", budget, seed, None] = self.cell("random", "random", self.random(seed)[:budget], seed)
         for how in trained(self.middle):
             rows = self.picks(how, budget)
             for seed in seeds:
-                cells[how.name, budget, seed, None] = self.cell(how.name, rows, seed)
+                cells[how.name, budget, seed, None] = self.cell(how.name, how.folder, rows, seed)
         found = compared(cells, base, [METRIC])[METRIC]
         means = {s: points[0] for s, points in found["curves"].items()}
         against = {d["strategy"]: d for d in found["differences"]}
@@ -187,8 +186,8 @@ class Ablation:
             for name, point in means.items()
         ]
 
-    def cell(self, name: str, rows: np.ndarray, seed: int):
-        folder = self.out / "ablation" / f"{name.replace(' ', '_')}-b{len(rows)}-s{seed}"
+    def cell(self, name: str, place: str, rows: np.ndarray, seed: int):
+        folder = self.out / "ablation" / f"{place}-b{len(rows)}-s{seed}"
         finetune(
             self.pool.take(int(i) for i in rows),
             self.recipe.model,

@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks.words import EMPTY, Results, seconds, sections, table, times
 
 LOSS, SET = "response_loss", "pool_val"
+
+
+def grids(results: Results, body: Callable[[dict[str, Any]], str]) -> str:
+    """`body` of every grid, under the embeddings it chose by where there are several."""
+    several = sum(name.split("-")[0] == "label_efficiency" for name in results) > 1
+
+    def named(result: dict[str, Any]) -> str:
+        text = body(result)
+        return f"**{embedding(result)}**\n\n{text}" if several and text else text
+
+    return sections("label_efficiency", results, named)
+
+
+def embedding(result: dict[str, Any]) -> str:
+    recipe = result["recipe"]
+    pooled = {"mean": "mean of the prompt's tokens", "last": "last token of the prompt"}
+    return f"Embeddings: layer {recipe['layer']}, {pooled.get(recipe['pooling'], recipe['pooling'])}"
+
+
+def of_grid(result: dict[str, Any]) -> str:
+    """What a caption says of a grid; nothing of other results."""
+    return f" ({embedding(result)[0].lower()}{embedding(result)[1:]})" if "sets" in result else ""
+
+
+def summary(results: Results) -> str:
+    """For the README: the curves and what was saved, of the grid of each device with the embeddings of the recipe."""
+    first = {name: r for name, r in results.items() if name.startswith("label_efficiency-") and name.count("-") == 1}
+    figures = [f"![Loss by labels bought, random in grey](docs/figures/{name}.svg)" for name in first]
+    return "\n\n".join([savings(first), *figures])
 
 
 def label_efficiency(results: Results) -> str:
@@ -28,7 +58,7 @@ def label_efficiency(results: Results) -> str:
             ]
         )
 
-    return sections("label_efficiency", results, body)
+    return grids(results, body)
 
 
 def by_last(found: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -73,7 +103,7 @@ def savings(results: Results) -> str:
         head = ["strategy", f"labels for random's loss at {largest}", "labels saved", "response tokens saved"]
         return table(head, lines, "lrrr")
 
-    return sections("label_efficiency", results, body)
+    return grids(results, body)
 
 
 def saved(s: dict[str, Any] | None) -> str:
@@ -110,7 +140,7 @@ def held_out(results: Results) -> str:
             rows.append([f"`{strategy}`", *cells])
         return table(head, rows, "l" + "r" * len(columns))
 
-    return sections("label_efficiency", results, body)
+    return grids(results, body)
 
 
 CHOSEN = {
@@ -140,7 +170,7 @@ def chosen(results: Results) -> str:
         head = ["strategy", *CHOSEN.values(), "response tokens", "most frequent tasks"]
         return table(head, lines, "l" + "r" * (len(CHOSEN) + 1) + "l")
 
-    return sections("label_efficiency", results, body)
+    return grids(results, body)
 
 
 def is_at(cell: dict[str, Any], strategy: str, budget: int) -> bool:
@@ -275,6 +305,7 @@ def overhead_predictions(results: Results) -> str:
 SECTIONS = {
     "label-efficiency": label_efficiency,
     "savings": savings,
+    "evidence": summary,
     "held-out": held_out,
     "chosen": chosen,
     "ablation-coverage": ablation_coverage,

@@ -282,7 +282,7 @@ def drawings(results: Results) -> list[tuple[str, str, dict[str, Any]]]:
 def figures(results: Results, kinds: dict[str, str] = FIGURES) -> str:
     """The figures there are results for."""
     shown = [
-        f"{kinds[kind]}: {where(r)}\n\n![{kinds[kind]}](figures/{name}.svg)"
+        f"{kinds[kind]}{evidence.of_grid(r)}: {where(r)}\n\n![{kinds[kind]}](figures/{name}.svg)"
         for name, kind, r in drawings(results)
         if kind in kinds
     ]
