@@ -9,7 +9,6 @@ command is. Beside the recipe's own evaluation stand sets the pool's tasks are n
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,7 +72,6 @@ GRIDS = {
 
 def walk(grid: Grid, recipe: Recipe, data: Path, show: bool = True) -> dict[str, Any]:
     """Every cell of a grid on every set: what the results file holds beside the machine."""
-    start = time.monotonic()
     found = run(recipe, show_progress=show)
     sets = {"pool_val": of_recipe(recipe, found)}
     sets |= {h.name: sets.get(h.name, {}) | evaluated(recipe, found, h, data, show) for h in grid.held}
@@ -92,7 +90,6 @@ def walk(grid: Grid, recipe: Recipe, data: Path, show: bool = True) -> dict[str,
         "stages": found["stages"],
         "overhead": found["overhead"],
         "pool": found["pool"] | {"source": Path(found["pool"]["source"]).name},
-        "wall_seconds": round(time.monotonic() - start, 1),
     }
 
 

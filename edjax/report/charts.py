@@ -143,6 +143,7 @@ def _saving(frame: Frame, clean: Mapping[str, Any], needed: tuple[str, float], b
         return Markup("")
     x0, x1, y = frame.x(budget), frame.x(points[-1][0]), frame.y(points[-1][1])
     floor = frame.height - BOTTOM
+    side, end = (6, "") if x1 - x0 > 60 else (-6, " end")  # clear of the names at the right
     says = f"{name} reaches at about {number(budget)} labels what {baseline} reaches at {number(points[-1][0])}"
     return element(
         "g",
@@ -151,7 +152,7 @@ def _saving(frame: Frame, clean: Mapping[str, Any], needed: tuple[str, float], b
         element(
             "path", d=f"M{x0 - 4:.1f} {floor - 8:.1f}L{x0:.1f} {floor:.1f}L{x0 + 4:.1f} {floor - 8:.1f}", class_="tip"
         ),
-        element("text", f"≈ {number(budget)}", x=x0 + 6, y=floor - 6, class_="note strong"),
+        element("text", f"≈ {number(budget)}", x=x0 + side, y=floor - 6, class_="note strong" + end),
     )
 
 
