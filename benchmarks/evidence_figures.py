@@ -34,6 +34,8 @@ def label_efficiency(result: dict[str, Any]) -> Figure:
         panel.xaxis.set_minor_formatter(NullFormatter())
     for panel in panels.flat[len(curves) :]:
         panel.set_visible(False)
+    for panel in panels.flat[max(0, len(curves) - columns) : len(curves)]:
+        panel.tick_params(labelbottom=True)
     for panel in panels[:, 0]:
         panel.set_ylabel("loss on pool_val")
     figure.supxlabel("labels; random in grey; bands are 95 % intervals", fontsize=10)
