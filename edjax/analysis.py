@@ -74,7 +74,7 @@ def analyse(
     found["savings"] = _savings({k: k[1] for k in values}, quality, start, baseline, "labels")
     bought = {k: [c.response_tokens for c in cells if (c.strategy, c.budget) == k] for k in values}
     if all(t is not None for tokens in bought.values() for t in tokens):
-        cost = {k: float(np.mean(tokens)) for k, tokens in bought.items()}
+        cost = {k: float(np.mean(np.asarray(tokens, float))) for k, tokens in bought.items()}
         found["token_savings"] = _savings(cost, quality, start, baseline, "response tokens")
     return found
 

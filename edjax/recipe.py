@@ -111,10 +111,12 @@ class Recipe:
         }.items():
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
-        known = [*STRATEGIES, *self.variants]
+        strategies = [*STRATEGIES, *self.variants]
         for name in (*self.strategies, *(self.finetune_strategies or ())):
-            if name not in known:
-                raise UsageError(f"unknown strategy {name!r}{_nearest(name, known)}; known: {', '.join(known)}")
+            if name not in strategies:
+                raise UsageError(
+                    f"unknown strategy {name!r}{_nearest(name, strategies)}; known: {', '.join(strategies)}"
+                )
         if extra := set(self.finetune_strategies or ()) - set(self.strategies):
             raise UsageError(f"finetune_strategies {sorted(extra)} are not among strategies {list(self.strategies)}")
         if not self.strategies or not self.budgets or not self.seeds:
@@ -138,7 +140,7 @@ class Recipe:
 
     def choice(self, name: str, seed: int = 0) -> tuple[str, Options]:
         """The strategy behind a name of `strategies`, and what is asked of it."""
-        asked = {"seed": seed, "normalise": self.normalise} | self.variants.get(name, {})
+        asked: dict[str, Any] = {"seed": seed, "normalise": self.normalise} | self.variants.get(name, {})
         return asked.pop("strategy", name), Options(**asked)
 
     @property

@@ -95,7 +95,6 @@ def test_the_tables_name_every_strategy(grid):
 
 
 def test_the_figures_are_drawn(grid, tmp_path):
-    pytest.importorskip("matplotlib")
     from benchmarks import figures
 
     drawn = figures.draw({"label_efficiency-cpu": grid}, tmp_path)
