@@ -5,11 +5,18 @@ import socket
 import sys
 from pathlib import Path
 
+import pytest
+
+from edjax.compiled import compiled_programs
+
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported; subprocesses inherit it
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path.insert(0, str(Path(__file__).parent))
 
-import pytest
+# Compiled programs are kept in the user's cache directory, so that a second run of the suite compiles little.
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edjax-tests"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compiled_programs(_CACHE)))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 # The files that take longest start first, so that no process is left with one of them at the end.
 LONGEST = (

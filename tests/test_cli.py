@@ -466,18 +466,3 @@ def test_every_public_name_is_there_and_no_other():
     assert done.returncode == 0, done.stderr
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = edjax.nonsense
-
-
-def test_a_command_line_does_not_load_torch(tmp_path):
-    """transformers would, wherever it is installed, and a start would take twice as long."""
-    code = """
-import sys
-from edjax.cli import main
-sys.argv = ["edjax", "strategies"]
-try: main()
-except SystemExit: pass
-import transformers.configuration_utils
-sys.exit("torch" in sys.modules and sys.modules["torch"] is not None)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr

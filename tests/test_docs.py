@@ -12,13 +12,13 @@ import os
 import re
 import shlex
 import subprocess
-import textwrap
 from pathlib import Path
-from typing import NamedTuple
 
 import click
+import pages
 import pytest
 import yaml
+from pages import FENCE, QUICKER, SMALLER, edjax_lines
 
 import edjax.cli
 from edjax.demo import generate
@@ -29,65 +29,11 @@ from edjax.strategies import STRATEGIES
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(
-    r"^(?:<!-- (?P<mark>[^\n]*?) -->\n)?(?P<indent> *)```(?P<info>[^\n]*)\n(?P<code>.*?)^(?P=indent)```$", re.M | re.S
-)
 LANGUAGES = {"python", "bash", "text", "json", "yaml", "csv"}
-SMALLER = {
-    'strategy="k_center", budget=100': 'strategy="k_center", budget=20',
-    "n=600, n_eval=100": "n=60, n_eval=8",
-    "--budget 30,60": "--budget 6,12",
-    "--budget 60": "--budget 12",
-}
-QUICKER = {  # added to these verbs: few widths of batches, so few programs to compile
-    "score": ["--max-length", "32", "--max-new-tokens", "2"],
-    "finetune": ["--max-length", "32", "--max-steps", "2"],
-    "evaluate": ["--max-length", "32", "--metrics", "response_loss"],
-}
-PREFIX = {"do", "then", "else", "time"}
-
-
-class Block(NamedTuple):
-    """A fenced block: `mark` is the comment above it, `line` where it begins."""
-
-    language: str
-    mark: str
-    code: str
-    line: int
 
 
 def blocks(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    return [
-        Block(
-            (m["info"].split() or [""])[0],
-            m["mark"] or "",
-            textwrap.dedent(m["code"]),
-            text[: m.start()].count("\n") + 1,
-        )
-        for m in FENCE.finditer(text)
-    ]
-
-
-def simple_commands(code):
-    """The simple commands of a shell text as lists of words; what is piped, chained or in a loop is taken apart."""
-    for line in code.replace("\\\n", " ").splitlines():
-        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-        lexer.whitespace_split, lexer.commenters = True, "#"
-        words: list[str] = []
-        for token in [*lexer, ";"]:
-            if not set(token) <= set("();<>|&"):
-                words.append(token)
-                continue
-            while words and (words[0] in PREFIX or re.fullmatch(r"\w+=\S*", words[0])):
-                words.pop(0)
-            if words:
-                yield words
-            words = ["#"] if set(token) & set("<>") else []  # what follows a redirection is a file
-
-
-def edjax_lines(code):
-    return [words[1:] for words in simple_commands(code) if Path(words[0]).name == "edjax"]
+    return pages.blocks((ROOT / page).read_text(encoding="utf-8"))
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import click
 
 from edjax.cli import evaluate, finetune, handoff, house, run, score, select
 from edjax.errors import EdjaxError
+from edjax.lm import torchless
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and exit: 0 done, 2 usage, 3 bad data, 4 locked, 5 environment, 130 / 143 stopped."""
     if argv is None:
         argv = sys.argv[1:]
-        _leave_torch_out()
+        torchless.ask()
     debug = "--debug" in argv
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that torch is missing is no news: none is used
     code = 0
@@ -98,11 +99,6 @@ def main(argv: list[str] | None = None) -> int:
             raise
         code = _fail(f"unexpected {type(e).__name__}: {' '.join(str(e).split())[:500]}; --debug shows where", 1)
     sys.exit(code)
-
-
-def _leave_torch_out() -> None:
-    """transformers imports torch wherever it is installed: 3 s of every start, for what edjax does not use."""
-    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
 
 
 def _fail(text: str, code: int) -> int:

@@ -90,8 +90,9 @@ def use_compilation_cache() -> None:
     """Keep compiled programs between processes; a second start is then much faster."""
     import jax
 
+    from edjax.compiled import compiled_programs
     from edjax.lm.smollm2 import cache_dir
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(compiled_programs(cache_dir() / "xla")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

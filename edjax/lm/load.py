@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edjax.errors import DataError, EnvError, UsageError
-from edjax.lm import smollm2
+from edjax.lm import smollm2, torchless
 from edjax.store import sha256_file, sha256_json
 
 DTYPES = ("float32", "bfloat16")
@@ -122,6 +122,7 @@ def load(name: str = "smollm2", dtype: str = "float32", quantize: str = "none", 
     if mesh is not None and quantize != "none":
         raise UsageError("quantised weights are not laid out on a mesh; leave out quantize or mesh")
     directory = locate(name)
+    torchless.apply()
     from transformers import AutoConfig, AutoTokenizer
 
     try:
