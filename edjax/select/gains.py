@@ -37,7 +37,7 @@ def warn(strategy: str, gains: np.ndarray | None, *, grouped: bool = False) -> s
             )
         return None
     half = len(gains) // 2
-    late = float(gains[half:].sum() / gains.sum())
+    late = float(gains[half:].sum()) / float(gains.sum())
     if late < LITTLE:
         wide = "; or the kernel is too wide: lower --bandwidth" if strategy == "facility_location" else ""
         return (
@@ -65,9 +65,10 @@ def picture(strategy: str, gains: np.ndarray | None) -> str | None:
     from edjax.report.svg import styles
 
     series = np.asarray([] if gains is None else gains[1:], np.float64)
-    if not len(series) or not np.isfinite(series).all() or series.max() <= 0:
+    largest = float(np.max(series, initial=0.0))
+    if not np.isfinite(series).all() or largest <= 0:
         return None
-    drawn = gain_curves({strategy: (series / series.max()).tolist()}, styles([strategy]))
+    drawn = gain_curves({strategy: (series / largest).tolist()}, styles([strategy]))
     if drawn is None:
         return None
     head, _, rest = str(drawn).partition(">")

@@ -44,7 +44,8 @@ def _prepare_spilled(x: Spill, normalise: str) -> Spill:
     """`prepare` in place, a slice at a time: a pass for the mean, one for the norms, one to write."""
     if normalise == "none" or not len(x):
         return x
-    rough, rest = _two_terms(sum(x[part].sum(axis=0, dtype=np.float64) for part in x.slices()) / len(x))
+    total = np.sum([x[part].sum(axis=0, dtype=np.float64) for part in x.slices()], axis=0)
+    rough, rest = _two_terms(total / len(x))
     length = np.ones(len(x), np.float32)
     if normalise == "l2":
         length = _lengths(np.concatenate([np.linalg.norm((x[part] - rough) - rest, axis=1) for part in x.slices()]))
