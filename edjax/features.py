@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,12 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edjax.arrays import SUFFIXES, open_array
+from edjax.arrays import is_array, open_array
 from edjax.errors import DataError, UsageError
-from edjax.ids import check_ids
+from edjax.ids import as_known, check_ids, id_of
 from edjax.store import read_manifest, sha256_file, sha256_json
 from edjax.stream import Stream, matrix, width
 
+_NUMBERS = (int, float, np.number)
 SCORES = ("mean_entropy", "max_entropy", "least_confidence", "mean_nll", "mean_margin", "min_margin")
 
 
@@ -49,7 +51,7 @@ def read_features(
 ) -> Features:
     """Read a directory that `edjax score` wrote, or embeddings of one's own.
 
-    These are a Parquet file with ids and embeddings, or an (n, d) array in a .npy or .safetensors file (see
+    These are a Parquet file with ids and embeddings, or an (n, d) array in a .npy, .npz or .safetensors file (see
     `edjax.arrays`) with `ids` beside it. Every further column of floating-point numbers of a Parquet file becomes a
     score, to select by its name: the largest first.
 
@@ -66,10 +68,10 @@ def read_features(
         the array does not have rows.
     """
     path, place_for = Path(path), Path(scratch or tempfile.gettempdir())
-    if path.suffix in SUFFIXES:
+    if is_array(path):
         return _array_features(path, ids, memory, place_for)
     if ids is not None:
-        raise UsageError(f"{path} names its rows itself; ids are for .npy and .safetensors files")
+        raise UsageError(f"{path} names its rows itself; ids are for .npy, .npz and .safetensors files")
     files, shards = _files(path)
     digest = sha256_json(shards) if shards is not None else sha256_file(path)
     id_column = id_column_of(path, id_column)
@@ -126,24 +128,14 @@ def join_columns(features: Features, path: str | Path, id_column: str = "id") ->
       DataError: a row of the features that the file does not have, an id that stands twice, a column that the features
         have already, no column at all.
     """
-    import pyarrow as pa
-    import pyarrow.csv as pc
-    import pyarrow.parquet as pq
 
     path = Path(path)
     if not path.is_file():
         raise DataError(f"scores {path} do not exist; name a .parquet or .csv file with an id column")
-    try:
-        if path.suffix == ".csv":
-            text = pc.ConvertOptions(column_types={id_column: pa.string()}, strings_can_be_null=False)
-            table = pc.read_csv(path, convert_options=text)
-        else:
-            table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as e:
-        raise DataError(f"{path} cannot be read as {path.suffix.lstrip('.') or 'Parquet'} ({e})") from e
-    if id_column not in table.column_names:
-        raise DataError(f"{path} has no column {id_column!r} with ids; the columns are {', '.join(table.column_names)}")
-    place = {name: i for i, name in enumerate(_ids(table, str(path), id_column))}
+    table = _table(path, id_column)
+    ids = _ids(table, str(path), id_column)
+    known = set(features.ids)
+    place = {as_known(name, known) or name: i for i, name in enumerate(ids)}
     missing = [i for i in features.ids if i not in place]
     if missing:
         raise DataError(f"{path} has no row with id {missing[0]!r} ({len(missing)} such); every row needs its scores")
@@ -155,6 +147,52 @@ def join_columns(features: Features, path: str | Path, id_column: str = "id") ->
     scores, facts = _scores_and_facts(table.take([place[i] for i in features.ids]), whole=True)
     digest = sha256_json([features.digest, sha256_file(path)])
     return replace(features, scores=features.scores | scores, facts=features.facts | facts, digest=digest)
+
+
+def _table(path: Path, id_column: str) -> Any:
+    """A .parquet or .csv(.gz) file as an Arrow table that has the column with the ids."""
+    import pyarrow as pa
+    import pyarrow.csv as pc
+    import pyarrow.parquet as pq
+
+    name = path.name.lower()
+    kind = next((k for k in (".parquet", ".csv", ".csv.gz") if name.endswith(k)), None)
+    if kind is None:
+        raise DataError(f"{path}: scores are read from .parquet, .csv and .csv.gz")
+    try:
+        if kind == ".parquet":
+            table = pq.read_table(path)
+        else:
+            text = pc.ConvertOptions(column_types={id_column: pa.string()}, strings_can_be_null=False)
+            with pa.input_stream(str(path), compression="gzip" if kind == ".csv.gz" else None) as f:
+                table = pc.read_csv(f, convert_options=text)
+    except (pa.ArrowException, OSError) as e:
+        raise DataError(f"{path} cannot be read as {kind.lstrip('.')} ({' '.join(str(e).split())[:200]})") from e
+    if id_column not in table.column_names:
+        only = table.column_names[0] if len(table.column_names) == 1 else ""
+        split = "; its cells are separated by ; or tabs: save it with commas" if {";", "\t"} & set(only) else ""
+        raise DataError(
+            f"{path} has no column {id_column!r} with ids; the columns are {', '.join(table.column_names)}{split}"
+        )
+    return table
+
+
+def not_a_score(features: Features, name: str) -> DataError | None:
+    """What is wrong with a column of the features that is taken for a score and holds no numbers."""
+    values = features.facts.get(name)
+    if values is None:
+        return None
+    odd = next((i for i, v in enumerate(values) if isinstance(v, bool | np.bool_) or not isinstance(v, _NUMBERS)), None)
+    if odd is None:
+        return DataError(
+            f"the column {name!r} holds {values.dtype.name}; of features, columns of floats are scores: write it as "
+            "such, or join it with --scores FILE"
+        )
+    comma = isinstance(values[odd], str) and re.fullmatch(r"\s*-?\d+,\d+\s*", values[odd])
+    remedy = "with a point in place of the comma" if comma else "in every row, or leave the cell empty"
+    kind = "text" if isinstance(values[odd], str) else type(values[odd]).__name__
+    found = f"{kind} ({values[odd]!r} in row {features.ids[odd]!r})"
+    return DataError(f"the column {name!r} holds {found} and is no score; write numbers {remedy}")
 
 
 class Survey(NamedTuple):
@@ -175,7 +213,7 @@ def survey(path: str | Path, *, id_column: str = "id", embedding_column: str = "
     import pyarrow.types as t
 
     path = Path(path)
-    if path.suffix in SUFFIXES:
+    if is_array(path):
         return Survey(*open_array(path).shape, ())
     files, _ = _files(path)
     id_column = id_column_of(path, id_column)
@@ -240,19 +278,24 @@ def _ids(table: Any, where: str, column: str = "id") -> tuple[str, ...]:
         raise DataError(f"{where} holds no rows; score a pool first")
     if table[column].null_count:
         raise DataError(f"{where}: {table[column].null_count} rows have no id; every row needs one")
-    ids = tuple(str(i) for i in table[column].to_pylist())
-    check_ids(ids, where)
-    return ids
+    values = table[column].to_pylist()
+    ids = [id_of(v) for v in values]
+    if None in ids:
+        at = ids.index(None)
+        raise DataError(f"{where}: row {at + 1} has the id {values[at]!r}; text or an integer is needed")
+    check_ids(ids, where)  # type: ignore[arg-type]
+    return tuple(ids)  # type: ignore[arg-type]
 
 
 def _scores_and_facts(table: Any, *, whole: bool = False) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Columns of floating-point numbers, and the others. whole: integers are scores too (CSV has no other 3)."""
+    """Columns of fractions, floating-point or decimal, and the others. whole: integers too (CSV has no other 3)."""
     import pyarrow.types as t
 
     scores: dict[str, np.ndarray] = {}
     facts: dict[str, np.ndarray] = {}
     for name in table.column_names:
-        values, kind = table[name].to_numpy(), table[name].type
+        column = table[name].cast("float64") if t.is_decimal(table[name].type) else table[name]
+        values, kind = column.to_numpy(), column.type
         numeric = t.is_floating(kind) or (whole and t.is_integer(kind))
         (scores if numeric else facts)[name] = values.astype(np.float32) if numeric else values
     return scores, facts
