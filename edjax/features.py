@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edjax.arrays import is_array, open_array
+from edjax.arrays import is_array as is_array
+from edjax.arrays import open_array
 from edjax.errors import DataError, UsageError
 from edjax.ids import as_known, check_ids, id_of
 from edjax.store import read_manifest, sha256_file, sha256_json
@@ -122,7 +123,7 @@ def id_column_of(path: Path, wanted: str) -> str:
 
 
 def join_columns(features: Features, path: str | Path, id_column: str = "id") -> Features:
-    """The features with the further columns of a .parquet or .csv file, joined by id: numbers become scores.
+    """The features with the further columns of a .parquet or .csv(.gz) file, joined by id: numbers become scores.
 
     Raises:
       DataError: a row of the features that the file does not have, an id that stands twice, a column that the features
@@ -130,8 +131,6 @@ def join_columns(features: Features, path: str | Path, id_column: str = "id") ->
     """
 
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"scores {path} do not exist; name a .parquet or .csv file with an id column")
     table = _table(path, id_column)
     ids = _ids(table, str(path), id_column)
     known = set(features.ids)
@@ -155,6 +154,8 @@ def _table(path: Path, id_column: str) -> Any:
     import pyarrow.csv as pc
     import pyarrow.parquet as pq
 
+    if not path.is_file():
+        raise DataError(f"scores {path} do not exist; name a .parquet or .csv file with an id column")
     name = path.name.lower()
     kind = next((k for k in (".parquet", ".csv", ".csv.gz") if name.endswith(k)), None)
     if kind is None:
@@ -167,14 +168,33 @@ def _table(path: Path, id_column: str) -> Any:
             with pa.input_stream(str(path), compression="gzip" if kind == ".csv.gz" else None) as f:
                 table = pc.read_csv(f, convert_options=text)
     except (pa.ArrowException, OSError) as e:
+        with open(path, "rb") as raw:
+            if raw.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+                raise DataError(f"{path}: this is UTF-16; save it as `CSV UTF-8`") from None
         raise DataError(f"{path} cannot be read as {kind.lstrip('.')} ({' '.join(str(e).split())[:200]})") from e
+    names = table.column_names
+    if len(set(names)) != len(names):
+        twice = next(n for n in names if names.count(n) > 1)
+        raise DataError(f"{path}: the column {twice!r} occurs twice; rename one of them")
+    for column in names if kind != ".parquet" else ():
+        if pa.types.is_binary(table[column].type):  # what Arrow makes of text that is not UTF-8
+            raise DataError(f"{path}: the column {column!r} is not UTF-8; save the file as `CSV UTF-8`")
     if id_column not in table.column_names:
         only = table.column_names[0] if len(table.column_names) == 1 else ""
-        split = "; its cells are separated by ; or tabs: save it with commas" if {";", "\t"} & set(only) else ""
+        split = "; save it with commas between the cells" if {";", "\t"} & set(only) else ""
         raise DataError(
             f"{path} has no column {id_column!r} with ids; the columns are {', '.join(table.column_names)}{split}"
         )
     return table
+
+
+def joined_columns(path: str | Path, id_column: str = "id") -> tuple[str, ...]:
+    """The columns that `join_columns` would join.
+
+    Raises:
+      DataError: as `join_columns`, as far as that shows in the file alone.
+    """
+    return tuple(n for n in _table(Path(path), id_column).column_names if n != id_column)
 
 
 def not_a_score(features: Features, name: str) -> DataError | None:
@@ -210,7 +230,6 @@ def survey(path: str | Path, *, id_column: str = "id", embedding_column: str = "
       DataError: as `read_features`, as far as that shows.
     """
     import pyarrow.parquet as pq
-    import pyarrow.types as t
 
     path = Path(path)
     if is_array(path):
@@ -222,7 +241,7 @@ def survey(path: str | Path, *, id_column: str = "id", embedding_column: str = "
     schema = pq.read_schema(files[0])
     if not n * d:
         raise DataError(f"{path} holds no embeddings; score a pool first")
-    return Survey(n, d, tuple(c for c in names if c != id_column and t.is_floating(schema.field(c).type)))
+    return Survey(n, d, tuple(c for c in names if c != id_column and _is_fraction(schema.field(c).type)))
 
 
 def _files(path: Path) -> tuple[list[Path], dict[str, str] | None]:
@@ -287,6 +306,12 @@ def _ids(table: Any, where: str, column: str = "id") -> tuple[str, ...]:
     return tuple(ids)  # type: ignore[arg-type]
 
 
+def _is_fraction(kind: Any) -> bool:
+    import pyarrow.types as t
+
+    return bool(t.is_floating(kind) or t.is_decimal(kind))
+
+
 def _scores_and_facts(table: Any, *, whole: bool = False) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Columns of fractions, floating-point or decimal, and the others. whole: integers too (CSV has no other 3)."""
     import pyarrow.types as t
@@ -296,6 +321,6 @@ def _scores_and_facts(table: Any, *, whole: bool = False) -> tuple[dict[str, np.
     for name in table.column_names:
         column = table[name].cast("float64") if t.is_decimal(table[name].type) else table[name]
         values, kind = column.to_numpy(), column.type
-        numeric = t.is_floating(kind) or (whole and t.is_integer(kind))
+        numeric = _is_fraction(table[name].type) or (whole and t.is_integer(kind))
         (scores if numeric else facts)[name] = values.astype(np.float32) if numeric else values
     return scores, facts

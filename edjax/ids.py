@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Container, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def id_of(value: Any) -> str | None:
             value = value.decode()
         except UnicodeDecodeError:
             return None
-    if isinstance(value, float) and math.isfinite(value) and value == int(value):
+    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         return None
@@ -71,7 +72,9 @@ def as_known(name: str, known: Container[str]) -> str | None:
     >>> [as_known(name, {"7", "=x", "2.0"}) for name in ("7.0", "'=x", "2.0", "8")]
     ['7', '=x', '2.0', None]
     """
-    forms = (name, name.removeprefix("'"), re.sub(r"^(-?\d+)\.0+$", r"\1", name))
+    if name in known:
+        return name
+    forms = (name.removeprefix("'"), re.sub(r"^(-?\d+)\.0+$", r"\1", name))
     return next((form for form in forms if form in known), None)
 
 

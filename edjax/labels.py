@@ -77,7 +77,7 @@ def import_labels(
       UsageError: an annotator of whom no file has an answer.
     """
     read = [read_answers(file, kind, id_column) for file in files]
-    answers = [_fresh(chosen, _respelt(chosen, a) if k == "csv" else a) for k, found in read for a in found]
+    answers = [_fresh(chosen, _respelt(chosen, a) if k in ("csv", "jsonl") else a) for k, found in read for a in found]
     source = ", ".join(map(str, files))
     texts, notes = _join(chosen, answers, annotator, source)
     missing = tuple(i for i in chosen.pool.ids if i not in texts)
@@ -101,7 +101,7 @@ def _reason(answer: Answer) -> str:
 
 
 def _respelt(chosen: Chosen, answer: Answer) -> Answer:
-    """With the id of the row that a spreadsheet's spelling is of."""
+    """With the id of the row that a spreadsheet's or a data frame's spelling is of."""
     return answer._replace(id=as_known(answer.id, chosen.pool.index_of) or answer.id)
 
 
