@@ -18,7 +18,6 @@ from edjax.ids import as_known, check_ids, id_of
 from edjax.store import read_manifest, sha256_file, sha256_json
 from edjax.stream import Stream, matrix, width
 
-_NUMBERS = (int, float, np.number)
 SCORES = ("mean_entropy", "max_entropy", "least_confidence", "mean_nll", "mean_margin", "min_margin")
 
 
@@ -151,40 +150,45 @@ def join_columns(features: Features, path: str | Path, id_column: str = "id") ->
 def _table(path: Path, id_column: str) -> Any:
     """A .parquet or .csv(.gz) file as an Arrow table that has the column with the ids."""
     import pyarrow as pa
-    import pyarrow.csv as pc
     import pyarrow.parquet as pq
 
     if not path.is_file():
         raise DataError(f"scores {path} do not exist; name a .parquet or .csv file with an id column")
-    name = path.name.lower()
-    kind = next((k for k in (".parquet", ".csv", ".csv.gz") if name.endswith(k)), None)
+    kind = next((k for k in (".parquet", ".csv", ".csv.gz") if path.name.lower().endswith(k)), None)
     if kind is None:
         raise DataError(f"{path}: scores are read from .parquet, .csv and .csv.gz")
     try:
-        if kind == ".parquet":
-            table = pq.read_table(path)
-        else:
-            text = pc.ConvertOptions(column_types={id_column: pa.string()}, strings_can_be_null=False)
-            with pa.input_stream(str(path), compression="gzip" if kind == ".csv.gz" else None) as f:
-                table = pc.read_csv(f, convert_options=text)
+        table = pq.read_table(path) if kind == ".parquet" else _csv(path, kind == ".csv.gz", id_column)
     except (pa.ArrowException, OSError) as e:
-        with open(path, "rb") as raw:
-            if raw.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-                raise DataError(f"{path}: this is UTF-16; save it as `CSV UTF-8`") from None
-        raise DataError(f"{path} cannot be read as {kind.lstrip('.')} ({' '.join(str(e).split())[:200]})") from e
+        why = " ".join(str(e).split())[:200]
+        raise DataError(f"{path} cannot be read as {kind.lstrip('.')} ({why})") from e
     names = table.column_names
-    if len(set(names)) != len(names):
-        twice = next(n for n in names if names.count(n) > 1)
+    if id_column not in names:
+        raise DataError(f"{path} has no column {id_column!r} with ids; the columns are {', '.join(names)}")
+    if twice := next((n for n in names if names.count(n) > 1), None):
         raise DataError(f"{path}: the column {twice!r} occurs twice; rename one of them")
-    for column in names if kind != ".parquet" else ():
-        if pa.types.is_binary(table[column].type):  # what Arrow makes of text that is not UTF-8
-            raise DataError(f"{path}: the column {column!r} is not UTF-8; save the file as `CSV UTF-8`")
-    if id_column not in table.column_names:
-        only = table.column_names[0] if len(table.column_names) == 1 else ""
-        split = "; save it with commas between the cells" if {";", "\t"} & set(only) else ""
+    return table
+
+
+def _csv(path: Path, packed: bool, id_column: str) -> Any:
+    import pyarrow as pa
+    import pyarrow.csv as pc
+
+    with pa.input_stream(str(path), compression="gzip" if packed else None) as f:
+        data = f.read()
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise DataError(f"{path}: this is UTF-16; save it as `CSV UTF-8`")
+    head = data.split(b"\n", 1)[0].split(b"\r", 1)[0]
+    other = next((sign for sign in (b";", b"\t") if head.count(sign) > head.count(b",")), None)
+    if other:
         raise DataError(
-            f"{path} has no column {id_column!r} with ids; the columns are {', '.join(table.column_names)}{split}"
+            f"{path}: the cells are separated by {other.decode()!r}; save it with commas, and numbers with points"
         )
+    text = pc.ConvertOptions(column_types={id_column: pa.string()}, strings_can_be_null=False)
+    table = pc.read_csv(pa.BufferReader(data), convert_options=text)
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if pa.types.is_binary(column.type):  # what Arrow makes of text that is not UTF-8
+            raise DataError(f"{path}: the column {name!r} is not UTF-8; save the file as `CSV UTF-8`")
     return table
 
 
@@ -199,13 +203,13 @@ def joined_columns(path: str | Path, id_column: str = "id") -> tuple[str, ...]:
 
 def not_a_score(features: Features, name: str) -> DataError | None:
     """What is wrong with a column of the features that is taken for a score and holds no numbers."""
-    values = features.facts.get(name)
-    if values is None:
+    if name not in features.facts:
         return None
-    odd = next((i for i, v in enumerate(values) if isinstance(v, bool | np.bool_) or not isinstance(v, _NUMBERS)), None)
+    dtype, values = features.facts[name].dtype, features.facts[name].tolist()
+    odd = next((i for i, v in enumerate(values) if isinstance(v, bool) or not isinstance(v, int | float)), None)
     if odd is None:
         return DataError(
-            f"the column {name!r} holds {values.dtype.name}; of features, columns of floats are scores: write it as "
+            f"the column {name!r} holds {dtype.name}; of features, columns of floats are scores: write it as "
             "such, or join it with --scores FILE"
         )
     comma = isinstance(values[odd], str) and re.fullmatch(r"\s*-?\d+,\d+\s*", values[odd])
