@@ -53,10 +53,15 @@ def test_columns_that_a_trainer_acts_on_are_left_out_with_a_note(tmp_path, edjax
 def test_a_text_pool_with_messages_for_trl(tmp_path):
     """`messages` beside `prompt`: which of the two would be trained is TRL's to say, so only one goes."""
     row = {"text": "What?", "response": "x", "chosen": "y"}
+    turns = {"messages": [turn("user", "What?")], "response": "x", "prompt": "another"}
     notes = []
     paths = export(read_chosen(pool_file(tmp_path / "p.jsonl", [row])), "trl", tmp_path / "o", log=notes.append)
     assert rows_of(paths) == [{"id": "r0", "prompt": [turn("user", "What?")], "completion": [turn("assistant", "x")]}]
     assert notes == ["left out, since trl would act on them: chosen"], "the prompt's own column is not left out"
+    paths = export(read_chosen(pool_file(tmp_path / "m.jsonl", [turns])), "trl", tmp_path / "m", log=notes.append)
+    assert rows_of(paths)[0]["prompt"] == turns["messages"] and notes[1:] == [
+        "left out, since trl would act on them: prompt"
+    ]
 
 
 @pytest.mark.parametrize("to", [f for f in FORMATS if not FORMATS[f].answered])

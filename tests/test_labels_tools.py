@@ -225,6 +225,9 @@ def test_annotators_of_the_other_forms(tmp_path, chosen):
     assert [texts(chosen, file, annotator=a)["r0"] for a in ("first", "last", "1")] == ["old", "new", "old"]
     file = written(tmp_path / "a.csv", "id,response,annotator\nr0,x,ann\nr0,y,ben\nr1,b,ann\nr2,c,ben\n")
     assert [texts(chosen, file, annotator=a)["r0"] for a in ("ann", "ben")] == ["x", "y"]
+    lines = [{"id": "r0", "response": t, "annotator": a} for t, a in (("x", "ann"), ("y", "ben"))]
+    file = written(tmp_path / "c.jsonl", "".join(json.dumps(r) + "\n" for r in lines))
+    assert [texts(chosen, file, annotator=a, partial=True)["r0"] for a in ("ann", "ben")] == ["x", "y"]
     flat = {
         "id": "r0",
         "response.responses": ["x", "y"],

@@ -15,7 +15,7 @@ from edjax.handoff.chosen import Chosen
 from edjax.handoff.text import json_bytes, json_lines, with_extra
 from edjax.pool import Message
 
-ACTS_ON = frozenset(("input_ids", "attention_mask", "labels", "images", "system"))
+ACTS_ON = frozenset(("input_ids", "attention_mask", "labels", "images", "messages", "system"))
 
 
 def files(chosen: Chosen, out: Path) -> dict[str, bytes]:

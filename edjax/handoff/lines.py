@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from edjax.handoff import label_studio
 from edjax.handoff.answers import Answer, BadAnswer, Entry
 from edjax.handoff.chosen import Chosen
 from edjax.handoff.text import dump, json_bytes, json_record
@@ -45,7 +46,7 @@ def answers(entries: list[Entry], id_column: str = "id") -> Iterator[Answer]:
         if name is None:
             raise BadAnswer(f"{where}: no id (column {id_column!r}); an answer is joined by the id of its row")
         found = candidates(row, where, str(name))
-        yield Answer(str(name), next(iter(found.values()), None), where, row=row)
+        yield Answer(str(name), next(iter(found.values()), None), where, row=row, **label_studio.about(row))
 
 
 def candidates(row: dict[str, Any], where: str, name: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ ACTS_ON = frozenset(
         *("input_ids", "attention_mask", "labels", "completion_mask", "assistant_masks"),
         *("token_type_ids", "position_ids", "seq_lengths"),
         *("image", "images", "pixel_values", "chat_template_kwargs"),
-        *("text", "messages", "conversations", "chosen", "rejected"),
+        *("text", "prompt", "completion", "messages", "conversations", "chosen", "rejected"),
     )
 )
 
