@@ -32,7 +32,8 @@ class Labels:
     """The answered rows as lines of JSON, in the order they were chosen, and what there is to know about the others.
 
     missing: ids without an answer. reasons: by such an id, what its records hold in place of one, where they say.
-    skipped: those of them that the annotator skipped. notes: what decided between several answers.
+    skipped: those of them that the annotator skipped. empty_at: the place of the first empty answer. notes: what decided
+    between several answers.
     """
 
     lines: tuple[bytes, ...]
@@ -41,12 +42,15 @@ class Labels:
     skipped: tuple[str, ...]
     formats: tuple[str, ...]
     reasons: dict[str, str] = field(default_factory=dict)
+    empty_at: str = ""
     notes: tuple[str, ...] = ()
 
     def why(self) -> str:
-        """`2 of them empty, at a.csv:3; 1 of them skipped by the annotator`, or nothing."""
-        counts = Counter(self.reasons.values())
-        parts = [reason if n == len(self.missing) else f"{n} of them {reason}" for reason, n in counts.items()]
+        """`2 of them empty, the first at a.csv:3; 1 of them skipped by the annotator`, or nothing."""
+        parts = []
+        for reason, n in Counter(self.reasons.values()).items():
+            place = f", {'' if n == 1 else 'the first '}at {self.empty_at}" if reason == EMPTY else ""
+            parts.append((reason if n == len(self.missing) else f"{n} of them {reason}") + place)
         return "; ".join(parts)
 
 
@@ -81,23 +85,26 @@ def import_labels(
     source = ", ".join(map(str, files))
     texts, notes = _join(chosen, answers, annotator, source)
     missing = tuple(i for i in chosen.pool.ids if i not in texts)
-    reasons = {a.id: _reason(a) for a in answers if a.id in set(missing) and _reason(a)}
+    without = set(missing)
+    found = [(a, _reason(a)) for a in answers if a.id in without]
+    reasons = {a.id: reason for a, reason in found if reason}
+    empty_at = next((a.where for a, reason in found if reason == EMPTY and reasons[a.id] == EMPTY), "")
     skipped = tuple(sorted(i for i, reason in reasons.items() if reason == SKIPPED))
     rows = [(i, name) for i, name in enumerate(chosen.pool.ids) if name in texts]
     lines = tuple(with_answer(chosen.pool.line(i), texts[name], chosen.shape) for i, name in rows)
     ids = tuple(name for _, name in rows)
-    done = Labels(lines, ids, missing, skipped, tuple(dict.fromkeys(k for k, _ in read)), reasons, tuple(notes))
+    formats = tuple(dict.fromkeys(k for k, _ in read))
+    done = Labels(lines, ids, missing, skipped, formats, reasons, empty_at, tuple(notes))
     if missing and (not partial or not texts):
         remedy = "have them answered" if partial else "have them answered, or --partial to go on without them"
-        found = f" ({done.why()})" if reasons else ""
-        raise DataError(f"{source}: {named(list(missing))} no answer{found}; {remedy}")
+        why = f" ({done.why()})" if reasons else ""
+        raise DataError(f"{source}: {named(list(missing))} no answer{why}; {remedy}")
     return done
 
 
 def _reason(answer: Answer) -> str:
-    """What stands in place of an answer; an empty one with its place, to be mended."""
-    blank = answer.text is not None and not answer.text.strip()
-    return f"{EMPTY}, at {answer.where}" if blank or answer.why == EMPTY else answer.why
+    """What stands in place of an answer."""
+    return EMPTY if answer.text is not None and not answer.text.strip() else answer.why
 
 
 def _respelt(chosen: Chosen, answer: Answer) -> Answer:

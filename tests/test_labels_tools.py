@@ -70,7 +70,10 @@ def test_one_empty_submission_does_not_block_the_rest(tmp_path, pool, chosen, ed
         assert f"row 'r0' has no answer (empty, at {file}{where}); have them answered, or --partial" in line
         code, said, err = edjax_("import-labels", pool, file, "--out", out, "--partial", "--overwrite", "--json")
         assert code == 0 and f"1 row without an answer left out, empty, at {file}{where}: r0" in err
-        assert json.loads(said)["reasons"] == {"r0": f"empty, at {file}{where}"}
+        assert json.loads(said)["reasons"] == {"r0": "empty"}
+    many = written(tmp_path / "many.json", [task(0, []), task(1, []), task(2, [area(["c"])])])
+    line = fails(3, "import-labels", pool, many, "--out", tmp_path / "o2.jsonl")
+    assert f"2 rows ('r0', 'r1') have no answer (empty, the first at {many}: entry 1); have them answered" in line
 
 
 @pytest.mark.parametrize(
@@ -98,6 +101,8 @@ def test_a_comment_or_a_choice_is_no_answer(tmp_path, chosen, results, said):
 def test_the_control_that_is_the_answer(tmp_path, chosen):
     only = [task(i, [area([f"a{i}"], "reply")]) for i in range(3)]
     assert texts(chosen, written(tmp_path / "a.json", only)) == {f"r{i}": f"a{i}" for i in range(3)}
+    only[0]["annotations"][0]["result"].append({"type": "relation", "from_id": "a", "to_id": "b"})
+    assert texts(chosen, written(tmp_path / "r.json", only))["r0"] == "a0"
     both = [task(i, [choice(["yes"]), area(["hm"], "comment"), area([f"a{i}"])]) for i in range(3)]
     assert texts(chosen, written(tmp_path / "b.json", both)) == {f"r{i}": f"a{i}" for i in range(3)}
     picked = [task(i, [choice(["yes"], "response"), area(["hm"], "comment")]) for i in range(3)]

@@ -58,6 +58,8 @@ def test_ids_order_and_gains_without_a_pool(edjax_, given, own):
 def test_the_other_strategies_and_options(edjax_, fails, given):
     code, out, err = edjax_(*command(given, strategy="random,worry", budget="3,6", out="all"))
     assert (code, err) == (0, NOTE) and out.endswith(f"{given}/all/*/selection.csv\n")
+    line = fails(2, "export", given / "all", "--pool", given / "pool.jsonl", "--to", "csv", "--out", given / "a.csv")
+    assert f"holds several selections; name one: {given}/all/random-3, {given}/all/random-6" in line
     assert edjax_(*command(given, "--group-by", "kind", out="g", strategy="random"))[0] == 0
     line = fails(2, *command(given, "--group-by", "task", out="h"))
     assert "f.parquet has no column 'task'; name the pool that has it with --pool" in line

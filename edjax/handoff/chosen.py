@@ -90,10 +90,11 @@ def read_chosen(
     }
     if (path / "manifest.json").exists() or (path / "plan.json").exists():
         return _selection(path, pool, reading)
+    below = [*path.glob("*/selected.jsonl"), *path.glob("*/selection.csv")] if path.is_dir() else []
+    if several := sorted({p.parent.name for p in below}):
+        raise UsageError(f"{path} holds several selections; name one: {', '.join(str(path / s) for s in several[:5])}")
     if pool is not None:
         raise UsageError(f"--pool {pool} is for a selection that was made without a pool, and {path} is none")
-    if path.is_dir() and (several := sorted(p.parent.name for p in path.glob("*/selected.jsonl"))):
-        raise UsageError(f"{path} holds several selections; name one: {', '.join(str(path / s) for s in several[:5])}")
     rows = read_pool(source, **reading)
     return Chosen(rows, tuple({"order": i} for i in range(len(rows))), text_column)
 

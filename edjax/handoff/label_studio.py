@@ -76,7 +76,8 @@ def _annotations(record: dict[str, Any]) -> list[dict[str, Any]]:
 def _controls(tasks: list[dict[str, Any]]) -> dict[str | None, str]:
     """The types by name of the controls that any result is of: one annotation shows only those that were filled in."""
     made = [a for t in tasks for a in (*_annotations(t), *(t.get("predictions") or ())) if isinstance(a, dict)]
-    return {r.get("from_name"): str(r.get("type")) for a in made for r in a.get("result") or []}
+    results = [r for a in made for r in a.get("result") or [] if r.get("type") != "relation"]
+    return {r.get("from_name"): str(r.get("type")) for r in results}
 
 
 def _task(where: str, record: dict[str, Any], controls: dict[str | None, str]) -> Iterator[Answer]:

@@ -16,8 +16,8 @@ from edjax.select.selection import read_selection
 def read_labelled(paths: Iterable[str | Path], id_column: str = "id") -> tuple[str, ...]:
     """The ids of rows that are labelled: of directories of earlier selections, and of files with ids.
 
-    A file is a .txt (a line each), a .npy, or rows with an id column (.jsonl, .csv, .parquet, ...): every row in it
-    counts as labelled. An id that several name counts once.
+    A file is a .txt (a line each), a .npy, a .json with a list, or rows with an id column (.jsonl, .csv, .parquet,
+    ...): every row in it counts as labelled. An id that several name counts once.
 
     Raises:
       DataError: a directory that holds no selection, or as `edjax.ids.read_ids`.
