@@ -32,8 +32,8 @@ class Labels:
     """The answered rows as lines of JSON, in the order they were chosen, and what there is to know about the others.
 
     missing: ids without an answer. reasons: by such an id, what its records hold in place of one, where they say.
-    skipped: those of them that the annotator skipped. empty_at: the place of the first empty answer. notes: what decided
-    between several answers.
+    skipped: those of them that the annotator skipped. empty_at: the place of the first empty answer. notes: what
+    decided between several answers.
     """
 
     lines: tuple[bytes, ...]
