@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,9 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edjax.arrays import SUFFIXES, open_array
+from edjax.arrays import is_array as is_array
+from edjax.arrays import open_array
 from edjax.errors import DataError, UsageError
-from edjax.ids import check_ids
+from edjax.ids import as_known, check_ids, id_of
 from edjax.store import read_manifest, sha256_file, sha256_json
 from edjax.stream import Stream, matrix, width
 
@@ -49,7 +51,7 @@ def read_features(
 ) -> Features:
     """Read a directory that `edjax score` wrote, or embeddings of one's own.
 
-    These are a Parquet file with ids and embeddings, or an (n, d) array in a .npy or .safetensors file (see
+    These are a Parquet file with ids and embeddings, or an (n, d) array in a .npy, .npz or .safetensors file (see
     `edjax.arrays`) with `ids` beside it. Every further column of floating-point numbers of a Parquet file becomes a
     score, to select by its name: the largest first.
 
@@ -66,10 +68,10 @@ def read_features(
         the array does not have rows.
     """
     path, place_for = Path(path), Path(scratch or tempfile.gettempdir())
-    if path.suffix in SUFFIXES:
+    if is_array(path):
         return _array_features(path, ids, memory, place_for)
     if ids is not None:
-        raise UsageError(f"{path} names its rows itself; ids are for .npy and .safetensors files")
+        raise UsageError(f"{path} names its rows itself; ids are for .npy, .npz and .safetensors files")
     files, shards = _files(path)
     digest = sha256_json(shards) if shards is not None else sha256_file(path)
     id_column = id_column_of(path, id_column)
@@ -120,30 +122,18 @@ def id_column_of(path: Path, wanted: str) -> str:
 
 
 def join_columns(features: Features, path: str | Path, id_column: str = "id") -> Features:
-    """The features with the further columns of a .parquet or .csv file, joined by id: numbers become scores.
+    """The features with the further columns of a .parquet or .csv(.gz) file, joined by id: numbers become scores.
 
     Raises:
       DataError: a row of the features that the file does not have, an id that stands twice, a column that the features
         have already, no column at all.
     """
-    import pyarrow as pa
-    import pyarrow.csv as pc
-    import pyarrow.parquet as pq
 
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"scores {path} do not exist; name a .parquet or .csv file with an id column")
-    try:
-        if path.suffix == ".csv":
-            text = pc.ConvertOptions(column_types={id_column: pa.string()}, strings_can_be_null=False)
-            table = pc.read_csv(path, convert_options=text)
-        else:
-            table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as e:
-        raise DataError(f"{path} cannot be read as {path.suffix.lstrip('.') or 'Parquet'} ({e})") from e
-    if id_column not in table.column_names:
-        raise DataError(f"{path} has no column {id_column!r} with ids; the columns are {', '.join(table.column_names)}")
-    place = {name: i for i, name in enumerate(_ids(table, str(path), id_column))}
+    table = _table(path, id_column)
+    ids = _ids(table, str(path), id_column)
+    known = set(features.ids)
+    place = {as_known(name, known) or name: i for i, name in enumerate(ids)}
     missing = [i for i in features.ids if i not in place]
     if missing:
         raise DataError(f"{path} has no row with id {missing[0]!r} ({len(missing)} such); every row needs its scores")
@@ -155,6 +145,78 @@ def join_columns(features: Features, path: str | Path, id_column: str = "id") ->
     scores, facts = _scores_and_facts(table.take([place[i] for i in features.ids]), whole=True)
     digest = sha256_json([features.digest, sha256_file(path)])
     return replace(features, scores=features.scores | scores, facts=features.facts | facts, digest=digest)
+
+
+def _table(path: Path, id_column: str) -> Any:
+    """A .parquet or .csv(.gz) file as an Arrow table that has the column with the ids."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise DataError(f"scores {path} do not exist; name a .parquet or .csv file with an id column")
+    kind = next((k for k in (".parquet", ".csv", ".csv.gz") if path.name.lower().endswith(k)), None)
+    if kind is None:
+        raise DataError(f"{path}: scores are read from .parquet, .csv and .csv.gz")
+    try:
+        table = pq.read_table(path) if kind == ".parquet" else _csv(path, kind == ".csv.gz", id_column)
+    except (pa.ArrowException, OSError) as e:
+        why = " ".join(str(e).split())[:200]
+        raise DataError(f"{path} cannot be read as {kind.lstrip('.')} ({why})") from e
+    names = table.column_names
+    if id_column not in names:
+        raise DataError(f"{path} has no column {id_column!r} with ids; the columns are {', '.join(names)}")
+    if twice := next((n for n in names if names.count(n) > 1), None):
+        raise DataError(f"{path}: the column {twice!r} occurs twice; rename one of them")
+    return table
+
+
+def _csv(path: Path, packed: bool, id_column: str) -> Any:
+    import pyarrow as pa
+    import pyarrow.csv as pc
+
+    with pa.input_stream(str(path), compression="gzip" if packed else None) as f:
+        data = f.read()
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise DataError(f"{path}: this is UTF-16; save it as `CSV UTF-8`")
+    head = data.split(b"\n", 1)[0].split(b"\r", 1)[0]
+    other = next((sign for sign in (b";", b"\t") if head.count(sign) > head.count(b",")), None)
+    if other:
+        raise DataError(
+            f"{path}: the cells are separated by {other.decode()!r}; save it with commas, and numbers with points"
+        )
+    text = pc.ConvertOptions(column_types={id_column: pa.string()}, strings_can_be_null=False)
+    table = pc.read_csv(pa.BufferReader(data), convert_options=text)
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if pa.types.is_binary(column.type):  # what Arrow makes of text that is not UTF-8
+            raise DataError(f"{path}: the column {name!r} is not UTF-8; save the file as `CSV UTF-8`")
+    return table
+
+
+def joined_columns(path: str | Path, id_column: str = "id") -> tuple[str, ...]:
+    """The columns that `join_columns` would join.
+
+    Raises:
+      DataError: as `join_columns`, as far as that shows in the file alone.
+    """
+    return tuple(n for n in _table(Path(path), id_column).column_names if n != id_column)
+
+
+def not_a_score(features: Features, name: str) -> DataError | None:
+    """What is wrong with a column of the features that is taken for a score and holds no numbers."""
+    if name not in features.facts:
+        return None
+    dtype, values = features.facts[name].dtype, features.facts[name].tolist()
+    odd = next((i for i, v in enumerate(values) if isinstance(v, bool) or not isinstance(v, int | float)), None)
+    if odd is None:
+        return DataError(
+            f"the column {name!r} holds {dtype.name}; of features, columns of floats are scores: write it as "
+            "such, or join it with --scores FILE"
+        )
+    comma = isinstance(values[odd], str) and re.fullmatch(r"\s*-?\d+,\d+\s*", values[odd])
+    remedy = "with a point in place of the comma" if comma else "in every row, or leave the cell empty"
+    kind = "text" if isinstance(values[odd], str) else type(values[odd]).__name__
+    found = f"{kind} ({values[odd]!r} in row {features.ids[odd]!r})"
+    return DataError(f"the column {name!r} holds {found} and is no score; write numbers {remedy}")
 
 
 class Survey(NamedTuple):
@@ -172,10 +234,9 @@ def survey(path: str | Path, *, id_column: str = "id", embedding_column: str = "
       DataError: as `read_features`, as far as that shows.
     """
     import pyarrow.parquet as pq
-    import pyarrow.types as t
 
     path = Path(path)
-    if path.suffix in SUFFIXES:
+    if is_array(path):
         return Survey(*open_array(path).shape, ())
     files, _ = _files(path)
     id_column = id_column_of(path, id_column)
@@ -184,7 +245,7 @@ def survey(path: str | Path, *, id_column: str = "id", embedding_column: str = "
     schema = pq.read_schema(files[0])
     if not n * d:
         raise DataError(f"{path} holds no embeddings; score a pool first")
-    return Survey(n, d, tuple(c for c in names if c != id_column and t.is_floating(schema.field(c).type)))
+    return Survey(n, d, tuple(c for c in names if c != id_column and _is_fraction(schema.field(c).type)))
 
 
 def _files(path: Path) -> tuple[list[Path], dict[str, str] | None]:
@@ -240,19 +301,30 @@ def _ids(table: Any, where: str, column: str = "id") -> tuple[str, ...]:
         raise DataError(f"{where} holds no rows; score a pool first")
     if table[column].null_count:
         raise DataError(f"{where}: {table[column].null_count} rows have no id; every row needs one")
-    ids = tuple(str(i) for i in table[column].to_pylist())
-    check_ids(ids, where)
-    return ids
+    values = table[column].to_pylist()
+    ids = [id_of(v) for v in values]
+    if None in ids:
+        at = ids.index(None)
+        raise DataError(f"{where}: row {at + 1} has the id {values[at]!r}; text or an integer is needed")
+    check_ids(ids, where)  # type: ignore[arg-type]
+    return tuple(ids)  # type: ignore[arg-type]
+
+
+def _is_fraction(kind: Any) -> bool:
+    import pyarrow.types as t
+
+    return bool(t.is_floating(kind) or t.is_decimal(kind))
 
 
 def _scores_and_facts(table: Any, *, whole: bool = False) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Columns of floating-point numbers, and the others. whole: integers are scores too (CSV has no other 3)."""
+    """Columns of fractions, floating-point or decimal, and the others. whole: integers too (CSV has no other 3)."""
     import pyarrow.types as t
 
     scores: dict[str, np.ndarray] = {}
     facts: dict[str, np.ndarray] = {}
     for name in table.column_names:
-        values, kind = table[name].to_numpy(), table[name].type
-        numeric = t.is_floating(kind) or (whole and t.is_integer(kind))
+        column = table[name].cast("float64") if t.is_decimal(table[name].type) else table[name]
+        values, kind = column.to_numpy(), column.type
+        numeric = _is_fraction(table[name].type) or (whole and t.is_integer(kind))
         (scores if numeric else facts)[name] = values.astype(np.float32) if numeric else values
     return scores, facts

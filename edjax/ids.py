@@ -1,8 +1,16 @@
-"""Names of rows out of a file: a line each, a .npy, or a column of a file of rows."""
+"""Names of rows out of a file: a line each, a .npy, or a column of a file of rows.
+
+An id is text. What other tools make of it on the way is read as the text it was: an integer, a whole number that pandas
+turned into a float (7.0 is 7), bytes of UTF-8.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+import re
+from collections.abc import Container, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +21,8 @@ from edjax.rows import SUFFIXES, open_rows
 
 
 def read_ids(path: str | Path, id_column: str = "id") -> tuple[str, ...]:
-    """The ids that a file holds, in its order: .txt (a line each), .npy of text or integers, or one of `edjax.rows`
-    (.jsonl, .csv, .parquet, ...) with the column `id_column`.
+    """The ids that a file holds, in its order: .txt (a line each), .npy of text or integers, .json with a list of them,
+    or one of `edjax.rows` (.jsonl, .csv, .parquet, ...) with the column `id_column`.
 
     Raises:
       DataError: no such file, an unknown kind, no such column, a row without an id, an id that stands twice.
@@ -22,18 +30,52 @@ def read_ids(path: str | Path, id_column: str = "id") -> tuple[str, ...]:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"ids {path} do not exist; name a .txt (a line each), .npy, .jsonl, .csv or .parquet file")
-    if path.suffix == ".txt":
+    suffix = path.suffix.lower()
+    if suffix == ".txt":
         ids = _lines(path)
-    elif path.suffix == ".npy":
+    elif suffix == ".npy":
         ids = _array(path)
-    elif path.suffix == ".parquet":
+    elif suffix == ".parquet":
         ids = _parquet(path, id_column)
-    elif any(s in SUFFIXES for s in path.suffixes):
+    elif suffix == ".json" and (values := _list(path)) is not None:
+        ids = tuple(_id(v, path, n) for n, v in enumerate(values, 1))
+    elif any(s.lower() in SUFFIXES for s in path.suffixes):
         ids = _rows(path, id_column)
     else:
         raise DataError(f"{path}: ids are read from .txt, .npy, {', '.join(SUFFIXES)}")
     check_ids(ids, str(path))
     return ids
+
+
+def id_of(value: Any) -> str | None:
+    """A value as an id; None for what is none: null, empty, true, a fraction, bytes that are no UTF-8.
+
+    >>> [id_of(v) for v in ("a", 7, 7.0, b"a", 7.5, None, True)]
+    ['a', '7', '7', 'a', None, None, None]
+    """
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            return None
+    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        return None
+    return str(value)
+
+
+def as_known(name: str, known: Container[str]) -> str | None:
+    """The id of `known` that a file means by `name`: itself, else without the apostrophe that keeps a spreadsheet from
+    reading it as a number or a formula, else without the .0 of a column that became one of floats; None if none.
+
+    >>> [as_known(name, {"7", "=x", "2.0"}) for name in ("7.0", "'=x", "2.0", "8")]
+    ['7', '=x', '2.0', None]
+    """
+    if name in known:
+        return name
+    forms = (name.removeprefix("'"), re.sub(r"^(-?\d+)\.0+$", r"\1", name))
+    return next((form for form in forms if form in known), None)
 
 
 def check_ids(ids: Sequence[str], where: str) -> None:
@@ -61,10 +103,19 @@ def _array(path: Path) -> tuple[str, ...]:
     except (ValueError, EOFError, OSError) as e:
         why = " ".join(str(e).split())[:150]
         raise DataError(f"{path} cannot be read as an array of ids ({why}); write text or integers") from None
-    if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "UiuT":
+    if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "UiuTSf":
         kind = f"{values.dtype} of shape {values.shape}" if isinstance(values, np.ndarray) else "several arrays"
         raise DataError(f"{path} holds {kind}; ids are one row of text or integers")
-    return tuple(str(v) for v in values.tolist())
+    return tuple(_id(v, path, n) for n, v in enumerate(values.tolist(), 1))
+
+
+def _list(path: Path) -> list[Any] | None:
+    """The values of a JSON list of ids; None for any other file, which is one of rows."""
+    try:
+        value = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, list) and not any(isinstance(v, dict) for v in value) else None
 
 
 def _parquet(path: Path, column: str) -> tuple[str, ...]:
@@ -96,6 +147,7 @@ def _rows(path: Path, column: str) -> tuple[str, ...]:
 
 
 def _id(value: Any, path: Path, number: int) -> str:
-    if value is None or value == "" or isinstance(value, bool) or not isinstance(value, str | int):
+    name = id_of(value)
+    if name is None:
         raise DataError(f"{path}: row {number} has the id {value!r}; text or an integer is needed")
-    return str(value)
+    return name

@@ -61,7 +61,7 @@ class Stream:
 
     def _rows(self, file: Path | ArrayFile, step: int) -> Iterator[np.ndarray]:
         if isinstance(file, ArrayFile):
-            yield from (file.read(start, start + step) for start in range(0, file.shape[0], step))
+            yield from file.batches(step)
         else:
             for column in read_batches(file, step, self.column):
                 yield matrix(column, str(file), self.shape[1], self.column)

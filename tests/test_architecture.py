@@ -45,7 +45,7 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     },
     "evaluate": {"errors", "store", "pool", "lm", "batching", "progress", "metrics"},
     "handoff": {"errors", "store", "pool", "select"},
-    "labels": {"errors", "handoff"},
+    "labels": {"errors", "ids", "handoff"},
     "verify": {"errors", "store"},
     "environment": {"lm"},
     "report": {"errors", "store"},

@@ -76,12 +76,6 @@ def test_a_selection_that_makes_no_sense(fails, tmp_path, options, said):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_pool_that_nobody_named(fails, tmp_path):
-    found = features_file(tmp_path / "f.parquet")
-    line = fails(2, "select", found, "--strategy", "random", "--budget", "3", "--out", tmp_path / "out")
-    assert "does not say which pool it is of; name it with --pool" in line
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [

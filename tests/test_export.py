@@ -146,12 +146,14 @@ def test_axolotl(answered, tmp_path):
 
     path, config = export(answered[0], "axolotl", tmp_path / "o")
     (row,) = map(json.loads, path.read_bytes().splitlines())
+    assert [t.pop("train") for t in row["messages"]] == [False, False, False, False, True], "the last turn alone"
     assert row["messages"][-1] == turn("assistant", "2\u2028") and len(row["messages"]) == 5 and row["group"] == "g0"
     (dataset,) = yaml.safe_load(config.read_text())["datasets"]
     assert (
         dataset["path"] == str(path) and dataset["type"] == "chat_template" and dataset["field_messages"] == "messages"
     )
-    assert dataset["roles_to_train"] is None is dataset["train_on_eos"], "the last turn alone is trained"
+    assert (dataset["message_field_training"], dataset["train_on_eos"]) == ("train", "turn")
+    assert dataset["roles_to_train"] == []
 
 
 def test_llama_factory(answered, tmp_path):

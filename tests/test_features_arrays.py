@@ -81,6 +81,56 @@ def test_the_tensor_that_is_taken(tmp_path):
         open_array(array_file(tmp_path / "e.safetensors", np.ones((2, 2), np.int64)))
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(n, k) for n in ("x.npy", "X.NPY", "x.npz", "X.NPZ", "packed.npz") for k in ("rows", "columns", "big endian")]
+    + [("X.SAFETENSORS", "rows")],
+)
+def test_every_order_of_axes_and_bytes_under_every_spelling_of_the_name(tmp_path, monkeypatch, name, kind):
+    """Fortran order is what scikit-learn's PCA returns; .npz what `numpy.savez(x)` writes."""
+    x = {"rows": X, "columns": np.asfortranarray(X), "big endian": X.astype(">f8")}[kind]
+    path = tmp_path / name
+    with open(path, "wb") as f:
+        if name.lower().endswith(".npy"):
+            np.save(f, x)
+        elif name.lower().endswith(".npz"):
+            (np.savez_compressed if name.startswith("packed") else np.savez)(f, x)
+    if name == "X.SAFETENSORS":
+        save_file({"x": X}, path)
+    got = read_features(path, ids=IDS)
+    np.testing.assert_array_equal(got.embeddings, X)
+    assert survey(path) == (40, 6, ())
+    monkeypatch.setattr(stream, "_BATCH_BYTES", 4 * 6 * 7)
+    left = read_features(path, ids=IDS, memory=0, scratch=tmp_path)
+    assert isinstance(left.embeddings, Stream)
+    np.testing.assert_array_equal(left.embeddings.read(), X)
+
+
+def test_the_array_of_an_npz_that_is_taken(tmp_path):
+    np.savez(tmp_path / "a.npz", embeddings=X, other=X[:2], ids=np.asarray(IDS))
+    assert open_array(tmp_path / "a.npz").shape == (40, 6)
+    np.savez(tmp_path / "b.npz", x=X, labels=np.zeros(40))
+    assert open_array(tmp_path / "b.npz").shape == (40, 6)
+    np.savez(tmp_path / "c.npz", train=X, test=X[:2])
+    with pytest.raises(DataError, match=r"needs one array .*it holds: train \(40, 6\) float32, test \(2, 6\) float32"):
+        open_array(tmp_path / "c.npz")
+    np.savez(tmp_path / "d.npz", ids=np.asarray([["a"], [{}]], object))
+    with pytest.raises(DataError, match=r"d\.npz: ids holds object of shape \(2, 1\)"):
+        open_array(tmp_path / "d.npz")
+    np.savez(tmp_path / "e.npz")
+    with pytest.raises(DataError, match="it holds: none"):
+        open_array(tmp_path / "e.npz")
+    whole = (tmp_path / "b.npz").read_bytes()
+    for content in (b"", b"PK\x03\x04", whole[:-40], b"x" * 100):
+        (tmp_path / "f.npz").write_bytes(content)
+        with pytest.raises(DataError, match=r"f\.npz cannot be read as an array of numbers"):
+            open_array(tmp_path / "f.npz")
+    at = whole.index(X.tobytes()) + 100
+    (tmp_path / "g.npz").write_bytes(whole[:at] + b"\xff" * 8 + whole[at + 8 :])  # only reading it tells
+    with pytest.raises(DataError, match=r"g\.npz cannot be read .*CRC"):
+        read_features(tmp_path / "g.npz", ids=IDS)
+
+
 def bad_npy(path, kind):
     if kind == "objects":
         np.save(path, np.asarray([["a"], [{}]], object), allow_pickle=True)
@@ -90,10 +140,17 @@ def bad_npy(path, kind):
         np.save(path, np.ones((3, 3), int))
     elif kind == "complex":
         np.save(path, X.astype(complex))
-    elif kind == "fortran":
-        np.save(path, np.asfortranarray(X))
-    elif kind == "big endian":
-        np.save(path, X.astype(">f4"))
+    elif kind == "three dimensions":
+        np.save(path, X[None])
+    elif kind == "booleans":
+        np.save(path, X > 0)
+    elif kind == "longdouble":
+        np.save(path, X.astype(np.longdouble))
+    elif kind == "no columns":
+        np.save(path, X[:, :0])
+    elif kind == "zip":
+        with open(path, "wb") as f:
+            np.savez(f, X)
     elif kind == "empty":
         path.write_bytes(b"")
     elif kind == "no rows":
@@ -109,8 +166,9 @@ def bad_npy(path, kind):
 @pytest.mark.parametrize(
     "kind",
     [
-        *("objects", "one dimension", "integers", "complex", "fortran", "big endian"),
+        *("objects", "one dimension", "three dimensions", "integers", "booleans", "complex", "longdouble"),
         "empty",
+        "no columns",
         "no rows",
         "text",
         "cut",

@@ -172,7 +172,7 @@ REFUSED = {
     "an unknown id": ("id,response\nr0,a\nx7,b\nx8,c\n", ":3: no row 'x7' in ", "(2 such: 'x7', 'x8')"),
     "a changed prompt": ("id,prompt,response\nr0,q0,a\nr1,q7,b\n", ":3: the prompt of row 'r1' is not the one", "very"),
     "two answers": ("id,response\nr0,a\nr1,b\nr0,c\n", ":4: another answer to row 'r0' than ", ":2 has; keep one"),
-    "an empty answer": ("id,response\nr0,a\nr1, \n", ":3: the answer to row 'r1' is empty", "write it"),
+    "an empty answer": ("id,response\nr0,\nr1, \n", "have no answer (1 of them empty, at ", ":3); have them"),
     "no id column": ("name,response\nr0,a\n", ":2: no column 'id'; the columns are name, response", ""),
     "no response column": ("id,answer\nr0,a\n", ":2: no column 'response'; the columns are id, answer", ""),
     "a cell too few": ("id,response\nr0,a\nr1\n", ":3: 1 cells where the header has 2", "mend the row"),
@@ -197,12 +197,12 @@ REFUSED = {
         '[{"data": {"edjax_id": "r0"}, "annotations": [{"result": [{"type": "textarea", "value": {"text": ["a"]}}]},'
         '{"result": [{"type": "textarea", "value": {"text": "b"}}]}]}]',
         ": entry 1: another answer to row 'r0'",
-        "keep one of them",
+        "keep one of them, or say which with --annotator first, last or NAME",
     ),
     "a submitted nothing": (
         '[{"data": {"id": "r0"}, "annotations": [{"result": []}]}]',
-        ": entry 1: the answer to row 'r0' is empty",
-        "",
+        "have no answer (1 of them empty, at ",
+        ": entry 1); have them answered",
     ),
     "tasks of somebody else": ('[{"data": {"text": "x"}, "annotations": []}]', "neither edjax_id nor id", ""),
     "a broken task": (

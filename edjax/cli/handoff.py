@@ -14,13 +14,16 @@ FORMATS = ("label-studio", "argilla", "csv", "jsonl", "trl", "axolotl", "llama-f
 ANSWERS = ("label-studio", "argilla", "csv", "jsonl")
 NEXT = {
     "label-studio": "make a project with the labelling interface {1}, import {0}, and export JSON when it is done",
-    "argilla": "argilla.Dataset.from_disk({out!r}), and dataset.to_disk(DIR) when it is done",
+    "argilla": "argilla.Dataset.from_disk({out!r}), and when it is done "
+    "json.dump(dataset.records.to_list(flatten=True), open('answers.json', 'w'))",
     "csv": "have the column `response` filled in",
     "jsonl": 'have each row answered in a column "response", or a last assistant turn',
     "trl": "SFTTrainer(model, train_dataset=load_dataset('json', data_files={0!r}, split='train'))",
     "axolotl": "copy {1} into axolotl's config",
     "llama-factory": "llamafactory-cli train with dataset_dir: {out}, dataset: edjax, mask_history: true",
 }
+
+POOL = click.option("--pool", help="The pool, where SELECTION was made without one and holds ids alone.")
 
 
 @click.command()
@@ -29,12 +32,11 @@ NEXT = {
     "--to", required=True, type=click.Choice(FORMATS), help="For people: the first four. For trainers: the rest."
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="File or directory to write.")
+@POOL
 @click.option("--overwrite", is_flag=True, help="Replace files that are there and hold something else.")
 @options.pool_options
 @options.JSON
-def export(
-    selection: str, to: str, out: Path, overwrite: bool, text_column: str | None, id_column: str, skip_bad_lines: bool
-) -> None:
+def export(selection: str, to: str, out: Path, overwrite: bool, **reading: Any) -> None:
     """Hand the chosen rows to people who answer them, or answered rows to a trainer elsewhere.
 
     \b
@@ -46,19 +48,20 @@ def export(
             trl            train.jsonl: prompt and completion turns
             axolotl        train.jsonl: messages; datasets.yaml
             llama-factory  edjax.json: ShareGPT rows; dataset_info.json
-    OUT is a directory, or the name of the first of these files. The last three need a response in every row.
+    OUT is a directory, or the name of the first of these files. The last three need a response in every row; columns
+    on which a trainer would act (input_ids, labels, images, ...) are left out, with a note.
     """
     from edjax.handoff import export as run_export
     from edjax.handoff import read_chosen
 
-    read = {"text_column": text_column, "id_column": id_column, "skip_bad_lines": skip_bad_lines}
-    chosen = read_chosen(selection, log=options.note, **read)  # type: ignore[arg-type]
-    files = run_export(chosen, to, out, overwrite=overwrite)
+    chosen = read_chosen(selection, log=options.note, **reading)
+    files = run_export(chosen, to, out, overwrite=overwrite, log=options.note)
     then = [f"next: {NEXT[to].format(*map(str, files), out=str(out))}"]
     if to in ANSWERS:
         named = ["edjax", "import-labels", selection, "ANSWERS", "--out", "answered.jsonl"]
-        named += ["--text-column", text_column] if text_column else []
-        named += ["--id-column", id_column] if id_column != "id" else []
+        named += ["--pool", reading["pool"]] if reading["pool"] else []
+        named += ["--text-column", reading["text_column"]] if reading["text_column"] else []
+        named += ["--id-column", reading["id_column"]] if reading["id_column"] != "id" else []
         then.append(f"then: {shlex.join(named)}")
     record: dict[str, Any] = {"rows": len(chosen), "format": to, "files": [str(f) for f in files]}
     options.tell(record, f"{options.count(len(chosen), 'rows')} for {to} in {', '.join(map(str, files))}", *then)
@@ -70,6 +73,8 @@ def export(
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="File of rows to write: answered.jsonl.")
 @click.option("--from", "kind", type=click.Choice(ANSWERS), help="Their format; told from the files if not given.")
 @click.option("--partial", is_flag=True, help="Leave rows without an answer out, in place of an error.")
+@click.option("--annotator", help="Of several answers to a row, which: first, last or a person's name in the file.")
+@POOL
 @click.option("--overwrite", is_flag=True, help="Replace OUT where it holds something else.")
 @options.pool_options
 @options.JSON
@@ -79,32 +84,34 @@ def import_labels(
     out: Path,
     kind: str | None,
     partial: bool,
+    annotator: str | None,
     overwrite: bool,
-    text_column: str | None,
-    id_column: str,
-    skip_bad_lines: bool,
+    **reading: Any,
 ) -> None:
     """Join people's answers to the rows they belong to, by id.
 
     \b
     Reads   SELECTION: the directory or pool that was exported
-            ANSWERS: what Label Studio (JSON or JSON-MIN) or Argilla exports, a CSV file, or JSON Lines with id and
-            response; one or more files
+            ANSWERS: what Label Studio (JSON, JSON-MIN or CSV) or Argilla exports, a CSV file, or JSON Lines with id
+            and response; one or more files, also gzipped
     Writes  OUT: the chosen rows in their order, each with its answer in the field of its own shape
-    Unknown ids, two different answers to one row, empty answers and prompts that changed are refused by name.
+    Unknown ids and prompts that changed are refused by name; so are rows without an answer (--partial leaves them out)
+    and two different answers to one row, unless one is marked as ground truth or --annotator says which.
     """
     from edjax.handoff import read_chosen, write_all
     from edjax.labels import import_labels as run_import
 
-    read = {"text_column": text_column, "id_column": id_column, "skip_bad_lines": skip_bad_lines}
-    chosen = read_chosen(selection, log=options.note, **read)  # type: ignore[arg-type]
-    done = run_import(chosen, answers, kind=kind, id_column=id_column, partial=partial)
+    chosen = read_chosen(selection, log=options.note, **reading)
+    done = run_import(chosen, answers, kind=kind, id_column=reading["id_column"], partial=partial, annotator=annotator)
     write_all({out: b"".join(line + b"\n" for line in done.lines)}, overwrite)
+    for text in done.notes:
+        options.note(text)
     if done.missing:
-        skipped = f", {len(done.skipped)} of them skipped by the annotator" if done.skipped else ""
         names = ", ".join(done.missing[:5]) + (", ..." if len(done.missing) > 5 else "")
-        options.note(f"{options.count(len(done.missing), 'rows')} without an answer left out{skipped}: {names}")
+        found = f", {done.why()}" if done.reasons else ""
+        options.note(f"{options.count(len(done.missing), 'rows')} without an answer left out{found}: {names}")
     record = {"rows": len(done.lines), "missing": list(done.missing), "skipped": list(done.skipped)}
+    record["reasons"] = done.reasons
     options.tell(
         record | {"formats": list(done.formats), "out": str(out)},
         f"{len(done.lines)} of {options.count(len(chosen), 'rows')} answered ({', '.join(done.formats)}) in {out}",

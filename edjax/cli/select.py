@@ -29,7 +29,7 @@ _PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("features", type=_PATH, required=False)
-@click.option("--pool", help="The pool that was scored; taken from FEATURES where it is not given.")
+@click.option("--pool", help="The pool that was scored; taken from FEATURES where it is not given and they say it.")
 @click.option("--strategy", type=Several(click.STRING, "names"), required=True, help="k_center or k_center,random, ...")
 @click.option("--budget", type=Several(click.INT, "rows"), help="Rows to choose; 50,100 for several budgets.")
 @click.option("--out", type=_PATH, help="Directory to write; with several, a directory each below it.")
@@ -52,7 +52,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--bandwidth", type=float, help="Kernel width of facility_location; default 0.25.")
 @click.option("--allow-fewer", is_flag=True, help="Take all rows where the budget is larger than the pool.")
 @click.option("--drop-invalid", is_flag=True, help="Leave rows with NaN or infinite features out.")
-@click.option("--embeddings", type=_PATH, help="In place of FEATURES: .npy, .safetensors or .parquet of your own.")
+@click.option("--embeddings", type=_PATH, help="In place of FEATURES: .npy, .npz, .safetensors or .parquet.")
 @click.option("--ids", type=_PATH, help="Ids of an array's rows: .txt, .npy or a file with an id column.")
 @click.option("--embedding-column", default="embedding", show_default=True, help="Of a Parquet file of your own.")
 @click.option("--scores", type=_PATH, help="Further score columns, joined by id: .parquet or .csv.")
@@ -71,8 +71,8 @@ def select(out: Path | None, dry_run: bool, overwrite: bool, **settings: Any) ->
     """Choose the rows worth labelling.
 
     \b
-    Reads   FEATURES: a directory of `edjax score`, or with --embeddings your own; and the pool
-    Writes  OUT/selected.jsonl: the chosen rows untouched, in the order taken
+    Reads   FEATURES: a directory of `edjax score`, or with --embeddings your own; and the pool, if there is one
+    Writes  OUT/selected.jsonl: the chosen rows of the pool untouched, in the order taken
             OUT/selection.csv: order, id, row, gain and every score
             OUT/gains.svg, OUT/near_duplicates.csv: where there are such
             OUT/STRATEGY-BUDGET/: the same of each, where several are given
@@ -112,24 +112,27 @@ class _Source:
         return read_labelled(self.given["labelled"], self.reading["id_column"])
 
     def read(self, strategies: tuple[str, ...], settings: dict[str, Any], scratch: Path) -> None:
-        from edjax.features import join_columns, read_features
-        from edjax.ids import read_ids
+        from edjax.errors import UsageError
+        from edjax.features import is_array, join_columns, read_features
+        from edjax.ids import as_known, read_ids
         from edjax.select import stream_above, with_pool_column
 
         limits = [stream_above(s, self.given["memory"]) for s in strategies]
         limit = None if None in limits else min(n for n in limits if n is not None)
-        is_array = self.path.suffix in (".npy", ".safetensors")
-        pool = self._pool() if is_array and self.given["ids"] is None and self.given["pool"] else None
-        ids = pool.ids if pool else None
+        self.pool = self._pool()
+        ids = self.pool.ids if self.pool and is_array(self.path) else None
         if self.given["ids"] is not None:
-            ids = read_ids(self.given["ids"], self.reading["id_column"])
+            known = self.pool.index_of if self.pool else ()
+            ids = tuple(as_known(i, known) or i for i in read_ids(self.given["ids"], self.reading["id_column"]))
         self.features = read_features(self.path, memory=limit, scratch=scratch, ids=ids, **self.columns)
-        self.pool = pool or self._pool()
         if self.given["scores"] is not None:
             self.features = join_columns(self.features, self.given["scores"], self.reading["id_column"])
         wanted = [settings["group_by"], settings["cost_by"] if settings["budget_tokens"] is not None else None]
         for name in filter(None, wanted):
-            if name == settings["group_by"] or any(name in record for record in self.pool.records):
+            if self.pool is None:
+                if name not in self.features.facts and name not in self.features.scores:
+                    raise UsageError(f"{self.path} has no column {name!r}; name the pool that has it with --pool")
+            elif name == settings["group_by"] or any(name in record for record in self.pool.records):
                 self.features = with_pool_column(self.features, self.pool, name)
 
     def pool_name(self) -> str | None:
@@ -141,12 +144,9 @@ class _Source:
         return self.given["pool"]
 
     def _pool(self) -> Any:
-        from edjax.errors import UsageError
-
+        """The pool; None where none is named, and then the rows are known by their ids alone."""
         name = self.pool_name()
-        if name is None:
-            raise UsageError(f"{self.path} does not say which pool it is of; name it with --pool")
-        return options.read(name, **self.reading)
+        return None if name is None else options.read(name, **self.reading)
 
 
 def _choose(
@@ -162,6 +162,7 @@ def _choose(
     from edjax.store import sha256_json
 
     several = len(strategies) * len(budgets) > 1
+    written = "selected.jsonl" if source.pool is not None else "selection.csv"
     if several and (out / "plan.json").exists():
         raise UsageError(f"{out} holds a single selection; choose another --out for a directory of several")
     ids = source.labelled()
@@ -182,6 +183,8 @@ def _choose(
     for place, budget, chosen in made:
         config = {"strategy": chosen.strategy, "budget": budget, **settings, "labelled": named, **source.columns}
         write_selection(chosen, source.features, source.pool, place, config=config, inputs=inputs, overwrite=overwrite)
+    if source.pool is None:
+        options.note("no pool was named: the ids are chosen, and there are no rows to copy (--pool copies them)")
     _note_once([(place.name, chosen.warning) for place, _, chosen in made])
     firsts = [chosen for _, _, chosen in made[: len(budgets)]] * len(strategies)
     records = [_record(*one, first) for one, first in zip(made, firsts, strict=True)]
@@ -189,9 +192,9 @@ def _choose(
         chosen = made[0][2]
         cost = "" if chosen.cost is None else f", {chosen.cost:,.0f} of {settings['budget_tokens']:,} tokens"
         said = f"{len(chosen)} of {len(source.features)} rows by {chosen.strategy} in {chosen.seconds:.2f} s{cost}"
-        options.tell(records[0], said, f"{out}/selected.jsonl")
+        options.tell(records[0], said, f"{out}/{written}")
         return
-    options.tell({"out": os.fspath(out), "selections": records}, *_table(records), f"{out}/*/selected.jsonl")
+    options.tell({"out": os.fspath(out), "selections": records}, *_table(records), f"{out}/*/{written}")
 
 
 def _note_once(warnings: list[tuple[str, str | None]]) -> None:
@@ -237,12 +240,14 @@ def _foretell(
     source: _Source, strategies: tuple[str, ...], budgets: tuple[int | None, ...], settings: dict[str, Any]
 ) -> None:
     """What it would take, in a line a strategy: the largest budget's order serves the others."""
-    from edjax.features import survey
+    from edjax.features import joined_columns, survey
     from edjax.select import Options, forecast
 
     ids = source.labelled()
     asked = Options(**settings, labelled=ids)
     found = survey(source.path, **source.columns)
+    if (scores := source.given["scores"]) is not None:
+        found = found._replace(scores=(*found.scores, *joined_columns(scores, source.reading["id_column"])))
     rows = [b for b in budgets if b is not None]
     largest = max(rows) if rows else found.n - len(ids)
     alike = asked.near_duplicates is not None

@@ -1,11 +1,13 @@
 """Hand the chosen rows to people or to a trainer elsewhere, in the format that their tool reads; read answers back.
 
 A format is a module of its own: `files(chosen, out)` gives names and bytes to write, and `answers(entries)`, where
-people answer in it, reads what the tool exports. FORMATS is the table.
+people answer in it, reads what the tool exports; `ACTS_ON`, where a trainer reads it, names columns that it would take
+for more than a row's own. FORMATS is the table.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -20,12 +22,14 @@ Files = dict[str, bytes]
 
 
 class Format(NamedTuple):
-    """How rows leave: what makes the files, the suffix by which --out names the first of them, and for whom it is."""
+    """How rows leave: what makes the files, the suffix by which --out names the first of them, for whom it is, and the
+    columns that do not go along, since who reads them would act on them."""
 
     files: Callable[[Chosen, Path], Files]
     suffix: str | None
     answered: bool
     summary: str
+    acts_on: frozenset[str] = frozenset()
 
 
 FORMATS = {
@@ -33,13 +37,22 @@ FORMATS = {
     "argilla": Format(argilla.files, None, False, "a directory for argilla's Dataset.from_disk"),
     "csv": Format(spreadsheet.files, ".csv", False, "a table with an empty column `response`, for a spreadsheet"),
     "jsonl": Format(lines.files, ".jsonl", False, "the rows untouched"),
-    "trl": Format(trl.files, ".jsonl", True, "prompt and completion turns for TRL's SFTTrainer"),
-    "axolotl": Format(axolotl.files, None, True, "messages for axolotl, and the part of its config that names them"),
+    "trl": Format(trl.files, ".jsonl", True, "prompt and completion turns for TRL's SFTTrainer", trl.ACTS_ON),
+    "axolotl": Format(
+        axolotl.files, None, True, "messages for axolotl, and the part of its config that names them", axolotl.ACTS_ON
+    ),
     "llama-factory": Format(llama_factory.files, None, True, "ShareGPT rows for LLaMA-Factory, and dataset_info.json"),
 }
 
 
-def export(chosen: Chosen, to: str, out: str | Path, *, overwrite: bool = False) -> list[Path]:
+def export(
+    chosen: Chosen,
+    to: str,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    log: Callable[[str], object] = lambda _: None,
+) -> list[Path]:
     """Write the rows in a format; returns the files, each of which appears whole or not at all.
 
     Args:
@@ -47,6 +60,7 @@ def export(chosen: Chosen, to: str, out: str | Path, *, overwrite: bool = False)
       to: a name in FORMATS.
       out: a directory, or a file of the format's suffix; files beside the first one then begin with its name.
       overwrite: replace files that are there and hold something else.
+      log: called with a note where columns are left out that the trainer would act on.
 
     Raises:
       UsageError: an unknown format; files in the way.
@@ -61,6 +75,9 @@ def export(chosen: Chosen, to: str, out: str | Path, *, overwrite: bool = False)
             f"{chosen.pool.source}: {named(missing)} no response, and {to} is for training; have the rows answered, "
             "join the answers with `edjax import-labels`, and export what that writes"
         )
+    if left := sorted(kind.acts_on & {name for i in range(len(chosen)) for name in chosen.extra(i)}):
+        log(f"left out, since {to} would act on them: {', '.join(left)}")
+        chosen = dataclasses.replace(chosen, left_out=kind.acts_on)
     made = {}
     for number, (name, data) in enumerate(kind.files(chosen, out).items()):
         if kind.suffix and out.suffix.lower() == kind.suffix:

@@ -6,7 +6,9 @@ into the other.
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +16,7 @@ from typing import Any, NamedTuple
 from edjax.errors import DataError, EnvError, UsageError
 
 KINDS = ("label-studio", "argilla", "csv", "jsonl")
+SKIPPED, EMPTY = "skipped by the annotator", "empty"
 
 
 class Entry(NamedTuple):
@@ -24,14 +27,21 @@ class Entry(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What one record says: the row's id, the text (None: none yet), and the prompt as the tool had it."""
+    """What one record says: the row's id, the text (None: none), and the prompt as the tool had it.
+
+    why: where there is no text, what was found in its place. names: whose answer it is, as their tool calls them.
+    truth: whether somebody marked it as the right one. at: when it was made, as the tool writes it.
+    """
 
     id: str
     text: str | None
     where: str
     prompt: Any = None
     row: dict[str, Any] | None = None
-    skipped: bool = False
+    why: str = ""
+    names: tuple[str, ...] = ()
+    truth: bool = False
+    at: str = ""
 
 
 class BadAnswer(DataError):
@@ -39,7 +49,7 @@ class BadAnswer(DataError):
 
 
 def read_answers(path: str | Path, kind: str | None = None, id_column: str = "id") -> tuple[str, list[Answer]]:
-    """The format of a file and its answers.
+    """The format of a file, gzipped or not, and its answers.
 
     Args:
       kind: one of KINDS; None: told from what is in the file.
@@ -62,6 +72,7 @@ def read_answers(path: str | Path, kind: str | None = None, id_column: str = "id
         raise DataError(f"{path} does not exist or is no file of answers") from None
     except OSError as e:
         raise EnvError(f"cannot read {path}: {e.strerror or e}") from e
+    data = _unpacked(data, path)
     data = data.removeprefix(b"\xef\xbb\xbf")
     json_like = data.lstrip()[:1] in (b"[", b"{")
     if kind == "csv" or (kind is None and not json_like):
@@ -82,6 +93,17 @@ def read_answers(path: str | Path, kind: str | None = None, id_column: str = "id
         return kind, list((label_studio if kind == "label-studio" else argilla).answers(entries))
     except (AttributeError, TypeError) as e:
         raise DataError(f"{path} does not hold what {kind} exports ({e}); name its format with --from") from e
+
+
+def _unpacked(data: bytes, path: Path) -> bytes:
+    if data[:4] == b"PK\x03\x04":
+        raise DataError(f"{path} is a workbook or another zip file; save its sheet as `CSV UTF-8`, or unpack it")
+    if data[:2] != b"\x1f\x8b":
+        return data
+    try:
+        return gzip.decompress(data)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as e:
+        raise DataError(f"{path}: the gzip file is damaged or cut short ({e}); fetch or write it again") from e
 
 
 def _json(data: bytes, source: str) -> Iterator[Entry]:

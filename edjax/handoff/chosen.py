@@ -13,18 +13,22 @@ from typing import Any
 from edjax.errors import DataError, UsageError
 from edjax.handoff.text import json_record
 from edjax.pool import Message, Pool, read_pool
-from edjax.select import read_selection
+from edjax.select import pool_rows, read_selection
 
 SHAPES = ("messages", "conversations", "prompt", "instruction", "text")  # in the order in which edjax.pool looks
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Rows as a pool, and for each what the selection knows: `order`, and where there are any `gain` and `scores`."""
+    """Rows as a pool, and for each what the selection knows: `order`, and where there are any `gain` and `scores`.
+
+    left_out: columns that `extra` passes over.
+    """
 
     pool: Pool
     facts: tuple[dict[str, Any], ...]
     text_column: str | None = None
+    left_out: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.pool)
@@ -46,9 +50,9 @@ class Chosen:
         return [*self.pool.messages[i], *answer]
 
     def extra(self, i: int) -> dict[str, Any]:
-        """The columns of row i that are neither its id nor its prompt or response; strict JSON values."""
+        """The columns of row i that are neither its id nor its prompt or response, nor left out; strict JSON values."""
         alpaca = self.shape == "instruction"
-        used = {"id", self.shape, *(("input", "output") if alpaca else ("response", "completion"))}
+        used = {"id", self.shape, *(("input", "output") if alpaca else ("response", "completion")), *self.left_out}
         return {k: v for k, v in json_record(self.pool.line(i)).items() if k not in used}
 
 
@@ -62,6 +66,7 @@ def transcript(messages: tuple[Message, ...]) -> str:
 def read_chosen(
     source: str | Path,
     *,
+    pool: str | Path | None = None,
     text_column: str | None = None,
     id_column: str = "id",
     skip_bad_lines: bool = False,
@@ -69,28 +74,47 @@ def read_chosen(
 ) -> Chosen:
     """Read a directory of `edjax select`, or any pool, whose order is then the rows' own.
 
-    A selection's ids are those of its selection.csv: a row without an id keeps the name it had in the pool.
+    A selection's ids are those of its selection.csv: a row without an id keeps the name it had in the pool. One that
+    was made without a pool holds ids alone, and its rows are those of `pool`.
 
     Raises:
-      DataError: an unfinished or damaged selection, and all that `read_pool` raises.
-      UsageError: a directory of several selections.
+      DataError: an unfinished or damaged selection, ids that the pool does not have, and all that `read_pool` raises.
+      UsageError: a directory of several selections; a selection without rows and no pool, or one with rows and a pool.
     """
     path = Path(source)
+    reading: dict[str, Any] = {
+        "text_column": text_column,
+        "id_column": id_column,
+        "skip_bad_lines": skip_bad_lines,
+        "log": log or (lambda _: None),
+    }
     if (path / "manifest.json").exists() or (path / "plan.json").exists():
-        return _selection(path, text_column)
-    if path.is_dir() and (several := sorted(p.parent.name for p in path.glob("*/selected.jsonl"))):
+        return _selection(path, pool, reading)
+    below = [*path.glob("*/selected.jsonl"), *path.glob("*/selection.csv")] if path.is_dir() else []
+    if several := sorted({p.parent.name for p in below}):
         raise UsageError(f"{path} holds several selections; name one: {', '.join(str(path / s) for s in several[:5])}")
-    pool = read_pool(
-        source, text_column=text_column, id_column=id_column, skip_bad_lines=skip_bad_lines, log=log or (lambda _: None)
-    )
-    return Chosen(pool, tuple({"order": i} for i in range(len(pool))), text_column)
+    if pool is not None:
+        raise UsageError(f"--pool {pool} is for a selection that was made without a pool, and {path} is none")
+    rows = read_pool(source, **reading)
+    return Chosen(rows, tuple({"order": i} for i in range(len(rows))), text_column)
 
 
-def _selection(path: Path, text_column: str | None) -> Chosen:
-    ids = read_selection(path).ids
+def _selection(path: Path, pool: str | Path | None, reading: dict[str, Any]) -> Chosen:
+    chosen, text_column = read_selection(path), reading["text_column"]
+    ids, own = chosen.ids, (path / "selected.jsonl").exists()
     if not ids:
         raise DataError(f"{path} is a selection of 0 rows; there is nothing to hand over")
-    rows = read_pool(path / "selected.jsonl", text_column=text_column, id_column=None)
+    if own and pool is not None:
+        raise UsageError(f"{path} holds its rows; leave out --pool {pool}")
+    if not own and pool is None:
+        raise UsageError(
+            f"{path} was selected without a pool and holds ids alone; name the pool of its rows with --pool"
+        )
+    if pool is not None:
+        whole = read_pool(pool, **reading)
+        rows = whole.take(pool_rows(chosen, whole))
+    else:
+        rows = read_pool(path / "selected.jsonl", text_column=text_column, id_column=None)
     if len(rows) != len(ids):
         raise DataError(f"{path} holds {len(rows)} rows and {len(ids)} ids; select again with --overwrite")
     with open(path / "selection.csv", encoding="utf-8", newline="") as f:

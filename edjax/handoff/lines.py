@@ -1,7 +1,7 @@
 """JSON Lines: the rows untouched; rows that gained an answer back.
 
 A row that has its id in a column goes byte for byte; one that was named after its place gets a column `id`, since its
-answer could not be joined without.
+answer could not be joined without: as the first where it has none, else in the place of the one that is null or empty.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from edjax.handoff import label_studio
 from edjax.handoff.answers import Answer, BadAnswer, Entry
 from edjax.handoff.chosen import Chosen
-from edjax.handoff.text import json_bytes, json_record
+from edjax.handoff.text import dump, json_bytes, json_record
 
 ASSISTANT = ("assistant", "gpt", "model", "bot", "chatgpt")
 
@@ -23,9 +24,19 @@ def files(chosen: Chosen, out: Path) -> dict[str, bytes]:
     rows = []
     for i, name in enumerate(chosen.pool.ids):
         line = chosen.pool.line(i)
-        carried = name in (str(v) for v in json_record(line).values() if isinstance(v, (str, int)))
-        rows.append(line if carried else b'{"id": ' + json_bytes(name) + b", " + line.lstrip()[1:])
+        record = json_record(line)
+        if name in (str(v) for v in record.values() if isinstance(v, (str, int))):
+            rows.append(line)
+        elif "id" not in record:
+            rows.append(b'{"id": ' + json_bytes(name) + b", " + line.lstrip()[1:])
+        else:
+            rows.append(dump(json.loads(line) | {_free(record): name}, b'": ' in line, line.isascii()))
     return {"rows.jsonl": b"".join(line + b"\n" for line in rows)}
+
+
+def _free(record: dict[str, Any]) -> str:
+    """Where a row that has a column `id` takes another id: there if it is empty, else beside it."""
+    return "id" if record["id"] in (None, "") else "edjax_id"
 
 
 def answers(entries: list[Entry], id_column: str = "id") -> Iterator[Answer]:
@@ -35,7 +46,7 @@ def answers(entries: list[Entry], id_column: str = "id") -> Iterator[Answer]:
         if name is None:
             raise BadAnswer(f"{where}: no id (column {id_column!r}); an answer is joined by the id of its row")
         found = candidates(row, where, str(name))
-        yield Answer(str(name), next(iter(found.values()), None), where, row=row)
+        yield Answer(str(name), next(iter(found.values()), None), where, row=row, **label_studio.about(row))
 
 
 def candidates(row: dict[str, Any], where: str, name: str) -> dict[str, str]:

@@ -2,8 +2,9 @@
 
 A cell that begins with = + - @, a tab or a carriage return would run as a formula; it gets a leading ', and so does one
 that begins with ' itself, so that the mark can be taken off again. An id that a spreadsheet would rewrite (007, 1e5,
-1-2, more digits than a double holds) gets the mark too. Rows end in CRLF, the file begins with a byte order mark:
-without it Excel takes UTF-8 for its own encoding.
+1-2, more digits than a double holds) gets the mark too. It is taken off again in a file with the columns of an export,
+`order` among them; in any other an apostrophe is somebody's own. Rows end in CRLF, the file begins with a byte order
+mark: without it Excel takes UTF-8 for its own encoding.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from edjax.errors import DataError
-from edjax.handoff.answers import Answer, BadAnswer, Entry
+from edjax.handoff import label_studio
+from edjax.handoff.answers import EMPTY, Answer, BadAnswer, Entry
 from edjax.handoff.chosen import Chosen
 from edjax.handoff.text import json_bytes
 
@@ -63,6 +65,11 @@ def mark_id(name: str) -> str:
 def unmark(text: str) -> str:
     """What `mark` was given; a text that begins with ' for another reason is left as it is."""
     return text[1:] if text.startswith("'") and text[1:].startswith((*FORMULA, "'")) else text
+
+
+def unmark_id(name: str) -> str:
+    """What `mark_id` was given."""
+    return name[1:] if name.startswith("'") and mark_id(name[1:]) == name else name
 
 
 def read(data: bytes, source: str) -> list[Entry]:
@@ -115,9 +122,11 @@ def answers(entries: list[Entry], id_column: str = "id") -> Iterator[Answer]:
         if column is None or "response" not in row:
             lacking = "response" if column else "id"
             raise BadAnswer(f"{where}: no column {lacking!r}; the columns are {', '.join(row)}")
-        name = row[column]
-        name = name[1:] if name.startswith("'") and mark_id(name[1:]) == name else name
-        response, prompt = row["response"], row.get("prompt")
-        for sign in FORMULA:
-            response = response.removeprefix("'") if response.startswith(f"'{sign}") else response
-        yield Answer(name, response or None, where, None if prompt is None else unmark(prompt))
+        name, response, prompt = row[column], row["response"], row.get("prompt")
+        if row.keys() >= set(COLUMNS):
+            name, prompt = unmark_id(name), None if prompt is None else unmark(prompt)
+            response = response[1:] if response[1:].startswith(FORMULA) and response.startswith("'") else response
+        elif label_studio.is_minimal(row):
+            response = label_studio.unwrapped_cell(response, where, name) or ""
+        why = EMPTY if not response and row.get("annotation_id") else ""
+        yield Answer(name, response or None, where, prompt, why=why, **label_studio.about(row))

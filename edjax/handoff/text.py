@@ -29,3 +29,12 @@ def json_record(line: bytes) -> dict[str, Any]:
 def with_extra(fixed: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
     """A row of a format's own columns, and the further ones whose names are free."""
     return fixed | {k: v for k, v in extra.items() if k not in fixed}
+
+
+def dump(record: dict[str, Any], spaced: bool, ascii_only: bool) -> bytes:
+    """One line of JSON in the manner of the line that it came from: with spaces or without, in ASCII alone or not."""
+    separators = (", ", ": ") if spaced else (",", ":")
+    try:
+        return json.dumps(record, ensure_ascii=ascii_only, separators=separators).encode()
+    except UnicodeEncodeError:
+        return json.dumps(record, separators=separators).encode()

@@ -1,6 +1,9 @@
 """TRL: conversational prompt-completion rows, of which SFTTrainer trains the completion alone, as edjax does.
 
 huggingface.co/docs/trl/dataset_formats: {"prompt": [turns], "completion": [{"role": "assistant", "content": ...}]}.
+SFTTrainer tells by the names of the columns what a row is (trl 1.10, trainer/sft_trainer.py): rows with `input_ids` are
+trained as they are, `labels` and masks decide what the loss is of, `image` makes it a vision data set,
+`chat_template_kwargs` go to the template, and the names of other types of data set may be taken for theirs.
 """
 
 from __future__ import annotations
@@ -9,6 +12,15 @@ from pathlib import Path
 
 from edjax.handoff.chosen import Chosen
 from edjax.handoff.text import json_lines, with_extra
+
+ACTS_ON = frozenset(
+    (
+        *("input_ids", "attention_mask", "labels", "completion_mask", "assistant_masks"),
+        *("token_type_ids", "position_ids", "seq_lengths"),
+        *("image", "images", "pixel_values", "chat_template_kwargs"),
+        *("text", "prompt", "completion", "messages", "conversations", "chosen", "rejected"),
+    )
+)
 
 
 def files(chosen: Chosen, out: Path) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edjax.errors import DataError, UsageError
-from edjax.features import SCORES, Features
+from edjax.features import SCORES, Features, not_a_score
 from edjax.select import duplicates, gains, groups, labelled, quality, tokens
 from edjax.select.options import Options, whole
 from edjax.select.prepared import prepare, take
@@ -54,7 +54,7 @@ def select(features: Features, strategy: str, budget: int | None = None, **optio
         sense; embeddings left on disk for a strategy that needs them in memory.
       DataError: rows that are not finite; a column the features do not hold; labelled ids that no row has.
     """
-    strategy_of(strategy, features.scores)
+    _strategy(strategy, features)
     if budget is not None:
         budget = whole("budget", budget, "rows")
     return Chooser(features, Options(**options)).choose(strategy, [budget])[0]
@@ -73,7 +73,7 @@ class Chooser:
         Raises: as `select`.
         """
         o = self.options
-        chosen = strategy_of(strategy, self.features.scores)
+        chosen = _strategy(strategy, self.features)
         wanted = [None if b is None else whole("budget", b, "rows") for b in budgets]
         if None in wanted and o.budget_tokens is None:
             raise UsageError("budget None: give --budget ROWS, --budget-tokens N, or both")
@@ -235,6 +235,14 @@ def strategy_of(name: str, scores: Collection[str]) -> Strategy:
     raise UsageError(f"unknown strategy {name!r}; {hint}strategies: {', '.join(known)}")
 
 
+def _strategy(name: str, features: Features) -> Strategy:
+    """`strategy_of` features, of which a column may have the name and hold no numbers."""
+    known = name in STRATEGIES or name in features.scores
+    if not known and (wrong := not_a_score(features, name)):
+        raise wrong
+    return strategy_of(name, features.scores)
+
+
 def _among(rows: np.ndarray, keep: np.ndarray) -> np.ndarray:
     """Where those of `rows` that are kept lie among the kept; both ascending."""
     at = np.searchsorted(keep, rows)
@@ -252,6 +260,8 @@ def _valid(features: Features, columns: Sequence[str], drop_invalid: bool) -> tu
     finite = x.finite.copy() if isinstance(x, Stream) else np.isfinite(x).all(axis=1)
     for name in columns:
         if name not in features.scores:
+            if wrong := not_a_score(features, name):
+                raise wrong
             found = ", ".join(features.scores) or "none"
             remedy = "score with --max-new-tokens above 0" if name in SCORES else "join it with --scores FILE"
             raise DataError(f"the features hold no score {name!r} (found: {found}); {remedy}")

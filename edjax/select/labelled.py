@@ -9,15 +9,15 @@ import numpy as np
 
 from edjax.errors import DataError
 from edjax.features import Features
-from edjax.ids import read_ids
+from edjax.ids import as_known, read_ids
 from edjax.select.selection import read_selection
 
 
 def read_labelled(paths: Iterable[str | Path], id_column: str = "id") -> tuple[str, ...]:
     """The ids of rows that are labelled: of directories of earlier selections, and of files with ids.
 
-    A file is a .txt (a line each), a .npy, or rows with an id column (.jsonl, .csv, .parquet, ...): every row in it
-    counts as labelled. An id that several name counts once.
+    A file is a .txt (a line each), a .npy, a .json with a list, or rows with an id column (.jsonl, .csv, .parquet,
+    ...): every row in it counts as labelled. An id that several name counts once.
 
     Raises:
       DataError: a directory that holds no selection, or as `edjax.ids.read_ids`.
@@ -31,7 +31,7 @@ def read_labelled(paths: Iterable[str | Path], id_column: str = "id") -> tuple[s
 def find(labelled: Iterable[str], features: Features, allow_unknown: bool) -> tuple[np.ndarray, str | None]:
     """The rows (p,) int64 ascending that these ids name, and a note on those that are of no row.
 
-    An id that selection.csv marks for spreadsheets ('=1) is known without its mark.
+    An id that selection.csv marks for spreadsheets ('=1) is known without its mark (`edjax.ids.as_known`).
 
     Raises:
       DataError: ids that no row has, unless `allow_unknown`.
@@ -40,11 +40,11 @@ def find(labelled: Iterable[str], features: Features, allow_unknown: bool) -> tu
     rows: list[int] = []
     unknown: list[str] = []
     for name in labelled:
-        at = place.get(name, place.get(name.removeprefix("'")))
-        if at is None:
+        known = as_known(name, place)
+        if known is None:
             unknown.append(name)
         else:
-            rows.append(at)
+            rows.append(place[known])
     if not unknown:
         return np.unique(np.asarray(rows, np.int64)), None
     said = f"{len(unknown)} labelled {'row is' if len(unknown) == 1 else 'rows are'} not of this pool ({unknown[0]!r}"

@@ -53,7 +53,7 @@ class Selection:
 def write_selection(
     selection: Selection,
     features: Features,
-    pool: Pool,
+    pool: Pool | None,
     out: str | Path,
     *,
     config: dict[str, Any],
@@ -61,7 +61,8 @@ def write_selection(
     overwrite: bool = False,
 ) -> Path:
     """Write selected.jsonl (the chosen rows untouched, in order) and selection.csv (order, id, row, gain, scores);
-    where there are such, near_duplicates.csv and, for a diversity strategy, gains.svg.
+    where there are such, near_duplicates.csv and, for a diversity strategy, gains.svg. Without a pool there are no rows
+    to copy, and no selected.jsonl.
 
     inputs: the sha256 of what was read beside features and pool.
 
@@ -69,14 +70,16 @@ def write_selection(
       DataError: a chosen id that the pool does not have.
     """
     out = Path(out)
-    rows = pool_rows(selection, pool)
-    read = {"features": features.digest, "pool": pool.digest, **(inputs or {})}
+    rows = [] if pool is None else pool_rows(selection, pool)
+    of = {} if pool is None else {"pool": pool.digest}
+    read = {"features": features.digest, **of, **(inputs or {})}
     with writing(out, kind="selection", config=config, inputs=read, overwrite=overwrite) as artifact:
         if not artifact.complete:
             from edjax.pool import write_rows
             from edjax.strategies import STRATEGIES
 
-            write_rows(out / "selected.jsonl", pool, rows)
+            if pool is not None:
+                write_rows(out / "selected.jsonl", pool, rows)
             files = {"selection.csv": _side_file(selection, features)}
             if selection.removed:
                 files["near_duplicates.csv"] = _removed_file(selection)
