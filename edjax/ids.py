@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edjax.errors import DataError
-from edjax.rows import SUFFIXES, open_rows
+from edjax.rows import SUFFIXES, absent, clean, open_rows
 
 
 def read_ids(path: str | Path, id_column: str = "id") -> tuple[str, ...]:
@@ -36,6 +35,23 @@ def read_ids(path: str | Path, id_column: str = "id") -> tuple[str, ...]:
     return ids
 
 
+def id_text(value: Any) -> str | None:
+    """An id as text: integers and whole floats alike, bytes that are UTF-8; None for null, NaN and nothing.
+
+    Raises:
+      ValueError: anything else.
+    """
+    if absent(value) or value == "" or value == b"":
+        return None
+    if isinstance(value, bytes):
+        return value.decode()  # UnicodeDecodeError is a ValueError
+    if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
+        return str(int(value))
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError
+    return clean(str(value))
+
+
 def check_ids(ids: Sequence[str], where: str) -> None:
     """Raises a `DataError` that names the first id that stands twice."""
     if len(set(ids)) != len(ids):
@@ -56,6 +72,8 @@ def _lines(path: Path) -> tuple[str, ...]:
 
 
 def _array(path: Path) -> tuple[str, ...]:
+    import numpy as np
+
     try:
         values = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as e:
@@ -96,6 +114,7 @@ def _rows(path: Path, column: str) -> tuple[str, ...]:
 
 
 def _id(value: Any, path: Path, number: int) -> str:
-    if value is None or value == "" or isinstance(value, bool) or not isinstance(value, str | int):
-        raise DataError(f"{path}: row {number} has the id {value!r}; text or an integer is needed")
-    return str(value)
+    with contextlib.suppress(ValueError):
+        if name := id_text(value):
+            return name
+    raise DataError(f"{path}: row {number} has the id {value!r}; text or an integer is needed")
