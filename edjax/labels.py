@@ -19,7 +19,8 @@ from edjax.handoff import Chosen, named
 from edjax.handoff.answers import Answer, read_answers
 from edjax.handoff.lines import candidates, is_assistant
 from edjax.handoff.spreadsheet import LONGEST_CELL
-from edjax.handoff.text import json_bytes, json_record
+from edjax.handoff.text import dump_like, json_bytes, json_record
+from edjax.turns import label_columns, turns_of
 
 _LONE = re.compile("[\ud800-\udfff]")
 
@@ -66,7 +67,9 @@ def import_labels(
         passed = f" ({len(skipped)} of them skipped by the annotator)" if skipped else ""
         raise DataError(f"{', '.join(map(str, files))}: {named(list(missing))} no answer{passed}; {remedy}")
     rows = [(i, name) for i, name in enumerate(chosen.pool.ids) if name in texts]
-    lines = tuple(with_answer(chosen.pool.line(i), texts[name], chosen.shape) for i, name in rows)
+    lines = tuple(
+        chosen.identified(i, with_answer(chosen.pool.line(i), texts[name], chosen.pool.shape(i))) for i, name in rows
+    )
     ids = tuple(name for _, name in rows)
     return Labels(lines, ids, missing, tuple(sorted(skipped)), tuple(dict.fromkeys(k for k, _ in read)))
 
@@ -126,7 +129,7 @@ def _same_prompt(chosen: Chosen, i: int, answer: Answer) -> bool:
         cut = len(answer.prompt) >= LONGEST_CELL and any(o.startswith(_plain(answer.prompt)) for o in ours)
         return cut or _plain(answer.prompt) in ours
     record = json_record(chosen.pool.line(i)) if answer.row else {}
-    for column in {chosen.shape, "input"} & record.keys() if answer.row else ():
+    for column in {chosen.pool.shape(i), "input", "context"} & record.keys() if answer.row else ():
         theirs, own = (answer.row or {}).get(column), record[column]
         if isinstance(own, list) and isinstance(theirs, list):
             asked = own[:-1] if own and is_assistant(own[-1]) else own
@@ -151,34 +154,34 @@ def with_answer(line: bytes, text: str, shape: str) -> bytes:
     """
     record = json.loads(line)
     turns = record.get(shape)
-    spaced = b'": ' in line
-    if isinstance(turns, list) and (shape in ("messages", "conversations") or (turns and is_assistant(turns[-1]))):
+    conversation = isinstance(turns, list) and (
+        shape in ("messages", "conversations") or (turns and is_assistant(turns[-1]))
+    )
+    if not conversation:  # the response may be turns of its own
+        response = next((record[name] for name in label_columns(record, shape) if record.get(name)), None)
+        turns = response if isinstance(response, list) and turns_of(response) else None
+    if isinstance(turns, list):
         _add_turn(turns, text)
-        return _dump(record, spaced, line.isascii())
-    column = "output" if shape == "instruction" else "response"
+        return dump_like(record, line)
+    column = "output" if shape == "instruction" and ("output" in record or "response" not in record) else "response"
     if column in record:
         record[column] = text
-        return _dump(record, spaced, line.isascii())
-    comma, colon = (b", ", b": ") if spaced else (b",", b":")
+        return dump_like(record, line)
+    comma, colon = (b", ", b": ") if b'": ' in line else (b",", b":")
     return line.rstrip()[:-1].rstrip() + comma + json_bytes(column) + colon + json_bytes(text) + b"}"
 
 
 def _add_turn(turns: list[dict[str, Any]], text: str) -> None:
     """The answer as the last turn, with the keys and the name of the assistant that the conversation uses."""
-    last = turns[-1]
-    if is_assistant(last):
+    answered = is_assistant(turns[-1])
+    if answered and turns_of(turns[-1])[0].keys() & {"tool_calls", "weight"}:
+        turns.pop()  # no answer: it calls tools, or is not to be trained
+        answered = False
+    last = turns[-1] if turns else {}
+    if answered:
         last["content" if "content" in last or "value" not in last else "value"] = text
-    elif "role" in last or "from" not in last:
+    elif last.get("role") or not last.get("from"):
         turns.append({"role": "assistant", "content": text})
     else:
         name = next((t["from"] for t in turns if is_assistant(t)), "gpt")
         turns.append({"from": name, "value": text})
-
-
-def _dump(record: dict[str, Any], spaced: bool, ascii_only: bool) -> bytes:
-    """JSON in the manner of the line it came from."""
-    separators = (", ", ": ") if spaced else (",", ":")
-    try:
-        return json.dumps(record, ensure_ascii=ascii_only, separators=separators).encode()
-    except UnicodeEncodeError:
-        return json.dumps(record, separators=separators).encode()

@@ -96,7 +96,8 @@ def _check(recipe: Recipe, pool: Pool) -> None:
     if unlabelled:
         raise DataError(
             f"{pool.source}: a run buys labels from the pool's responses, and row {unlabelled[0]!r} has none"
-            f"{pool.unanswered(pool.index_of[unlabelled[0]])} ({len(unlabelled)} such); `edjax score` and `edjax select` need no responses"
+            f"{pool.unanswered(pool.index_of[unlabelled[0]])} ({len(unlabelled)} such); `edjax score` and "
+            "`edjax select` need no responses"
         )
     needs_tokens = []
     for name in recipe.strategies:

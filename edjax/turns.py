@@ -119,9 +119,9 @@ def read_row(record: Mapping[str, Any], shape: str, *, columnar: bool = False) -
     labels = label_columns(record, shape)
     turns, is_list = _asked(record, shape)
     whole = shape in ("messages", "conversations")
-    if not (whole and _ends_answered(turns)):
-        more = next(filter(None, (_conversation(record.get(name)) for name in labels)), [])
-        turns, is_list = turns + more, is_list or bool(more)
+    filled = next((value for name in labels if not _empty(value := record.get(name))), None)
+    if not (whole and _ends_answered(turns)) and (more := turns_of(filled)):
+        turns, is_list = turns + more, True
     last = turns.pop() if is_list and _ends_answered(turns) else None
     withheld = last if last and (last.get("weight") == 0 or "tool_calls" in last) else None
     response = "" if last is None or withheld else last["content"]
@@ -142,6 +142,10 @@ def _lean(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _lean(v) for k, v in value.items() if v is not None}
     return [_lean(v) for v in value] if isinstance(value, list) else value
+
+
+def _empty(value: Any) -> bool:
+    return absent(value) or (isinstance(value, str | list | dict) and not value)
 
 
 def _ends_answered(turns: list[Message]) -> bool:
@@ -263,7 +267,7 @@ def _part(part: Any, number: int) -> str:
 # A response
 
 
-def _conversation(value: Any) -> list[Message]:
+def turns_of(value: Any) -> list[Message]:
     """The turns of a value that is a list of them, or one; else none."""
     turns = [value] if isinstance(value, dict) else value if isinstance(value, list) else []
     if not all(isinstance(t, dict) and ("role" in t or "from" in t) for t in turns):
@@ -279,7 +283,7 @@ def _label(record: Mapping[str, Any], name: str) -> str:
         if not isinstance(value, str) and (not numeric or not absent(record.get("choices"))):
             return ""
     if isinstance(value, list | dict):
-        if not value or _conversation(value):
+        if not value or turns_of(value):
             return ""
         raise BadRow(f"{name} is {type(value).__name__}, not text; keep one answer a row")
     text = number_text(value)

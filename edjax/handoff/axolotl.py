@@ -6,7 +6,9 @@ last turn is trained, as in edjax.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from edjax.handoff.chosen import Chosen
 from edjax.handoff.text import json_bytes, json_lines, with_extra
@@ -14,8 +16,12 @@ from edjax.handoff.text import json_bytes, json_lines, with_extra
 
 def files(chosen: Chosen, out: Path) -> dict[str, bytes]:
     """train.jsonl and datasets.yaml."""
-    ids = enumerate(chosen.pool.ids)
-    rows = (with_extra({"id": name, "messages": chosen.turns(i)}, chosen.extra(i)) for i, name in ids)
+    offers = any(chosen.pool.tools)
+    rows = []
+    for i, name in enumerate(chosen.pool.ids):
+        row = {"id": name, "messages": list(map(_turn, chosen.turns(i)))}
+        row |= {"tools": _tools(chosen.pool.tools[i])} if offers else {}
+        rows.append(with_extra(row, chosen.extra(i)))
     path = json_bytes(str(out / "train.jsonl")).decode()
     config = f"""datasets:
   - path: {path}
@@ -29,3 +35,23 @@ def files(chosen: Chosen, out: Path) -> dict[str, bytes]:
     train_on_eos:
 """
     return {"train.jsonl": json_lines(rows), "datasets.yaml": config.encode()}
+
+
+def _turn(turn: dict[str, Any]) -> dict[str, Any]:
+    """A turn with its calls' arguments as JSON text, which axolotl parses: as objects all would have to be of one type."""
+    calls = [
+        call | {"function": call["function"] | {"arguments": json_bytes(call["function"]["arguments"]).decode()}}
+        for call in turn.get("tool_calls", [])
+    ]
+    return turn | ({"tool_calls": calls} if calls else {})
+
+
+def _tools(tools: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """Functions with their parameters as JSON text, likewise."""
+    if tools is None:
+        return None
+    functions = [tool.get("function", {}) for tool in tools]
+    return [
+        tool | {"function": f | {"parameters": json_bytes(f.get("parameters") or {}).decode()}}
+        for tool, f in zip(tools, functions, strict=True)
+    ]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from edjax.errors import DataError, UsageError
-from edjax.handoff.text import json_record
-from edjax.pool import Message, Pool, read_pool
+from edjax.handoff.text import dump_like, json_bytes, json_record
+from edjax.ids import id_text
+from edjax.pool import Message, Pool, Reading, read_pool
 from edjax.select import read_selection
-
-SHAPES = ("messages", "conversations", "prompt", "instruction", "text")  # in the order in which edjax.pool looks
+from edjax.store import read_manifest
+from edjax.tools import calls_text
+from edjax.turns import columns_read
 
 
 @dataclass(frozen=True)
@@ -24,78 +27,94 @@ class Chosen:
 
     pool: Pool
     facts: tuple[dict[str, Any], ...]
-    text_column: str | None = None
 
     def __len__(self) -> int:
         return len(self.pool)
-
-    @cached_property
-    def shape(self) -> str:
-        """The column that holds the prompts, found as `edjax.pool` finds it."""
-        first = json_record(self.pool.line(0))
-        return self.text_column or next(name for name in SHAPES if name in first)
 
     def prompt(self, i: int) -> str:
         """The prompt of row i as one text, as it stands in the files that people see."""
         return transcript(self.pool.messages[i])
 
     def turns(self, i: int) -> list[Message]:
-        """The prompt's turns and, where there is a response, the answer's."""
-        response = self.pool.responses[i]
-        answer = [] if response is None else [{"role": "assistant", "content": response}]
-        return [*self.pool.messages[i], *answer]
+        """The prompt's turns and, where there is one, the answer's."""
+        answer = self.answer(i)
+        return [*self.pool.messages[i], *([] if answer is None else [answer])]
+
+    def answer(self, i: int) -> Message | None:
+        """The turn that a trainer learns: the response, or tool calls; None where there is neither."""
+        response, turn = self.pool.responses[i], self.pool.withheld[i]
+        if response is not None:
+            return {"role": "assistant", "content": response}
+        return turn if turn is not None and turn.get("weight") != 0 else None
 
     def extra(self, i: int) -> dict[str, Any]:
         """The columns of row i that are neither its id nor its prompt or response; strict JSON values."""
-        alpaca = self.shape == "instruction"
-        used = {"id", self.shape, *(("input", "output") if alpaca else ("response", "completion"))}
+        used = columns_read(self.pool.records[i], self.pool.shape(i)) | {self.id_column(i)}
         return {k: v for k, v in json_record(self.pool.line(i)).items() if k not in used}
+
+    def id_column(self, i: int) -> str:
+        """Where row i has its id, or is given the one that it was named by."""
+        return self.pool.reading.id_column or ("edjax_id" if "id" in self.pool.records[i] else "id")
+
+    def identified(self, i: int, line: bytes) -> bytes:
+        """A line of row i with its id: as it is where it has one, else with the name that the row was given."""
+        column, name = self.id_column(i), self.pool.ids[i]
+        record = json.loads(line)
+        if column not in record:
+            return b"{" + json_bytes(column) + b": " + json_bytes(name) + b", " + line.lstrip()[1:]
+        with contextlib.suppress(ValueError):
+            if id_text(record[column]) is not None:
+                return line
+        return dump_like(record | {column: name}, line)
 
 
 def transcript(messages: tuple[Message, ...]) -> str:
-    """A single user turn's text; of several turns or another role, each with its role before it."""
+    """A single user turn's text; of several turns or another role, each with its role before it and its calls after."""
     if len(messages) == 1 and messages[0]["role"] == "user":
-        return messages[0]["content"]
-    return "\n\n".join(f"{m['role']}: {m['content']}" for m in messages)
+        return str(messages[0]["content"])
+    said = (filter(None, (m["content"], calls_text(m.get("tool_calls", [])))) for m in messages)
+    return "\n\n".join(f"{m['role']}: " + "\n".join(text) for m, text in zip(messages, said, strict=True))
 
 
 def read_chosen(
     source: str | Path,
     *,
     text_column: str | None = None,
-    id_column: str = "id",
-    skip_bad_lines: bool = False,
+    id_column: str | None = None,
+    split: str | None = None,
+    skip_bad_lines: bool | None = None,
     log: Callable[[str], object] | None = None,
 ) -> Chosen:
     """Read a directory of `edjax select`, or any pool, whose order is then the rows' own.
 
-    A selection's ids are those of its selection.csv: a row without an id keeps the name it had in the pool.
+    A selection's ids are those of its selection.csv: a row without an id keeps the name it had in the pool. Options as
+    in `edjax.pool.read_pool`; None: those with which the selection's pool was read, else the defaults.
 
     Raises:
       DataError: an unfinished or damaged selection, and all that `read_pool` raises.
       UsageError: a directory of several selections.
     """
     path = Path(source)
+    given = {"text_column": text_column, "id_column": id_column, "split": split, "skip_bad_lines": skip_bad_lines}
     if (path / "manifest.json").exists() or (path / "plan.json").exists():
-        return _selection(path, text_column)
+        return _selection(path, given)
     if path.is_dir() and (several := sorted(p.parent.name for p in path.glob("*/selected.jsonl"))):
         raise UsageError(f"{path} holds several selections; name one: {', '.join(str(path / s) for s in several[:5])}")
-    pool = read_pool(
-        source, text_column=text_column, id_column=id_column, skip_bad_lines=skip_bad_lines, log=log or (lambda _: None)
-    )
-    return Chosen(pool, tuple({"order": i} for i in range(len(pool))), text_column)
+    pool = read_pool(source, **dataclasses.asdict(Reading.of(given)), log=log or (lambda _: None))
+    return Chosen(pool, tuple({"order": i} for i in range(len(pool))))
 
 
-def _selection(path: Path, text_column: str | None) -> Chosen:
+def _selection(path: Path, given: dict[str, Any]) -> Chosen:
     ids = read_selection(path).ids
+    reading = Reading.of(given, read_manifest(path, "selection").get("reading"))
     if not ids:
         raise DataError(f"{path} is a selection of 0 rows; there is nothing to hand over")
-    rows = read_pool(path / "selected.jsonl", text_column=text_column, id_column=None)
+    rows = read_pool(path / "selected.jsonl", text_column=reading.text_column, id_column=None)
     if len(rows) != len(ids):
         raise DataError(f"{path} holds {len(rows)} rows and {len(ids)} ids; select again with --overwrite")
     with open(path / "selection.csv", encoding="utf-8", newline="") as f:
         facts = tuple(_facts(row) for row in csv.DictReader(f))
-    return Chosen(dataclasses.replace(rows, ids=ids), facts, text_column)
+    return Chosen(dataclasses.replace(rows, ids=ids, reading=reading), facts)
 
 
 def _facts(row: dict[str, str]) -> dict[str, Any]:

@@ -1,31 +1,24 @@
 """JSON Lines: the rows untouched; rows that gained an answer back.
 
-A row that has its id in a column goes byte for byte; one that was named after its place gets a column `id`, since its
-answer could not be joined without.
+A row that has its id in a column goes byte for byte; one that was named after its place gets that name for an id, since
+its answer could not be joined without.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from edjax.handoff.answers import Answer, BadAnswer, Entry
 from edjax.handoff.chosen import Chosen
-from edjax.handoff.text import json_bytes, json_record
-
-ASSISTANT = ("assistant", "gpt", "model", "bot", "chatgpt")
+from edjax.turns import ASSISTANT, number_text
 
 
 def files(chosen: Chosen, out: Path) -> dict[str, bytes]:
     """rows.jsonl."""
-    rows = []
-    for i, name in enumerate(chosen.pool.ids):
-        line = chosen.pool.line(i)
-        carried = name in (str(v) for v in json_record(line).values() if isinstance(v, (str, int)))
-        rows.append(line if carried else b'{"id": ' + json_bytes(name) + b", " + line.lstrip()[1:])
-    return {"rows.jsonl": b"".join(line + b"\n" for line in rows)}
+    lines = (chosen.identified(i, chosen.pool.line(i)) for i in range(len(chosen)))
+    return {"rows.jsonl": b"".join(line + b"\n" for line in lines)}
 
 
 def answers(entries: list[Entry], id_column: str = "id") -> Iterator[Answer]:
@@ -43,7 +36,10 @@ def candidates(row: dict[str, Any], where: str, name: str) -> dict[str, str]:
     columns: list[Any] = [row.get(c) for c in ("messages", "conversations", "prompt")]
     turns: list[Any] = next((t for t in columns if isinstance(t, list) and t), [{}])
     last = turns[-1] if is_assistant(turns[-1]) else {}
-    found = {"response": _text(row.get("response")), "turn": _text(last.get("content", last.get("value")))}
+    found = {
+        "response": _text(row.get("response")),
+        "turn": _text(last["value"] if last.get("content") is None and "value" in last else last.get("content")),
+    }
     if not found["response"] and row.get("response") not in (None, "", []):
         raise BadAnswer(f"{where}: the answer of row {name!r} is {type(row['response']).__name__}, not text")
     found |= {column: _text(row.get(column)) for column in ("completion", "output")}
@@ -52,13 +48,11 @@ def candidates(row: dict[str, Any], where: str, name: str) -> dict[str, str]:
 
 def is_assistant(turn: Any) -> bool:
     """Whether a turn is the model's."""
-    return isinstance(turn, dict) and str(turn.get("role", turn.get("from"))).lower() in ASSISTANT
+    return isinstance(turn, dict) and str(turn.get("role") or turn.get("from")).lower() in ASSISTANT
 
 
 def _text(value: Any) -> str | None:
     """Text as it is, a number as `edjax.pool` reads it, a list of turns by its last."""
     if isinstance(value, list) and value and is_assistant(value[-1]):
         value = value[-1].get("content")
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return json.dumps(value)
-    return value if isinstance(value, str) else None
+    return value if isinstance(value, str) else number_text(value)
