@@ -27,8 +27,12 @@ def read_tools(value: Any, column: str) -> tuple[Tool, ...] | None:
     for number, tool in enumerate(_listed(value, f"the column {column!r}"), 1):
         function = (tool.get("function") or tool) if isinstance(tool, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise BadRow(f"entry {number} of {column!r} is no function with a name; mend it, or rename the column")
-        found.append({"type": "function", "function": function} if function is tool else tool)
+            raise BadRow(
+                f"entry {number} of the column {column!r} is no function with a name (if it is none, rename the column)"
+            )
+        if isinstance(parameters := function.get("parameters"), str):
+            function = function | {"parameters": _json(parameters, f"the parameters of {function['name']!r}")}
+        found.append({"type": "function"} | (tool if "function" in tool else {}) | {"function": function})
     return tuple(found) or None
 
 
@@ -73,7 +77,7 @@ def _listed(value: Any, what: str) -> list[Any]:
     if absent(value):
         return []
     if not isinstance(value, list | tuple | dict):
-        raise BadRow(f"{what} is {type(value).__name__}, not a list of functions; mend it, or rename the column")
+        raise BadRow(f"{what} is {type(value).__name__}, not a list of functions (if it is none, rename the column)")
     return [value] * bool(value) if isinstance(value, dict) else list(value)
 
 

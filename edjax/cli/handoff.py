@@ -32,9 +32,7 @@ NEXT = {
 @click.option("--overwrite", is_flag=True, help="Replace files that are there and hold something else.")
 @options.pool_options
 @options.JSON
-def export(
-    selection: str, to: str, out: Path, overwrite: bool, text_column: str | None, id_column: str, skip_bad_lines: bool
-) -> None:
+def export(selection: str, to: str, out: Path, overwrite: bool, reading: dict[str, Any]) -> None:
     """Hand the chosen rows to people who answer them, or answered rows to a trainer elsewhere.
 
     \b
@@ -51,14 +49,13 @@ def export(
     from edjax.handoff import export as run_export
     from edjax.handoff import read_chosen
 
-    read = {"text_column": text_column, "id_column": id_column, "skip_bad_lines": skip_bad_lines}
-    chosen = read_chosen(selection, log=options.note, **read)  # type: ignore[arg-type]
+    chosen = read_chosen(selection, log=options.note, **reading)
     files = run_export(chosen, to, out, overwrite=overwrite)
     then = [f"next: {NEXT[to].format(*map(str, files), out=str(out))}"]
     if to in ANSWERS:
         named = ["edjax", "import-labels", selection, "ANSWERS", "--out", "answered.jsonl"]
-        named += ["--text-column", text_column] if text_column else []
-        named += ["--id-column", id_column] if id_column != "id" else []
+        named += options.flags(reading, "text_column", "id_column", "split")
+        named += ["--skip-bad-lines"] if reading["skip_bad_lines"] else []
         then.append(f"then: {shlex.join(named)}")
     record: dict[str, Any] = {"rows": len(chosen), "format": to, "files": [str(f) for f in files]}
     options.tell(record, f"{options.count(len(chosen), 'rows')} for {to} in {', '.join(map(str, files))}", *then)
@@ -80,9 +77,7 @@ def import_labels(
     kind: str | None,
     partial: bool,
     overwrite: bool,
-    text_column: str | None,
-    id_column: str,
-    skip_bad_lines: bool,
+    reading: dict[str, Any],
 ) -> None:
     """Join people's answers to the rows they belong to, by id.
 
@@ -96,17 +91,18 @@ def import_labels(
     from edjax.handoff import read_chosen, write_all
     from edjax.labels import import_labels as run_import
 
-    read = {"text_column": text_column, "id_column": id_column, "skip_bad_lines": skip_bad_lines}
-    chosen = read_chosen(selection, log=options.note, **read)  # type: ignore[arg-type]
-    done = run_import(chosen, answers, kind=kind, id_column=id_column, partial=partial)
+    chosen = read_chosen(selection, log=options.note, **reading)
+    known = chosen.pool.reading
+    done = run_import(chosen, answers, kind=kind, id_column=known.id_column or "id", partial=partial)
     write_all({out: b"".join(line + b"\n" for line in done.lines)}, overwrite)
     if done.missing:
         skipped = f", {len(done.skipped)} of them skipped by the annotator" if done.skipped else ""
         names = ", ".join(done.missing[:5]) + (", ..." if len(done.missing) > 5 else "")
         options.note(f"{options.count(len(done.missing), 'rows')} without an answer left out{skipped}: {names}")
+    columns = options.flags(known.record(), "text_column", "id_column")
     record = {"rows": len(done.lines), "missing": list(done.missing), "skipped": list(done.skipped)}
     options.tell(
         record | {"formats": list(done.formats), "out": str(out)},
         f"{len(done.lines)} of {options.count(len(chosen), 'rows')} answered ({', '.join(done.formats)}) in {out}",
-        f"next: edjax finetune {shlex.quote(str(out))} --out adapter",
+        f"next: {shlex.join(['edjax', 'finetune', str(out), '--out', 'adapter', *columns])}",
     )

@@ -19,7 +19,7 @@ def files(chosen: Chosen, out: Path) -> dict[str, bytes]:
     offers = any(chosen.pool.tools)
     rows = []
     for i, name in enumerate(chosen.pool.ids):
-        row = {"id": name, "messages": list(map(_turn, chosen.turns(i)))}
+        row: dict[str, Any] = {"id": name, "messages": list(map(_turn, chosen.turns(i)))}
         row |= {"tools": _tools(chosen.pool.tools[i])} if offers else {}
         rows.append(with_extra(row, chosen.extra(i)))
     path = json_bytes(str(out / "train.jsonl")).decode()
@@ -38,7 +38,7 @@ def files(chosen: Chosen, out: Path) -> dict[str, bytes]:
 
 
 def _turn(turn: dict[str, Any]) -> dict[str, Any]:
-    """A turn with its calls' arguments as JSON text, which axolotl parses: as objects all would have to be of one type."""
+    """A turn with its calls' arguments as JSON text, which axolotl parses: as objects all must be of one type."""
     calls = [
         call | {"function": call["function"] | {"arguments": json_bytes(call["function"]["arguments"]).decode()}}
         for call in turn.get("tool_calls", [])

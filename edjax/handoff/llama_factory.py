@@ -1,9 +1,9 @@
 """LLaMA-Factory: ShareGPT rows and the dataset_info.json that describes them.
 
 github.com/hiyouga/LLaMA-Factory, data/README.md: human and observation turns stand at odd places, gpt turns at even
-ones, the system prompt in a column of its own. A turn that calls functions is a function_call turn in the place of a gpt
-turn, and the functions on offer are JSON text in a column `tools`. Rows that do not alternate so are dropped there with a
-warning; here they are refused. `mask_history: true` trains the last answer alone, as edjax does.
+ones, the system prompt in a column of its own. A turn that calls functions is a function_call turn in the place of a
+gpt turn, and the functions on offer are JSON text in a column `tools`. Rows that do not alternate so are dropped there
+with a warning; here they are refused. `mask_history: true` trains the last answer alone, as edjax does.
 """
 
 from __future__ import annotations

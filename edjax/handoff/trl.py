@@ -7,6 +7,7 @@ huggingface.co/docs/trl/dataset_formats: {"prompt": [turns], "completion": [{"ro
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from edjax.handoff.chosen import Chosen
 from edjax.handoff.text import json_bytes, json_lines, with_extra
@@ -17,7 +18,7 @@ def files(chosen: Chosen, out: Path) -> dict[str, bytes]:
     rows = []
     for i, name in enumerate(chosen.pool.ids):
         *prompt, answer = chosen.turns(i)
-        row = {"id": name, "prompt": prompt, "completion": [answer]}
+        row: dict[str, Any] = {"id": name, "prompt": prompt, "completion": [answer]}
         if any(chosen.pool.tools):
             row["tools"] = json_bytes(chosen.pool.tools[i]).decode() if chosen.pool.tools[i] else None
         rows.append(with_extra(row, chosen.extra(i)))

@@ -86,7 +86,8 @@ def write_selection(
             for name, text in files.items():
                 with atomic_write(out / name, "w") as f:
                     f.write(text)
-            facts = {} if selection.cost is None else {"cost": selection.cost}
+            facts: dict[str, Any] = {} if selection.cost is None else {"cost": selection.cost}
+            facts["reading"] = pool.reading.record()
             artifact.finish(seconds=round(selection.seconds, 4), warning=selection.warning, **facts)
     return out
 
