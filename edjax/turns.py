@@ -68,13 +68,17 @@ _EXACT = 2**53  # whole numbers up to here have a float of their own
 
 
 class Meaning(NamedTuple):
-    """A row as it is read. `withheld`: a last assistant turn that is no response: one that calls tools, or has weight
-    0."""
+    """A row as it is read.
+
+    `withheld`: a last assistant turn that is no response: one that calls tools, or has weight 0. `source`: the column
+    that the last turn or the response came from.
+    """
 
     messages: tuple[Message, ...]
     response: str | None
     tools: tuple[Tool, ...] | None = None
     withheld: Message | None = None
+    source: str = ""
 
 
 def shape_of(record: Mapping[str, Any], text_column: str | None = None) -> str | None:
@@ -93,13 +97,15 @@ def label_columns(record: Mapping[str, Any], shape: str) -> tuple[str, ...]:
 
 def columns_read(record: Mapping[str, Any], shape: str) -> set[str]:
     """The columns that became turns or the response; functions that are offered stay columns of their own."""
-    labels = label_columns(record, shape)
-    filled = next((name for name in labels if not absent(record.get(name))), None)
-    used = {shape, *(name for name in labels if name == filled or absent(record.get(name)))}
-    if shape != "text":
-        used |= {*_FURTHER.get(shape, ()), *_SYSTEM}
-        used |= set() if isinstance(record.get(shape), list) else {"history"}
-    return used
+    source = read_row(record, shape, columnar=True).source
+    return (
+        _prompt_columns(record, shape) | {n for n in label_columns(record, shape) if _empty(record.get(n))} | {source}
+    )
+
+
+def _prompt_columns(record: Mapping[str, Any], shape: str) -> set[str]:
+    beside = () if isinstance(record.get(shape), list) else (*_FURTHER.get(shape, ()), "history")
+    return {shape} if shape == "text" else {shape, *beside, *_SYSTEM}
 
 
 def read_row(record: Mapping[str, Any], shape: str, *, columnar: bool = False) -> Meaning:
@@ -114,27 +120,29 @@ def read_row(record: Mapping[str, Any], shape: str, *, columnar: bool = False) -
       BadRow: a row that cannot be used.
     """
     if columnar:
-        read = columns_read(record, shape) | {*_OFFERED}
+        read = {*_prompt_columns(record, shape), *label_columns(record, shape), *_OFFERED}
         record = {k: _lean(v) if k in read else v for k, v in record.items()}
     labels = label_columns(record, shape)
     turns, is_list = _asked(record, shape)
     whole = shape in ("messages", "conversations")
-    filled = next((value for name in labels if not _empty(value := record.get(name))), None)
+    source, filled = next(((name, value) for name in labels if not _empty(value := record.get(name))), (shape, None))
     if not (whole and _ends_answered(turns)) and (more := turns_of(filled)):
         turns, is_list = turns + more, True
+    else:
+        source = shape
     last = turns.pop() if is_list and _ends_answered(turns) else None
     withheld = last if last and (last.get("weight") == 0 or "tool_calls" in last) else None
     response = "" if last is None or withheld else last["content"]
     for name in labels:
-        if not response.strip():
-            response = _label(record, name)
+        if not response.strip() and (text := _label(record, name)).strip():
+            response, source = text, name
     asked = [m["content"] for m in turns if m["role"] == "user"]
     if not asked:
         raise BadRow("no user turn: there is nothing to answer")
     if not asked[-1].strip():
         raise BadRow("the prompt is empty")
-    tools = _offered(record, shape, whole)
-    return Meaning(tuple(turns), *((response, tools, None) if response.strip() else (None, tools, withheld)))
+    tools, labelled = _offered(record, shape, whole), bool(response.strip())
+    return Meaning(tuple(turns), response if labelled else None, tools, None if labelled else withheld, source)
 
 
 def _lean(value: Any) -> Any:
@@ -192,8 +200,9 @@ def _history(value: Any) -> list[Message]:
     if absent(value) or value == "":
         return []
     if not isinstance(value, list):
+        kind = type(value).__name__
         raise BadRow(
-            f"history is {type(value).__name__}, not a list of turns or of [question, answer]; mend it, or rename it"
+            f"history is {kind}, not a list of turns or of [question, answer] (if it is none, rename the column)"
         )
     turns: list[Message] = []
     for number, entry in enumerate(value, 1):
