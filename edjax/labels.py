@@ -1,8 +1,9 @@
 """Join people's answers to the rows that were chosen, by id, and write them where a finetuning run looks for them.
 
-An answer goes into the field of the row's own shape: an assistant turn at the end of `messages`, `conversations` and
-of a prompt that is a list and ends in one, `output` for Alpaca, `response` for everything else. The rest of a row stays
-as it was, byte for byte where the answer is a new last column.
+An answer goes into the field of the row's own shape: an assistant turn at the end of `messages`, `conversations`, of a
+prompt that is a list and ends in one and of a completion of turns, `output` for Alpaca, `response` for everything else.
+A row that had no id gets the one that it was given. The rest of a row stays as it was, byte for byte where the answer
+is a new last column.
 """
 
 from __future__ import annotations

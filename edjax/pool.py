@@ -178,7 +178,7 @@ def read_pool(
     Args:
       source: a .jsonl, .json, .csv (each also .gz) or .parquet file, a directory written by `datasets` save_to_disk,
         or a hub id `org/name` (`org/name:config`).
-      text_column: the column that holds the prompt; found by its name (see the module's text) where this is None.
+      text_column: the column that holds the prompt; found by its name (see `edjax.turns`) where this is None.
       id_column: the column that names the rows. None: rows are named after their line or row.
       split: the split of a `datasets` directory or hub data set.
       skip_bad_lines: leave malformed rows out, with a note, in place of an error at the first.
@@ -357,13 +357,13 @@ def _key(m: Meaning) -> tuple[str, ...]:
 
 
 def _digest(pool: Pool) -> str:
-    h = hashlib.sha256()
+    h, encode = hashlib.sha256(), json.JSONEncoder(default=str).encode
     for i, messages in enumerate(pool.messages):
         h.update(pool.line(i))
         read = [pool.responses[i], pool.tools[i], pool.withheld[i]]
         for m in messages:
             read += [m["role"], m["content"]] if len(m) == 2 else [m]
-        h.update(b"\n%s\n" % json.dumps(read, default=str).encode())
+        h.update(b"\n%s\n" % encode(read).encode())
     return h.hexdigest()
 
 

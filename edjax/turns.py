@@ -119,10 +119,10 @@ def read_row(record: Mapping[str, Any], shape: str, *, columnar: bool = False) -
     Raises:
       BadRow: a row that cannot be used.
     """
-    if columnar:
-        read = {*_prompt_columns(record, shape), *label_columns(record, shape), *_OFFERED}
-        record = {k: _lean(v) if k in read else v for k, v in record.items()}
     labels = label_columns(record, shape)
+    if columnar:
+        read = (*_prompt_columns(record, shape), *labels, *_OFFERED)
+        record = {**record, **{k: _lean(record[k]) for k in read if isinstance(record.get(k), list | dict)}}
     turns, is_list = _asked(record, shape)
     whole = shape in ("messages", "conversations")
     source, filled = next(((name, value) for name in labels if not _empty(value := record.get(name))), (shape, None))

@@ -211,3 +211,7 @@ def test_a_null_in_another_id_column(tmp_path, edjax_):
     assert code == 0 and json.loads(lines[0]) == {"uid": "row-000001", "id": 1, "prompt": "A"}
     assert lines[1] == chosen.read_bytes().splitlines()[1]
     assert read_pool(tmp_path / "o.jsonl", id_column="uid").ids == ("row-000001", "2")
+    pool_file(tmp_path / "a.jsonl", [json.loads(line) | {"response": "x"} for line in lines])
+    argv = ["import-labels", chosen, tmp_path / "a.jsonl", "--out", tmp_path / "done.jsonl", "--id-column", "uid"]
+    assert edjax_(*argv)[0] == 0
+    assert read_pool(tmp_path / "done.jsonl", id_column="uid").ids == ("row-000001", "2")

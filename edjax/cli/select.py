@@ -137,7 +137,8 @@ class _Source:
             ids = read_ids(self.given["ids"], self.reading["id_column"])
         self.features = read_features(self.path, memory=limit, scratch=scratch, ids=ids, **self.columns)
         self.pool = pool or self._pool()
-        if self.manifest and self.features.ids == self.pool.ids and self.manifest["inputs"]["pool"] != self.pool.digest:
+        scored = self.manifest.get("inputs", {}).get("pool", self.pool.digest)
+        if scored != self.pool.digest and self.features.ids == self.pool.ids:
             options.note(
                 f"the rows of {self.pool.source}, or how they are read, changed after {self.path} was scored; score "
                 "again if their prompts are other ones now"

@@ -6,12 +6,14 @@ its answer could not be joined without.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from edjax.handoff.answers import Answer, BadAnswer, Entry
 from edjax.handoff.chosen import Chosen
+from edjax.ids import id_text
 from edjax.turns import ASSISTANT, number_text
 
 
@@ -27,6 +29,8 @@ def answers(entries: list[Entry], id_column: str = "id") -> Iterator[Answer]:
         name = next((row[c] for c in ("edjax_id", id_column, "id") if row.get(c) not in (None, "")), None)
         if name is None:
             raise BadAnswer(f"{where}: no id (column {id_column!r}); an answer is joined by the id of its row")
+        with contextlib.suppress(ValueError):
+            name = id_text(name)
         found = candidates(row, where, str(name))
         yield Answer(str(name), next(iter(found.values()), None), where, row=row)
 
