@@ -198,6 +198,21 @@ def test_rows_without_ids_carry_the_ones_they_were_given(road, shared, tmp_path,
     assert set(read_chosen(tmp_path / "round2").pool.ids) == set(ids[6:])
 
 
+def test_the_rows_of_a_selection_are_known_by_its_directory(road, shared, tmp_path):
+    """selected.jsonl holds the rows untouched: named after their lines in it they would be other rows of the pool."""
+    pool_file(tmp_path / "p.jsonl", [{"prompt": f"Question {i}?"} for i in range(8)])
+    road(f"score p.jsonl --model {shared / 'models' / 'stories260k'}", *SCORE)
+    road("select f --strategy random --budget 4 --out chosen")
+    ids = read_chosen(tmp_path / "chosen").pool.ids
+    assert (
+        read_chosen(tmp_path / "chosen" / "selected.jsonl").pool.ids
+        == ids
+        != tuple(f"row-00000{i}" for i in range(1, 5))
+    )
+    road("select f --strategy random --budget 4 --labelled chosen/selected.jsonl --out round2")
+    assert not set(read_chosen(tmp_path / "round2").pool.ids) & set(ids)
+
+
 def pairs(items):
     assert len({k for k, _ in items}) == len(items), "a key twice"
     return dict(items)

@@ -15,7 +15,7 @@ from edjax.errors import DataError, UsageError
 from edjax.handoff.text import dump_like, json_bytes, json_record
 from edjax.ids import id_text
 from edjax.pool import Message, Pool, Reading, read_pool
-from edjax.select import read_selection
+from edjax.select import read_selection, selection_of
 from edjax.store import read_manifest
 from edjax.tools import calls_text
 from edjax.turns import columns_read
@@ -85,7 +85,7 @@ def read_chosen(
     skip_bad_lines: bool | None = None,
     log: Callable[[str], object] | None = None,
 ) -> Chosen:
-    """Read a directory of `edjax select`, or any pool, whose order is then the rows' own.
+    """Read a directory of `edjax select` (or its selected.jsonl), or any pool, whose order is then the rows' own.
 
     A selection's ids are those of its selection.csv: a row without an id keeps the name it had in the pool. Options as
     in `edjax.pool.read_pool`; None: those with which the selection's pool was read, else the defaults.
@@ -94,7 +94,7 @@ def read_chosen(
       DataError: an unfinished or damaged selection, and all that `read_pool` raises.
       UsageError: a directory of several selections.
     """
-    path = Path(source)
+    path = selection_of(Path(source))
     given = {"text_column": text_column, "id_column": id_column, "split": split, "skip_bad_lines": skip_bad_lines}
     if (path / "manifest.json").exists() or (path / "plan.json").exists():
         return _selection(path, given)

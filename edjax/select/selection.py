@@ -92,6 +92,12 @@ def write_selection(
     return out
 
 
+def selection_of(path: Path) -> Path:
+    """A path, or the directory of a selection whose selected.jsonl it is, which knows the ids of rows without one."""
+    ours = path.name == "selected.jsonl" and (path.parent / "selection.csv").is_file()
+    return path.parent if ours and (path.parent / "manifest.json").is_file() else path
+
+
 def read_selection(path: str | Path) -> Selection:
     """What an earlier `write_selection` wrote."""
     path = Path(path)
