@@ -127,7 +127,7 @@ def _of_the_pool(
     if source is None:
         notes.append(f"{parts[0].path} does not say which pool it is of; --pool names it, for the map and the prompts")
         return {}
-    how = Reading.of(reading, parts[0].manifest.get("reading"))
+    how = Reading.of(reading, parts[0].manifest.get("reading"), source)
     pool: Pool = read_pool(source, **asdict(how))
     features: Features = read_features(parts[0].path)
     for name, chosen in selections.items():

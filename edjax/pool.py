@@ -47,9 +47,12 @@ class Reading:
     skip_bad_lines: bool = False
 
     @classmethod
-    def of(cls, given: Mapping[str, Any], remembered: Mapping[str, Any] | None = None) -> Reading:
-        """What is given; where that is None, what a manifest remembers, else the default."""
-        names = [f.name for f in dataclasses.fields(cls)]
+    def of(
+        cls, given: Mapping[str, Any], remembered: Mapping[str, Any] | None = None, source: str | Path = ""
+    ) -> Reading:
+        """What is given; where that is None, what a manifest remembers, else the default. A `source` that is a file has
+        no split to remember."""
+        names = {f.name for f in dataclasses.fields(cls)} - ({"split"} if Path(source).is_file() else set())
         found = {k: v for k, v in (remembered or {}).items() if k in names}
         return cls(**found | {k: v for k, v in given.items() if v is not None})
 

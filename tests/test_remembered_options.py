@@ -127,6 +127,7 @@ def test_a_copy_of_the_pool_elsewhere(road, shared, tmp_path):
     pool_file(tmp_path / "copy.jsonl", rows)
     road("select f --pool copy.jsonl --strategy random --budget 2 --out chosen")
     assert read_manifest(tmp_path / "chosen", "selection")["reading"] == {"text_column": "ask"}
+    road("report f chosen --pool copy.jsonl --out page.html")
 
 
 def test_every_verb_that_reads_rows_takes_a_split(road, shared, tmp_path, fails):

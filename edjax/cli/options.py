@@ -78,7 +78,7 @@ def read(source: str, reading: Mapping[str, Any], remembered: Mapping[str, Any] 
 
     from edjax.pool import Reading, read_pool
 
-    return read_pool(source, **asdict(Reading.of(reading, remembered)), log=note)
+    return read_pool(source, **asdict(Reading.of(reading, remembered, source)), log=note)
 
 
 def flags(reading: Mapping[str, Any], *names: str) -> list[str]:

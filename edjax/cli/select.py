@@ -160,10 +160,7 @@ class _Source:
         name = self.pool_name()
         if name is None:
             raise UsageError(f"{self.path} does not say which pool it is of; name it with --pool")
-        remembered = self._remembered()
-        if Path(name).is_file():
-            remembered.pop("split", None)
-        return options.read(name, self.reading, remembered)
+        return options.read(name, self.reading, self._remembered())
 
 
 def _choose(
