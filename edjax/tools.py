@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from edjax.rows import BadRow, absent
+from edjax.rows import BadRow, absent, clean
 
 Tool = dict[str, Any]
 
@@ -33,7 +33,7 @@ def read_tools(value: Any, column: str) -> tuple[Tool, ...] | None:
         if isinstance(parameters := function.get("parameters"), str):
             function = function | {"parameters": _json(parameters, f"the parameters of {function['name']!r}")}
         found.append({"type": "function"} | (tool if "function" in tool else {}) | {"function": function})
-    return tuple(found) or None
+    return tuple(map(_clean, found)) or None
 
 
 def read_calls(turn: Mapping[str, Any], number: int) -> list[Tool]:
@@ -61,13 +61,20 @@ def calls_of(value: Any, where: str) -> list[Tool]:
             raise BadRow(f"the arguments of {name!r} in {where} are {type(arguments).__name__}, not an object")
         named = {} if function is call or absent(call.get("id")) else {"id": call["id"]}
         calls.append(named | {"type": "function", "function": {"name": name, "arguments": arguments}})
-    return calls
+    return list(map(_clean, calls))
 
 
 def calls_text(calls: Iterable[Tool]) -> str:
     """Calls for people: a line each, `look_up({"item": "pears"})`."""
     functions = (call["function"] for call in calls)
     return "\n".join(f"{f['name']}({json.dumps(f['arguments'], ensure_ascii=False)})" for f in functions)
+
+
+def _clean(value: Any) -> Any:
+    """The same with texts that a tokenizer can encode."""
+    if isinstance(value, dict):
+        return {_clean(k): _clean(v) for k, v in value.items()}
+    return [_clean(v) for v in value] if isinstance(value, list) else clean(value) if isinstance(value, str) else value
 
 
 def _listed(value: Any, what: str) -> list[Any]:

@@ -243,7 +243,7 @@ def _turn(turn: Any, number: int) -> Message:
         message["tool_calls"] = calls
     for key in ("tool_call_id", "name"):
         if isinstance(value := turn.get(key), str) and value:
-            message[key] = value
+            message[key] = clean(value)
     if role == "assistant" and not _trained(turn.get("weight"), number):
         message["weight"] = 0
     return message

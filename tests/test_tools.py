@@ -137,6 +137,15 @@ def test_what_is_no_call_is_refused_with_the_row(tmp_path, row, said):
         read_pool(pool_file(tmp_path / "p.jsonl", row))
 
 
+def test_lone_surrogates_reach_no_tokenizer(tmp_path, tokenizer):
+    half = "\ud83d"
+    row = mid([SCHEMA | {"description": half}], {"tool_calls": [BARE | {"arguments": json.dumps({"item": half})}]})
+    pool = read_pool(pool_file(tmp_path / "p.jsonl", row))
+    assert pool.messages[0][1]["tool_calls"][0]["function"]["arguments"] == {"item": "\ufffd"}
+    assert pool.tools[0][0]["function"]["description"] == "\ufffd"
+    assert len(encode_rows(pool, Encoder(tokenizer()), 1024)) == 1
+
+
 # Templates
 
 
