@@ -83,7 +83,7 @@ def evaluate(
         raise UsageError(f"metrics {unknown} are unknown; edjax computes: {', '.join(METRICS)}")
     for i, response in enumerate(pool.responses):
         if response is None:
-            raise DataError(f"{pool.source}: row {pool.ids[i]!r} has no response to compare with")
+            raise DataError(f"{pool.source}: row {pool.ids[i]!r} has no response to compare with{pool.unanswered(i)}")
     from edjax.lm.load import digest, load
     from edjax.lm.mesh import check_rows, parse_mesh, place, using
 
@@ -162,7 +162,7 @@ def _evaluate(pool: Pool, lm: Any, loaded: LoadedModel, settings: dict, show: bo
 
     start = time.monotonic()
     encoder = Encoder(loaded.tokenizer, settings["template"], settings["max_length"])
-    prompts = [encoder.prompt(m) for m in pool.messages]
+    prompts = pool.each(lambda i: encoder.prompt(pool.messages[i], pool.tools[i]))
     rows: list[dict[str, Any]] = [{"id": i} for i in pool.ids]
     with progress("evaluate", len(pool), "rows", show=show) as advance:
         if settings["metrics"] == ["response_loss"]:

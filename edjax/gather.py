@@ -7,7 +7,8 @@ finetunes and evaluates has no such file, only directories; each has a manifest 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from edjax.analysis import INTERVAL, Cell, analyse, verdict
 from edjax.errors import DataError
 from edjax.evaluate import HIGHER_IS_BETTER, METRICS, Evaluation, read_evaluation
 from edjax.features import Features, read_features
-from edjax.pool import Pool, read_pool
+from edjax.pool import Pool, Reading, read_pool
 from edjax.portrait import portrait
 from edjax.select import Selection, pool_rows, read_selection
 from edjax.store import read_json, read_manifest, sha256_file, sha256_json, versions
@@ -36,6 +37,7 @@ def gather(
     directories: Iterable[str | Path],
     *,
     pool: str | None = None,
+    reading: Mapping[str, Any] | None = None,
     command: str = "",
 ) -> tuple[dict[str, Any], list[str]]:
     """What features, selections, adapters and evaluations say together, and notes on what was left out.
@@ -47,6 +49,7 @@ def gather(
     Args:
       directories: each an artefact, or a directory with artefacts anywhere below it.
       pool: the pool the features are of; by default the one their manifest names.
+      reading: options of `edjax.pool.read_pool` for it; None, and those that are None: as the manifest says.
 
     Returns:
       (results, notes); results as in `edjax.report.schema`, with the parts that were there.
@@ -63,7 +66,7 @@ def gather(
         "hashes": {},
     }
     selections = _selections(parts["selection"])
-    results |= _of_the_pool(parts["features"], selections, pool, notes)
+    results |= _of_the_pool(parts["features"], selections, pool, reading or {}, notes)
     results |= _of_the_models(parts, selections, notes)
     results["hashes"] |= {
         f"{p.path.name} ({kind})": sha256_json(p.manifest["files"]) for kind in KINDS for p in parts[kind]
@@ -110,7 +113,11 @@ def _selections(parts: Sequence[Part]) -> dict[str, Selection]:
 
 
 def _of_the_pool(
-    parts: Sequence[Part], selections: dict[str, Selection], source: str | None, notes: list[str]
+    parts: Sequence[Part],
+    selections: dict[str, Selection],
+    source: str | None,
+    reading: Mapping[str, Any],
+    notes: list[str],
 ) -> dict[str, Any]:
     if not parts or not selections:
         return {}
@@ -120,7 +127,8 @@ def _of_the_pool(
     if source is None:
         notes.append(f"{parts[0].path} does not say which pool it is of; --pool names it, for the map and the prompts")
         return {}
-    pool: Pool = read_pool(source)
+    how = Reading.of(reading, parts[0].manifest.get("reading"), source)
+    pool: Pool = read_pool(source, **asdict(how))
     features: Features = read_features(parts[0].path)
     for name, chosen in selections.items():
         pool_rows(chosen, pool)

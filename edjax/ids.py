@@ -6,18 +6,16 @@ turned into a float (7.0 is 7), bytes of UTF-8.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 import re
 from collections.abc import Container, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edjax.errors import DataError
-from edjax.rows import SUFFIXES, open_rows
+from edjax.rows import SUFFIXES, absent, clean, open_rows
 
 
 def read_ids(path: str | Path, id_column: str = "id") -> tuple[str, ...]:
@@ -47,22 +45,31 @@ def read_ids(path: str | Path, id_column: str = "id") -> tuple[str, ...]:
     return ids
 
 
-def id_of(value: Any) -> str | None:
-    """A value as an id; None for what is none: null, empty, true, a fraction, bytes that are no UTF-8.
+def id_text(value: Any) -> str | None:
+    """An id as text: integers and whole floats alike, bytes that are UTF-8; None for null, NaN and nothing.
 
-    >>> [id_of(v) for v in ("a", 7, 7.0, b"a", 7.5, None, True)]
-    ['a', '7', '7', 'a', None, None, None]
+    >>> [id_text(v) for v in ("a", 7, 7.0, b"a", None, "")]
+    ['a', '7', '7', 'a', None, None]
+
+    Raises:
+      ValueError: anything else.
     """
-    if isinstance(value, bytes):
-        try:
-            value = value.decode()
-        except UnicodeDecodeError:
-            return None
-    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+    if absent(value) or value == "" or value == b"":
         return None
-    return str(value)
+    if isinstance(value, bytes):
+        return value.decode()  # UnicodeDecodeError is a ValueError
+    if isinstance(value, float | Decimal) and value == int(value) and abs(value) <= 2**53:
+        return str(int(value))
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError
+    return clean(str(value))
+
+
+def id_of(value: Any) -> str | None:
+    """`id_text` where nothing can be said of what is no id: None for it too."""
+    with contextlib.suppress(ValueError, OverflowError):
+        return id_text(value)
+    return None
 
 
 def as_known(name: str, known: Container[str]) -> str | None:
@@ -98,6 +105,8 @@ def _lines(path: Path) -> tuple[str, ...]:
 
 
 def _array(path: Path) -> tuple[str, ...]:
+    import numpy as np
+
     try:
         values = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as e:

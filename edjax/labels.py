@@ -1,8 +1,9 @@
 """Join people's answers to the rows that were chosen, by id, and write them where a finetuning run looks for them.
 
-An answer goes into the field of the row's own shape: an assistant turn at the end of `messages`, `conversations` and
-of a prompt that is a list and ends in one, `output` for Alpaca, `response` for everything else. The rest of a row stays
-as it was, byte for byte where the answer is a new last column.
+An answer goes into the field of the row's own shape: an assistant turn at the end of `messages`, `conversations`, of a
+prompt that is a list and ends in one and of a completion of turns, `output` for Alpaca, `response` for everything else.
+A row that had no id gets the one that it was given. The rest of a row stays as it was, byte for byte where the answer
+is a new last column.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from edjax.handoff.answers import EMPTY, SKIPPED, Answer, read_answers
 from edjax.handoff.lines import candidates, is_assistant
 from edjax.handoff.several import decide, several
 from edjax.handoff.spreadsheet import LONGEST_CELL, unmark
-from edjax.handoff.text import dump, json_bytes, json_record
+from edjax.handoff.text import dump_like, json_bytes, json_record
 from edjax.ids import as_known
+from edjax.turns import label_columns, turns_of
 
 _LONE = re.compile("[\ud800-\udfff]")
 
@@ -91,7 +93,9 @@ def import_labels(
     empty_at = next((a.where for a, reason in found if reason == EMPTY and reasons[a.id] == EMPTY), "")
     skipped = tuple(sorted(i for i, reason in reasons.items() if reason == SKIPPED))
     rows = [(i, name) for i, name in enumerate(chosen.pool.ids) if name in texts]
-    lines = tuple(with_answer(chosen.pool.line(i), texts[name], chosen.shape) for i, name in rows)
+    lines = tuple(
+        chosen.identified(i, with_answer(chosen.pool.line(i), texts[name], chosen.pool.shape(i))) for i, name in rows
+    )
     ids = tuple(name for _, name in rows)
     formats = tuple(dict.fromkeys(k for k, _ in read))
     done = Labels(lines, ids, missing, skipped, formats, reasons, empty_at, tuple(notes))
@@ -185,7 +189,7 @@ def _same_prompt(chosen: Chosen, i: int, answer: Answer) -> bool:
         cut = len(answer.prompt) >= LONGEST_CELL and any(o.startswith(t) for o in ours for t in spelt)
         return cut or not spelt.isdisjoint(ours)
     record = json_record(chosen.pool.line(i)) if answer.row else {}
-    for column in {chosen.shape, "input"} & record.keys() if answer.row else ():
+    for column in {chosen.pool.shape(i), "input", "context"} & record.keys() if answer.row else ():
         theirs, own = (answer.row or {}).get(column), record[column]
         if isinstance(own, list) and isinstance(theirs, list):
             asked = own[:-1] if own and is_assistant(own[-1]) else own
@@ -210,24 +214,33 @@ def with_answer(line: bytes, text: str, shape: str) -> bytes:
     """
     record = json.loads(line)
     turns = record.get(shape)
-    spaced = b'": ' in line
-    if isinstance(turns, list) and (shape in ("messages", "conversations") or (turns and is_assistant(turns[-1]))):
+    conversation = isinstance(turns, list) and (
+        shape in ("messages", "conversations") or (turns and is_assistant(turns[-1]))
+    )
+    if not conversation:  # the response may be turns of its own
+        response = next((record[name] for name in label_columns(record, shape) if record.get(name)), None)
+        turns = response if isinstance(response, list) and turns_of(response) else None
+    if isinstance(turns, list):
         _add_turn(turns, text)
-        return dump(record, spaced, line.isascii())
-    column = "output" if shape == "instruction" else "response"
+        return dump_like(record, line)
+    column = "output" if shape == "instruction" and ("output" in record or "response" not in record) else "response"
     if column in record:
         record[column] = text
-        return dump(record, spaced, line.isascii())
-    comma, colon = (b", ", b": ") if spaced else (b",", b":")
+        return dump_like(record, line)
+    comma, colon = (b", ", b": ") if b'": ' in line else (b",", b":")
     return line.rstrip()[:-1].rstrip() + comma + json_bytes(column) + colon + json_bytes(text) + b"}"
 
 
 def _add_turn(turns: list[dict[str, Any]], text: str) -> None:
     """The answer as the last turn, with the keys and the name of the assistant that the conversation uses."""
-    last = turns[-1]
-    if is_assistant(last):
+    answered = is_assistant(turns[-1])
+    if answered and turns_of(turns[-1])[0].keys() & {"tool_calls", "weight"}:
+        turns.pop()  # no answer: it calls tools, or is not to be trained
+        answered = False
+    last = turns[-1] if turns else {}
+    if answered:
         last["content" if "content" in last or "value" not in last else "value"] = text
-    elif "role" in last or "from" not in last:
+    elif last.get("role") or not last.get("from"):
         turns.append({"role": "assistant", "content": text})
     else:
         name = next((t["from"] for t in turns if is_assistant(t)), "gpt")

@@ -1,77 +1,84 @@
 """The pool: prompts, their ids, responses where there are any, and the very bytes they came as.
 
-`read_pool` reads what other tools write (`edjax.rows` knows the containers) and decides once per row-set which shape it
-has. Policies, a case each:
+`read_pool` reads what other tools write: `edjax.rows` knows the containers, `edjax.turns` what a row means. Here:
 
-Shapes, the first that fits the columns:
-  messages        a list of {role, content} turns
-  conversations   ShareGPT: a list of {from, value} turns
-  prompt          text, or a list of turns; the response is `response` or else `completion`
-  instruction     Alpaca: `instruction`, a blank line, `input` where there is one; the response is `output`
-  text            the whole text is the prompt; the response is `response` or `completion` where there is one
-  --text-column   any other column, text or turns; the response as for `prompt`
-Turns:
-  ends with an assistant turn    that turn is the response, all before it is the prompt
-  no assistant turn at the end   the response is the column `response` or `completion`; without one the row is
-                                 unlabelled (response None): what a pool is made of
-  no user turn (system only), last user turn empty    a bad row: there is nothing to answer
-  unknown role                   a bad row; human, gpt, model, bot, chatgpt, developer, function, observation are known
-  other empty turns              kept as they are (an empty system turn is not the same as none)
-  content as a list of parts     the text parts joined; an image or any other part makes a bad row
-  an empty response              None: unlabelled
-  too long for a model           kept; scoring and finetuning truncate and say so
-Text:
-  lone surrogates (`\\ud800`)     become U+FFFD in ids, messages and responses, since no tokenizer can encode them;
-                                 `line` and `records` keep them
 Ids:
-  a column `id` of text or integers; a row without one is named after its line or row: row-000017
+  a column `id` of text or integers, in Parquet and the like also bytes that are UTF-8 and whole floats (1.0 is 1)
+  a row without one (null, NaN, empty) is named after its line or row: row-000017
   a duplicate id is an error that names both places; a duplicate prompt is a note with a count
 Bad rows:
   an error that names the file and the line; with skip_bad_lines such rows are left out, counted and named in a note
+Bytes:
+  `line` and `records` keep a row as it came; where the source has no lines, `line` is strict JSON of the record, with
+  bytes in base64
 """
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import difflib
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edjax.errors import DataError, UsageError
-from edjax.rows import Row, open_rows
+from edjax.ids import id_text
+from edjax.rows import BadRow, Row, open_rows
 from edjax.store import atomic_write
+from edjax.tools import Tool
+from edjax.turns import ACCEPTED, SHAPES, Meaning, read_row, shape_of
+from edjax.turns import Message as Message
 
-Message = dict[str, str]
+T = TypeVar("T")
 
-ACCEPTED = "messages; conversations; prompt (+ response or completion); instruction (+ input, output); text"
-_SHAPES = ("messages", "conversations", "prompt", "instruction", "text")
-_ROLES = {
-    **dict.fromkeys(("system", "developer"), "system"),
-    **dict.fromkeys(("user", "human"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatgpt"), "assistant"),
-    **dict.fromkeys(("tool", "function", "observation"), "tool"),
-}
-_SURROGATE = re.compile("[\ud800-\udfff]")
+
+@dataclass(frozen=True)
+class Reading:
+    """The options of `read_pool` that say what a pool is: whoever reads it again needs the same ones."""
+
+    text_column: str | None = None
+    id_column: str | None = "id"
+    split: str | None = None
+    skip_bad_lines: bool = False
+
+    @classmethod
+    def of(
+        cls, given: Mapping[str, Any], remembered: Mapping[str, Any] | None = None, source: str | Path = ""
+    ) -> Reading:
+        """What is given; where that is None, what a manifest remembers, else the default. A `source` that is a file has
+        no split to remember."""
+        names = {f.name for f in dataclasses.fields(cls)} - ({"split"} if Path(source).is_file() else set())
+        found = {k: v for k, v in (remembered or {}).items() if k in names}
+        return cls(**found | {k: v for k, v in given.items() if v is not None})
+
+    def record(self) -> dict[str, Any]:
+        """What a manifest remembers: the options that are not the defaults."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if v != getattr(Reading, k)}
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Prompts in the order of their source; every field but `source`, `digest` and `notes` has one entry a row.
+    """Prompts in the order of their source; every field up to `lines`, `tools` and `withheld` have one entry a row.
 
     Attributes:
       ids: unique names of the rows.
-      messages: the chat turns that make the prompt, {"role", "content"} each, the last assistant turn left out.
+      messages: the chat turns that make the prompt, {"role", "content"} each and what `edjax.turns` keeps beside them,
+        the last assistant turn left out.
       responses: the answer, or None for a row without a label.
       records: the parsed rows with every column they came with.
       lines: the rows' bytes without line ends where the source is JSON Lines, else None.
       source: what was read.
-      digest: sha256 of the rows' lines; equal for equal rows, gzipped or not.
+      digest: sha256 of the rows' lines and of what was read out of them; equal for equal rows, gzipped or not. Other
+        options, or an edjax that reads a column more, make it another one, and with it what is scored or trained.
       notes: what a person should know about the read, a sentence each.
+      tools: the functions that a row offers, None where it offers none.
+      withheld: the last assistant turn where it is no response: one that calls tools, or has weight 0; else None.
+      reading: how it was read.
     """
 
     ids: tuple[str, ...]
@@ -82,10 +89,16 @@ class Pool:
     source: str
     digest: str = field(default="")
     notes: tuple[str, ...] = ()
+    tools: tuple[tuple[Tool, ...] | None, ...] = ()
+    withheld: tuple[Message | None, ...] = ()
+    reading: Reading = Reading()
 
     def __post_init__(self) -> None:
+        for name in ("tools", "withheld"):
+            if not getattr(self, name):
+                object.__setattr__(self, name, (None,) * len(self))
         if not self.digest:
-            object.__setattr__(self, "digest", _digest(self.line(i) for i in range(len(self))))
+            object.__setattr__(self, "digest", _digest(self))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -107,6 +120,27 @@ class Pool:
         """Row number of each id."""
         return {name: i for i, name in enumerate(self.ids)}
 
+    def shape(self, i: int) -> str:
+        """The column of row i that holds its prompt."""
+        return shape_of(self.records[i], self.reading.text_column) or ""
+
+    def each(self, f: Callable[[int], T]) -> list[T]:
+        """f of every row's number; a `DataError` that it raises then names the row."""
+        made = []
+        for i in range(len(self)):
+            try:
+                made.append(f(i))
+            except DataError as e:
+                raise DataError(f"{self.source}: row {self.ids[i]!r}: {e}") from e
+        return made
+
+    def unanswered(self, i: int) -> str:
+        """Why row i has no response, to go on from `row 'a' has no response`; "" where that is all there is to say."""
+        turn = self.withheld[i]
+        if turn is None:
+            return ""
+        return " (its last turn calls tools)" if "tool_calls" in turn else " (its last turn has weight 0)"
+
     def column(self, name: str) -> tuple[Any, ...]:
         """One column of the records, None where a row lacks it; a name that no row has is a `DataError`."""
         if not any(name in record for record in self.records):
@@ -126,6 +160,9 @@ class Pool:
             records=tuple(self.records[i] for i in chosen),
             lines=None if self.lines is None else tuple(self.lines[i] for i in chosen),
             source=self.source,
+            tools=tuple(self.tools[i] for i in chosen),
+            withheld=tuple(self.withheld[i] for i in chosen),
+            reading=self.reading,
         )
 
 
@@ -144,7 +181,7 @@ def read_pool(
     Args:
       source: a .jsonl, .json, .csv (each also .gz) or .parquet file, a directory written by `datasets` save_to_disk,
         or a hub id `org/name` (`org/name:config`).
-      text_column: the column that holds the prompt; found by its name (see the module's text) where this is None.
+      text_column: the column that holds the prompt; found by its name (see `edjax.turns`) where this is None.
       id_column: the column that names the rows. None: rows are named after their line or row.
       split: the split of a `datasets` directory or hub data set.
       skip_bad_lines: leave malformed rows out, with a note, in place of an error at the first.
@@ -161,20 +198,20 @@ def read_pool(
         raise UsageError(f"--limit {limit}: at least 1 row is needed")
     container = open_rows(name, split=split, limit=limit)
     rows: list[Row] = []
-    parsed: list[tuple[tuple[Message, ...], str | None]] = []
+    parsed: list[Meaning] = []
     bad: list[tuple[int, str]] = []
-    shape = text_column
+    first: str | None = None
     for row in container.rows:
         if limit is not None and len(rows) == limit:
             break
         reason = row.bad
         if not reason:
-            if not rows:
-                shape = _shape(name, row.record, text_column)
+            first = first or _shape(name, row.record, text_column)
             try:
-                parsed.append(_prompt(row.record, str(shape)))
+                shape = _shape_beside(first, row.record, text_column)
+                parsed.append(read_row(row.record, shape, columnar=container.columnar))
                 rows.append(row)
-            except _BadPrompt as e:
+            except BadRow as e:
                 reason = str(e)
         if reason:
             if not skip_bad_lines:
@@ -187,15 +224,21 @@ def read_pool(
 
     ids, unnamed = _ids(name, rows, id_column, container.where)
     lines = tuple(row.raw for row in rows if row.raw is not None)
-    prompts = [_key(messages) for messages, _ in parsed]
+    notes = [
+        *_notes(bad, "lines" if container.by_line else "rows", unnamed, len(parsed) - len(set(map(_key, parsed)))),
+        *_withheld(ids, parsed),
+    ]
     pool = Pool(
         ids=tuple(ids),
-        messages=tuple(messages for messages, _ in parsed),
-        responses=tuple(response for _, response in parsed),
+        messages=tuple(m.messages for m in parsed),
+        responses=tuple(m.response for m in parsed),
         records=tuple(row.record for row in rows),
         lines=lines if len(lines) == len(rows) else None,
         source=name,
-        notes=tuple(_notes(bad, "lines" if container.by_line else "rows", unnamed, len(prompts) - len(set(prompts)))),
+        notes=tuple(notes),
+        tools=tuple(m.tools for m in parsed),
+        withheld=tuple(m.withheld for m in parsed),
+        reading=Reading(text_column, id_column, split, skip_bad_lines),
     )
     for note in pool.notes if log else ():
         log(note)  # type: ignore[misc]
@@ -220,31 +263,43 @@ def _notes(bad: list[tuple[int, str]], unit: str, unnamed: int, repeated: int) -
         yield f"{_count(repeated, 'rows')} {'shares' if repeated == 1 else 'share'} a prompt with an earlier row"
 
 
+def _withheld(ids: Sequence[str], parsed: Sequence[Meaning]) -> Iterable[str]:
+    calls = [i for i, m in zip(ids, parsed, strict=True) if m.withheld and "tool_calls" in m.withheld]
+    idle = [i for i, m in zip(ids, parsed, strict=True) if m.withheld and "tool_calls" not in m.withheld]
+    for names, what in ((calls, "a turn that calls tools"), (idle, "an assistant turn of weight 0")):
+        if names:
+            first = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+            end = "ends" if len(names) == 1 else "end"
+            yield f"{_count(len(names), 'rows')} {end} in {what}: no response ({first})"
+
+
 def _count(n: int, plural: str) -> str:
     return f"{n} {plural.removesuffix('s') if n == 1 else plural}"
 
 
-# What a row means
-
-
-class _BadPrompt(ValueError):
-    pass
+# Columns
 
 
 def _shape(source: str, record: dict[str, Any], text_column: str | None) -> str:
+    shape = shape_of(record, text_column)
+    if shape is not None:
+        return shape
     if text_column is not None:
-        if text_column not in record:
-            raise _no_column(source, text_column, list(record))
-        return text_column
-    for name in _SHAPES:
-        if name in record:
-            return name
-    near = [(c, difflib.get_close_matches(c.lower(), _SHAPES, n=1)) for c in record]
+        raise _no_column(source, text_column, list(record))
+    near = [(c, difflib.get_close_matches(c.lower(), SHAPES, n=1)) for c in record]
     hint = next((f" ({c!r} is near {n[0]!r})" for c, n in near if n), "")
     raise DataError(
         f"{source}: no prompt among the columns {', '.join(record) or '(none)'}{hint}; "
         f"accepted are {ACCEPTED}; or name one with --text-column"
     )
+
+
+def _shape_beside(first: str, record: dict[str, Any], text_column: str | None) -> str:
+    """The shape of a row whose source began with shape `first`. A whole text stands in for no prompt that is null."""
+    if first not in record:
+        raise BadRow(f"no column {first!r}, which the rows before have")
+    shape = shape_of(record, text_column)
+    return first if shape is None or shape == "text" else shape
 
 
 def _no_column(source: str, name: str, columns: Sequence[str]) -> DataError:
@@ -257,70 +312,7 @@ def _columns(records: Iterable[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for record in records for key in record))
 
 
-def _prompt(record: dict[str, Any], column: str) -> tuple[tuple[Message, ...], str | None]:
-    """The prompt's turns and the response of one row."""
-    if column not in record:
-        raise _BadPrompt(f"no column {column!r}, which the rows before have")
-    value = record[column]
-    response: str | None = None
-    if isinstance(value, list):
-        turns = [_turn(t, n) for n, t in enumerate(value, 1)]
-        if turns and turns[-1]["role"] == "assistant":
-            response = turns.pop()["content"]
-    elif column in ("messages", "conversations"):
-        raise _BadPrompt(f"{column!r} is not a list of turns")
-    else:
-        text = _text(value, column)
-        if column == "instruction" and (more := _text(record.get("input"), "input")):
-            text = f"{text}\n\n{more}"
-        turns = [{"role": "user", "content": text}]
-    if response is None:
-        for name in ("output",) if column == "instruction" else ("response", "completion"):
-            response = response or _response(record.get(name), name)
-    asked = [m["content"] for m in turns if m["role"] == "user"]
-    if not asked:
-        raise _BadPrompt("no user turn: there is nothing to answer")
-    if not asked[-1].strip():
-        raise _BadPrompt("the prompt is empty")
-    return tuple(turns), response if response and response.strip() else None
-
-
-def _turn(turn: Any, number: int) -> Message:
-    if not isinstance(turn, dict):
-        raise _BadPrompt(f"turn {number} is not an object")
-    role = turn.get("role", turn.get("from"))
-    if not isinstance(role, str) or role.lower() not in _ROLES:
-        raise _BadPrompt(f"turn {number} has the unknown role {role!r} (known: {', '.join(_ROLES)})")
-    content = turn.get("content", turn.get("value"))
-    if isinstance(content, list):
-        content = "".join(_part(p, number) for p in content)
-    return {"role": _ROLES[role.lower()], "content": _text(content, f"the content of turn {number}")}
-
-
-def _part(part: Any, number: int) -> str:
-    if isinstance(part, str):
-        return part
-    if isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
-        return str(part["text"])
-    kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-    raise _BadPrompt(f"turn {number} has a part of type {kind!r}; only text is read")
-
-
-def _response(value: Any, name: str) -> str | None:
-    if isinstance(value, list):  # TRL's conversational form: the completion is a list of turns
-        turns = [_turn(t, n) for n, t in enumerate(value, 1)]
-        return turns[-1]["content"] if turns and turns[-1]["role"] == "assistant" else None
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return None if value != value else json.dumps(value)
-    return _text(value, name) or None
-
-
-def _text(value: Any, name: str) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise _BadPrompt(f"{name} is {type(value).__name__}, not text")
-    return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
+# Ids
 
 
 def _ids(
@@ -336,15 +328,18 @@ def _ids(
     unnamed = 0
     for row in rows:
         value = row.record.get(id_column) if named and id_column else None
-        if value is None or value == "":
-            value = f"row-{row.number:06d}"
-            unnamed += named
-        elif isinstance(value, bool) or not isinstance(value, (str, int)):
+        try:
+            name = id_text(value)
+        except ValueError:
             raise DataError(
                 f"{where(source, row.number)}: the id {value!r} is neither text nor an integer; "
                 "mend it, or choose another --id-column"
-            )
-        name = _text(str(value), "id")
+            ) from None
+        unnamed += named and name is None
+        if name is None:
+            name = f"row-{row.number:06d}"
+        elif isinstance(value, bytes) and id_column:
+            row.record[id_column] = name  # a line holds no bytes
         if name in first:
             raise DataError(
                 f"{where(source, row.number)}: the id {name!r} is taken by {where(source, first[name])}; "
@@ -355,24 +350,30 @@ def _ids(
     return ids, unnamed
 
 
-def _key(messages: tuple[Message, ...]) -> tuple[tuple[str, str], ...]:
-    return tuple((m["role"], m["content"]) for m in messages)
+def _key(m: Meaning) -> tuple[str, ...]:
+    calls = [json.dumps(t["tool_calls"], default=str) for t in m.messages if "tool_calls" in t]
+    offered = [json.dumps(m.tools, default=str)] if m.tools else []
+    return (*(part for t in m.messages for part in (t["role"], t["content"])), *calls, *offered)
 
 
 # Lines
 
 
-def _digest(lines: Iterable[bytes]) -> str:
-    h = hashlib.sha256()
-    for line in lines:
-        h.update(line)
-        h.update(b"\n")
+def _digest(pool: Pool) -> str:
+    h, encode = hashlib.sha256(), json.JSONEncoder(default=str).encode
+    for i, messages in enumerate(pool.messages):
+        h.update(pool.line(i))
+        read = [pool.responses[i], pool.tools[i], pool.withheld[i]]
+        for m in messages:
+            read += [m["role"], m["content"]] if len(m) == 2 else [m]
+        h.update(b"\n%s\n" % encode(read).encode())
     return h.hexdigest()
 
 
 def _dump(record: dict[str, Any]) -> bytes:
-    """One line of strict JSON: NaN becomes null, dates and the like become text, lone surrogates stay escapes."""
-    options: dict[str, Any] = {"separators": (",", ":"), "default": str}
+    """One line of strict JSON: NaN becomes null, bytes become base64, dates and the like text, lone surrogates stay
+    escapes."""
+    options: dict[str, Any] = {"separators": (",", ":"), "default": _plain}
     try:
         text = json.dumps(record, ensure_ascii=False, allow_nan=False, **options)
     except ValueError:
@@ -382,3 +383,7 @@ def _dump(record: dict[str, Any]) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         return json.dumps(json.loads(text), **options).encode()
+
+
+def _plain(value: Any) -> str:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)

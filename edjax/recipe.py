@@ -58,6 +58,8 @@ class Recipe:
     out: str
     title: str = ""
     model: str = "smollm2"
+    pool_split: str | None = None  # of a `datasets` directory or hub data set
+    evaluation_split: str | None = None
     pool_rows: int | None = None  # a random slice of so many rows, drawn with slice_seed
     evaluation_rows: int | None = None
     max_prompt_characters: int | None = None  # longer prompts are left out of both before a slice is drawn
@@ -97,6 +99,9 @@ class Recipe:
     def _check(self) -> None:
         for name in _TEXTS:
             typed(name, getattr(self, name), str)
+        for name in ("pool_split", "evaluation_split"):
+            if getattr(self, name) is not None:
+                typed(name, getattr(self, name), str)
         for name, least in _NUMBERS.items():
             value = getattr(self, name)
             if value is not None or (not name.endswith("_rows") and name != "max_prompt_characters"):

@@ -2,7 +2,7 @@
 
 Every reader yields `Row`s: a number a person can find again (the physical line in JSON Lines, the row elsewhere), the
 raw bytes where the container has them, and either the parsed object or the reason why there is none. What a row means
-is `edjax.pool`'s business.
+is the business of `edjax.turns`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from edjax.errors import DataError, EnvError, UsageError
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -32,11 +33,29 @@ class Row(NamedTuple):
     bad: str = ""
 
 
+class BadRow(ValueError):
+    """A row that cannot be used, and why."""
+
+
+def absent(value: Any) -> bool:
+    """Whether a value stands for none: null, or NaN, which is how pandas writes it."""
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def clean(text: str) -> str:
+    """Text that a tokenizer can encode."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
 class Source(NamedTuple):
-    """A container's rows and how to point at one of them."""
+    """A container's rows and how to point at one of them.
+
+    columnar: every row has all columns, and a list of objects all keys of any of them: null where there is nothing.
+    """
 
     rows: Iterator[Row]
     by_line: bool
+    columnar: bool = False
 
     def where(self, source: str, number: int) -> str:
         """`pool.jsonl:143` where rows are lines, `pool.csv: row 143` elsewhere."""
@@ -57,10 +76,10 @@ def open_rows(source: str, *, split: str | None, limit: int | None) -> Source:
     """
     path = Path(source)
     if path.is_dir():
-        return Source(_datasets(_load_directory(path, split), limit), by_line=False)
+        return Source(_datasets(_load_directory(path, split), limit), by_line=False, columnar=True)
     if not path.exists():
         if _looks_like_hub_id(source):
-            return Source(_datasets(_load_hub(source, split), limit), by_line=False)
+            return Source(_datasets(_load_hub(source, split), limit), by_line=False, columnar=True)
         raise DataError(f"{source} does not exist{_nearest_file(path)}")
     if split is not None:
         raise UsageError(f"--split {split} applies to a `datasets` directory or a hub id; {source} is one file")
@@ -68,7 +87,7 @@ def open_rows(source: str, *, split: str | None, limit: int | None) -> Source:
     packed = suffixes[-1:] == [".gz"]
     suffix = (suffixes[:-1] if packed else suffixes)[-1:]
     if suffix == [".parquet"] and not packed:
-        return Source(_parquet(path, limit), by_line=False)
+        return Source(_parquet(path, limit), by_line=False, columnar=True)
     if suffix == [".csv"]:
         return Source(_csv(_whole_file(path, packed), source), by_line=False)
     if suffix == [".json"]:
@@ -109,38 +128,34 @@ def _lines(stream: Iterator[bytes]) -> Iterator[Row]:
             continue
         try:
             yield Row(number, raw, _parse(raw))
-        except _BadRow as e:
+        except BadRow as e:
             yield Row(number, raw, {}, str(e))
-
-
-class _BadRow(ValueError):
-    pass
 
 
 def _parse(raw: bytes) -> dict[str, Any]:
     if b"\x00" in raw:
-        raise _BadRow(f"holds a NUL byte (byte {raw.index(0) + 1} of the line)")
+        raise BadRow(f"holds a NUL byte (byte {raw.index(0) + 1} of the line)")
     try:
         text = raw.decode()
     except UnicodeDecodeError as e:
-        raise _BadRow(f"not UTF-8 (0x{raw[e.start]:02x} at byte {e.start + 1} of the line)") from None
+        raise BadRow(f"not UTF-8 (0x{raw[e.start]:02x} at byte {e.start + 1} of the line)") from None
     try:
         value = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as e:
-        raise _BadRow(f"not valid JSON ({e.msg.removesuffix(' at').rstrip(':')} at column {e.colno})") from None
+        raise BadRow(f"not valid JSON ({e.msg.removesuffix(' at').rstrip(':')} at column {e.colno})") from None
     except RecursionError:
-        raise _BadRow("JSON nested too deep") from None
-    except _BadRow:
+        raise BadRow("JSON nested too deep") from None
+    except BadRow:
         raise
     except ValueError as e:
-        raise _BadRow(f"not readable JSON ({e})") from None
+        raise BadRow(f"not readable JSON ({e})") from None
     return _as_object(value)
 
 
 def _as_object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         kind = {list: "an array", str: "a string", type(None): "null", bool: "a boolean"}.get(type(value), "a number")
-        raise _BadRow(f"a row must be a JSON object, not {kind}")
+        raise BadRow(f"a row must be a JSON object, not {kind}")
     return value
 
 
@@ -148,7 +163,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         keys = [k for k, _ in pairs]
-        raise _BadRow(f"the key {next(k for k in keys if keys.count(k) > 1)!r} occurs twice in one object")
+        raise BadRow(f"the key {next(k for k in keys if keys.count(k) > 1)!r} occurs twice in one object")
     return value
 
 
@@ -171,7 +186,7 @@ def _json_array(data: bytes, source: str) -> Iterator[Row]:
     for number, value in enumerate(values, 1):
         try:
             yield Row(number, None, _as_object(value))
-        except _BadRow as e:
+        except BadRow as e:
             yield Row(number, None, {}, str(e))
 
 
@@ -206,21 +221,39 @@ def _parquet(path: Path, limit: int | None) -> Iterator[Row]:
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=min(limit or 8192, 8192)):
-                for record in batch.to_pylist():
+                for record in _records(batch):
                     number += 1
                     yield Row(number, None, record)
     except (pa.ArrowException, OSError) as e:
         raise DataError(f"{path}: not a readable Parquet file ({_first_line(e)}); fetch or write it again") from e
 
 
+def _records(batch: Any) -> list[dict[str, Any]]:
+    """The rows of an Arrow batch or table; a number of 32 bits is the shortest that was meant: 0.1, not its neighbour
+    0.10000000149011612 in 64."""
+    import pyarrow.types as t
+
+    records: list[dict[str, Any]] = batch.to_pylist()
+    for i, field in enumerate(batch.schema):
+        if t.is_float32(field.type) or t.is_float16(field.type):
+            for record, value in zip(records, batch.column(i).to_numpy(zero_copy_only=False), strict=True):
+                if record[field.name] is not None:
+                    record[field.name] = float(str(value))
+    return records
+
+
 # The datasets library
 
 
 def _datasets(data: Any, limit: int | None) -> Iterator[Row]:
+    """Rows as they are stored: images and sounds as their bytes, for which no decoder is needed."""
     if limit is not None:
         data = data.select(range(min(limit, len(data))))
-    for number, record in enumerate(data, 1):
-        yield Row(number, None, dict(record))
+    number = 0
+    for batch in data.with_format("arrow").iter(8192):
+        for record in _records(batch):
+            number += 1
+            yield Row(number, None, record)
 
 
 def _load_directory(path: Path, split: str | None) -> Any:
@@ -244,6 +277,7 @@ def _load_directory(path: Path, split: str | None) -> Any:
         split = names[0]
     if split not in names:
         what = "choose one with --split" if split is None else f"there is no {split!r}"
+        what += " (in a recipe: pool_split, evaluation_split)"
         raise UsageError(f"{path} holds the splits {', '.join(names)}; {what}")
     return data[split]
 

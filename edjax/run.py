@@ -45,14 +45,16 @@ def run(
       any `EdjaxError` of a stage; what was done stays.
     """
     out = Path(out or recipe.out)
-    pool = slice_of(read_pool(recipe.pool), recipe.pool_rows, recipe)
-    held_out = slice_of(read_pool(recipe.evaluation), recipe.evaluation_rows, recipe)
+    pool = slice_of(read_pool(recipe.pool, split=recipe.pool_split), recipe.pool_rows, recipe)
+    held_out = read_pool(recipe.evaluation, split=recipe.evaluation_split)
+    held_out = slice_of(held_out, recipe.evaluation_rows, recipe)
     _check(recipe, pool)
     from edjax.lm.load import digest, locate
 
     grid = {k: list(getattr(recipe, k)) for k in ("strategies", "trained", "budgets", "seeds")}
     grid["random_seeds"] = list(recipe.seeds_of("random"))
-    named = ("out", "title", "finetune_strategies", "report_to", "pool", "evaluation")  # the last two by their digests
+    rows = ("pool", "evaluation", "pool_split", "evaluation_split")  # these by their digests
+    named = ("out", "title", "finetune_strategies", "report_to", *rows)
     settings = asdict(recipe) | asdict(recipe.finetune_config(0))
     fixed = {k: v for k, v in settings.items() if k not in (*grid, *named, "finetune", "seed")}
     inputs = {"pool": pool.digest, "evaluation": held_out.digest, "model": digest(locate(recipe.model))}
@@ -95,8 +97,9 @@ def _check(recipe: Recipe, pool: Pool) -> None:
     unlabelled = [i for i, r in zip(pool.ids, pool.responses, strict=True) if r is None]
     if unlabelled:
         raise DataError(
-            f"{pool.source}: a run buys labels from the pool's responses, and row {unlabelled[0]!r} has none "
-            f"({len(unlabelled)} such); `edjax score` and `edjax select` need no responses"
+            f"{pool.source}: a run buys labels from the pool's responses, and row {unlabelled[0]!r} has none"
+            f"{pool.unanswered(pool.index_of[unlabelled[0]])} ({len(unlabelled)} such); `edjax score` and "
+            "`edjax select` need no responses"
         )
     needs_tokens = []
     for name in recipe.strategies:

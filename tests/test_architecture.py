@@ -14,7 +14,18 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*(ROOT / "edjax").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")])
 TREES = {p: ast.parse(p.read_text(encoding="utf-8")) for p in SOURCES}
 
-LEAVES = {"errors", "batching", "metrics", "progress", "checkpoints", "analysis", "table", "signals", "kernels"}
+LEAVES = {
+    "errors",
+    "compiled",
+    "batching",
+    "metrics",
+    "progress",
+    "checkpoints",
+    "analysis",
+    "table",
+    "signals",
+    "kernels",
+}
 STAGES = {"select", "score", "finetune", "evaluate"}
 ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     **{leaf: set() for leaf in LEAVES},
@@ -22,7 +33,9 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     "settings": {"errors"},
     "health": {"errors"},
     "rows": {"errors"},
-    "pool": {"errors", "store", "rows"},
+    "tools": {"rows"},
+    "turns": {"rows", "tools"},
+    "pool": {"errors", "store", "ids", "rows", "tools", "turns"},
     "arrays": {"errors"},
     "ids": {"errors", "rows"},
     "stream": {"errors", "store", "arrays"},
@@ -44,8 +57,8 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
         "health",
     },
     "evaluate": {"errors", "store", "pool", "lm", "batching", "progress", "metrics"},
-    "handoff": {"errors", "store", "pool", "select"},
-    "labels": {"errors", "ids", "handoff"},
+    "handoff": {"errors", "store", "ids", "tools", "turns", "pool", "select"},
+    "labels": {"errors", "ids", "turns", "handoff"},
     "verify": {"errors", "store"},
     "environment": {"lm"},
     "report": {"errors", "store"},
@@ -67,6 +80,7 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     },
     "demo": {"errors", "store", "recipe"},
     "cli": {
+        "compiled",
         "errors",
         "store",
         "ids",

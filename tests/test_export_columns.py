@@ -51,7 +51,7 @@ def test_columns_that_a_trainer_acts_on_are_left_out_with_a_note(tmp_path, edjax
 
 
 def test_a_text_pool_with_messages_for_trl(tmp_path):
-    """`messages` beside `prompt`: which of the two would be trained is TRL's to say, so only one goes."""
+    """`messages` beside `prompt`: which of the two would be trained is TRL's to say, so one goes by another name."""
     row = {"text": "What?", "response": "x", "chosen": "y"}
     turns = {"messages": [turn("user", "What?")], "response": "x", "prompt": "another"}
     notes = []
@@ -59,9 +59,8 @@ def test_a_text_pool_with_messages_for_trl(tmp_path):
     assert rows_of(paths) == [{"id": "r0", "prompt": [turn("user", "What?")], "completion": [turn("assistant", "x")]}]
     assert notes == ["left out, since trl would act on them: chosen"], "the prompt's own column is not left out"
     paths = export(read_chosen(pool_file(tmp_path / "m.jsonl", [turns])), "trl", tmp_path / "m", log=notes.append)
-    assert rows_of(paths)[0]["prompt"] == turns["messages"] and notes[1:] == [
-        "left out, since trl would act on them: prompt"
-    ]
+    (row,) = rows_of(paths)
+    assert row["prompt"] == turns["messages"] and row["original_prompt"] == "another" and len(notes) == 1
 
 
 @pytest.mark.parametrize("to", [f for f in FORMATS if not FORMATS[f].answered])

@@ -107,7 +107,7 @@ def test_a_selection_keeps_its_order_and_the_names_its_rows_had_in_the_pool(tmp_
     for tool in TOOLS:
         file = answer_with(tmp_path, chosen, tool, {i: f"to {i}" for i in reversed(chosen.pool.ids)})
         lines = import_labels(chosen, [file]).lines
-        assert lines[0] == b'{"prompt": "q7", "response": "to row-000008"}'
+        assert lines[0] == b'{"id": "row-000008", "prompt": "q7", "response": "to row-000008"}'
 
 
 def test_answers_in_several_files_and_some_missing(tmp_path, edjax_, fails):

@@ -371,12 +371,12 @@ def test_rows_of_turns_with_an_id_that_is_null(tmp_path, edjax_):
     assert len(import_labels(chosen, [pool_file(tmp_path / "a.jsonl", answered, ids=False)]).ids) == 4
 
 
-def test_an_id_of_another_column_that_is_null_goes_beside_the_row_s_own(tmp_path):
+def test_an_id_of_another_column_that_is_null_is_filled_in(tmp_path):
     rows = [{"id": 5, "uid": None, "prompt": "a"}, {"id": 5, "uid": "u2", "prompt": "b"}]
     pool = pool_file(tmp_path / "p.jsonl", rows, ids=False)
     chosen = read_chosen(pool, id_column="uid")
     (path,) = export(chosen, "jsonl", tmp_path / "o")
     first, second = map(json.loads, path.read_text().splitlines())
-    assert first == rows[0] | {"edjax_id": "row-000001"} and second == rows[1]
+    assert first == rows[0] | {"uid": "row-000001"} and second == rows[1]
     file = pool_file(tmp_path / "a.jsonl", [r | {"response": "x"} for r in (first, second)], ids=False)
     assert import_labels(chosen, [file], id_column="uid").ids == ("row-000001", "u2")

@@ -26,9 +26,7 @@ from edjax.cli import options
 @options.OVERWRITE
 @options.pool_options
 @options.JSON
-def evaluate(
-    rows: str, metrics: str, text_column: str | None, id_column: str, skip_bad_lines: bool, **settings: Any
-) -> None:
+def evaluate(rows: str, metrics: str, reading: dict[str, Any], **settings: Any) -> None:
     """Score the model's answers on ROWS, with or without an adapter.
 
     \b
@@ -38,7 +36,7 @@ def evaluate(
     from edjax.evaluate import evaluate as run_evaluate
 
     options.use_compilation_cache()
-    data = options.read(rows, text_column, id_column, skip_bad_lines)
+    data = options.read(rows, reading)
     done = run_evaluate(data, metrics=tuple(m.strip() for m in metrics.split(",") if m.strip()), **settings)
     lines = (f"{name:16} {value:8.4f}  over {done.counts[name]} rows" for name, value in done.scores.items())
     options.tell({"scores": done.scores, "counts": done.counts, "seconds": done.seconds}, *lines)

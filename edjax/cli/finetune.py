@@ -56,6 +56,7 @@ def finetune_options(f: Any) -> Any:
 @options.MODEL
 @options.OUT
 @click.option("--validation", help="Rows to validate on while training; any pool format.")
+@click.option("--validation-split-name", help="Split of VALIDATION, as --split is of ROWS.")
 @finetune_options
 @options.OVERWRITE
 @options.pool_options
@@ -66,9 +67,8 @@ def finetune(
     out: Path,
     validation: str | None,
     overwrite: bool,
-    text_column: str | None,
-    id_column: str,
-    skip_bad_lines: bool,
+    validation_split_name: str | None,
+    reading: dict[str, Any],
     **settings: Any,
 ) -> None:
     """Train a LoRA adapter on the responses of ROWS.
@@ -81,19 +81,23 @@ def finetune(
     """
     from edjax.finetune import FinetuneConfig
     from edjax.finetune import finetune as run_finetune
+    from edjax.finetune.examples import teaching
 
     options.use_compilation_cache()
     settings["lora_target_modules"] = tuple(m.strip() for m in settings["lora_target_modules"].split(","))
-    data = options.read(rows, text_column, id_column, skip_bad_lines)
-    held = None if validation is None else options.read(validation, text_column, id_column, skip_bad_lines)
+    data = options.read(rows, reading)
+    if validation is None and validation_split_name is not None:
+        raise click.UsageError("--validation-split-name needs --validation.", click.get_current_context())
+    held = None if validation is None else options.read(validation, reading | {"split": validation_split_name})
     config = FinetuneConfig(**settings)
     done = run_finetune(data, model, out=out, config=config, validation=held, overwrite=overwrite)
-    lines = [f"{done.steps} steps on {len(data)} rows in {done.seconds:.1f} s, last loss {done.train_loss:.4f}"]
+    taught = len(teaching(data, config.assistant_only_loss))
+    lines = [f"{done.steps} steps on {taught} rows in {done.seconds:.1f} s, last loss {done.train_loss:.4f}"]
     if done.validation_loss is not None:
         lines.append(f"lowest validation loss {done.validation_loss:.4f}, after step {done.best_step}")
     record: dict[str, Any] = {
         "steps": done.steps,
-        "rows": len(data),
+        "rows": taught,
         "seconds": done.seconds,
         "train_loss": done.train_loss,
     }

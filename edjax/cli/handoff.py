@@ -36,7 +36,7 @@ POOL = click.option("--pool", help="The pool, where SELECTION was made without o
 @click.option("--overwrite", is_flag=True, help="Replace files that are there and hold something else.")
 @options.pool_options
 @options.JSON
-def export(selection: str, to: str, out: Path, overwrite: bool, **reading: Any) -> None:
+def export(selection: str, to: str, out: Path, overwrite: bool, pool: str | None, reading: dict[str, Any]) -> None:
     """Hand the chosen rows to people who answer them, or answered rows to a trainer elsewhere.
 
     \b
@@ -54,14 +54,14 @@ def export(selection: str, to: str, out: Path, overwrite: bool, **reading: Any) 
     from edjax.handoff import export as run_export
     from edjax.handoff import read_chosen
 
-    chosen = read_chosen(selection, log=options.note, **reading)
+    chosen = read_chosen(selection, pool=pool, log=options.note, **reading)
     files = run_export(chosen, to, out, overwrite=overwrite, log=options.note)
     then = [f"next: {NEXT[to].format(*map(str, files), out=str(out))}"]
     if to in ANSWERS:
         named = ["edjax", "import-labels", selection, "ANSWERS", "--out", "answered.jsonl"]
-        named += ["--pool", reading["pool"]] if reading["pool"] else []
-        named += ["--text-column", reading["text_column"]] if reading["text_column"] else []
-        named += ["--id-column", reading["id_column"]] if reading["id_column"] != "id" else []
+        named += ["--pool", pool] if pool else []
+        named += options.flags(reading, "text_column", "id_column", "split")
+        named += ["--skip-bad-lines"] if reading["skip_bad_lines"] else []
         then.append(f"then: {shlex.join(named)}")
     record: dict[str, Any] = {"rows": len(chosen), "format": to, "files": [str(f) for f in files]}
     options.tell(record, f"{options.count(len(chosen), 'rows')} for {to} in {', '.join(map(str, files))}", *then)
@@ -86,7 +86,8 @@ def import_labels(
     partial: bool,
     annotator: str | None,
     overwrite: bool,
-    **reading: Any,
+    pool: str | None,
+    reading: dict[str, Any],
 ) -> None:
     """Join people's answers to the rows they belong to, by id.
 
@@ -101,8 +102,11 @@ def import_labels(
     from edjax.handoff import read_chosen, write_all
     from edjax.labels import import_labels as run_import
 
-    chosen = read_chosen(selection, log=options.note, **reading)
-    done = run_import(chosen, answers, kind=kind, id_column=reading["id_column"], partial=partial, annotator=annotator)
+    chosen = read_chosen(selection, pool=pool, log=options.note, **reading)
+    known = chosen.pool.reading
+    done = run_import(
+        chosen, answers, kind=kind, id_column=known.id_column or "id", partial=partial, annotator=annotator
+    )
     write_all({out: b"".join(line + b"\n" for line in done.lines)}, overwrite)
     for text in done.notes:
         options.note(text)
@@ -110,10 +114,11 @@ def import_labels(
         names = ", ".join(done.missing[:5]) + (", ..." if len(done.missing) > 5 else "")
         found = f", {done.why()}" if done.reasons else ""
         options.note(f"{options.count(len(done.missing), 'rows')} without an answer left out{found}: {names}")
+    columns = options.flags(known.record(), "text_column", "id_column")
     record = {"rows": len(done.lines), "missing": list(done.missing), "skipped": list(done.skipped)}
     record["reasons"] = done.reasons
     options.tell(
         record | {"formats": list(done.formats), "out": str(out)},
         f"{len(done.lines)} of {options.count(len(chosen), 'rows')} answered ({', '.join(done.formats)}) in {out}",
-        f"next: edjax finetune {shlex.quote(str(out))} --out adapter",
+        f"next: {shlex.join(['edjax', 'finetune', str(out), '--out', 'adapter', *columns])}",
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +51,39 @@ class Bytes(click.ParamType):
 
 
 def pool_options(f: Any) -> Any:
-    """What every verb that reads a pool takes."""
-    f = click.option("--skip-bad-lines", is_flag=True, help="Leave malformed lines out and count them.")(f)
-    f = click.option("--id-column", default="id", show_default=True, help="Column that names the rows.")(f)
-    return click.option("--text-column", help="Column with the prompt, where the name is none edjax knows.")(f)
+    """What every verb that reads a pool takes, gathered in one argument `reading`: None for what was not given."""
+
+    @functools.wraps(f)
+    def gathered(*args: Any, **settings: Any) -> Any:
+        reading = {name: settings.pop(name) for name in ("text_column", "id_column", "split", "skip_bad_lines")}
+        return f(*args, reading=reading, **settings)
+
+    g: Any = gathered
+    g = click.option("--skip-bad-lines", is_flag=True, default=None, help="Leave malformed lines out and count them.")(
+        g
+    )
+    g = click.option("--split", help="Split of a `datasets` directory or hub data set that has several.")(g)
+    g = click.option("--id-column", show_default="id", help="Column that names the rows.")(g)
+    return click.option("--text-column", help="Column with the prompt, where the name is none edjax knows.")(g)
 
 
-def read(source: str, text_column: str | None, id_column: str, skip_bad_lines: bool) -> Any:
-    """The pool that a verb was given, with what there is to note about it on stderr."""
-    from edjax.pool import read_pool
+def read(source: str, reading: Mapping[str, Any], remembered: Mapping[str, Any] | None = None) -> Any:
+    """The pool that a verb was given, with what there is to note about it on stderr.
 
-    return read_pool(source, text_column=text_column, id_column=id_column, skip_bad_lines=skip_bad_lines, log=note)
+    Args:
+      source: its name. reading: the options of `pool_options`.
+      remembered: what a manifest says about how it was read before, for those that were not given.
+    """
+    from dataclasses import asdict
+
+    from edjax.pool import Reading, read_pool
+
+    return read_pool(source, **asdict(Reading.of(reading, remembered, source)), log=note)
+
+
+def flags(reading: Mapping[str, Any], *names: str) -> list[str]:
+    """Options of `pool_options` as they stand on a command line, for a line to paste."""
+    return [part for name in names if reading.get(name) for part in (f"--{name.replace('_', '-')}", reading[name])]
 
 
 def count(n: int, plural: str) -> str:

@@ -70,8 +70,9 @@ def demo(out: Path, seed: int, overwrite: bool) -> None:
     "--out", type=click.Path(path_type=Path), help="File to write, default report.html in DIRECTORY, or beside it."
 )
 @click.option("--pool", help="The pool, where the features do not say which.")
+@options.pool_options
 @options.JSON
-def report(directories: tuple[Path, ...], out: Path | None, pool: str | None) -> None:
+def report(directories: tuple[Path, ...], out: Path | None, pool: str | None, reading: dict[str, Any]) -> None:
     """Draw the page of a run, or of what the verbs wrote one by one.
 
     \b
@@ -87,7 +88,7 @@ def report(directories: tuple[Path, ...], out: Path | None, pool: str | None) ->
     if run:
         results = read_json(first / "results.json")
     else:
-        results, notes = gather(directories, pool=pool, command=shlex.join(["edjax", *sys.argv[1:]]))
+        results, notes = gather(directories, pool=pool, reading=reading, command=shlex.join(["edjax", *sys.argv[1:]]))
         for text in notes:
             options.note(text)
     beside = first.parent if (first / "manifest.json").exists() and not run else first

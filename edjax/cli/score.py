@@ -31,9 +31,7 @@ from edjax.cli import options
 def score(
     pool: str,
     out: Path,
-    text_column: str | None,
-    id_column: str,
-    skip_bad_lines: bool,
+    reading: dict[str, Any],
     dry_run: bool,
     overwrite: bool,
     **settings: Any,
@@ -49,7 +47,7 @@ def score(
     from edjax.score import score as run_score
 
     options.use_compilation_cache()
-    rows = options.read(pool, text_column, id_column, skip_bad_lines)
+    rows = options.read(pool, reading)
     if dry_run:
         from edjax.score.dry_run import describe
 
@@ -57,7 +55,9 @@ def score(
         options.tell(found._asdict(), *describe(found, out))
         return
     features = run_score(rows, out=out, overwrite=overwrite, log=options.note, **settings)
-    next_step = f"edjax select {out} --pool {shlex.quote(pool)} --strategy k_center --budget 100 --out DIR"
+    next_step = (
+        f"edjax select {shlex.quote(str(out))} --pool {shlex.quote(pool)} --strategy k_center --budget 100 --out DIR"
+    )
     options.tell(
         {"rows": len(features), "features": features.embeddings.shape[1], "scores": list(features.scores), "out": out},
         f"{len(features)} prompts x {features.embeddings.shape[1]} features in {out}",

@@ -98,13 +98,25 @@ class _Source:
     def __init__(self, settings: dict[str, Any]):
         names = ("features", "embeddings", "ids", "pool", "scores", "embedding_column", "memory", "labelled")
         self.given = {name: settings.pop(name) for name in names}
-        self.reading = {name: settings.pop(name) for name in ("text_column", "id_column", "skip_bad_lines")}
+        reading: dict[str, Any] = settings.pop("reading")
         if (self.given["features"] is None) == (self.given["embeddings"] is None):
             raise click.UsageError(
                 "give either FEATURES, a directory of `edjax score`, or --embeddings FILE.", click.get_current_context()
             )
         self.path: Path = self.given["features"] or self.given["embeddings"]
-        self.columns = {k: v for k, v in (self.reading | self.given).items() if k in ("id_column", "embedding_column")}
+        self.manifest = self._manifest()
+        self.reading = reading | {"id_column": reading["id_column"] or self._remembered().get("id_column", "id")}
+        self.columns = {"id_column": self.reading["id_column"], "embedding_column": self.given["embedding_column"]}
+
+    def _manifest(self) -> dict[str, Any]:
+        """What `edjax score` says of the features; nothing where they are somebody's own."""
+        from edjax.store import read_manifest
+
+        return read_manifest(self.path, "features") if self.path.is_dir() else {}
+
+    def _remembered(self) -> dict[str, Any]:
+        """How the pool was read when it was scored."""
+        return dict(self.manifest.get("reading") or {})
 
     def labelled(self) -> tuple[str, ...]:
         from edjax.select import read_labelled
@@ -125,6 +137,12 @@ class _Source:
             known = self.pool.index_of if self.pool else ()
             ids = tuple(as_known(i, known) or i for i in read_ids(self.given["ids"], self.reading["id_column"]))
         self.features = read_features(self.path, memory=limit, scratch=scratch, ids=ids, **self.columns)
+        scored = self.manifest.get("inputs", {}).get("pool")
+        if self.pool and scored not in (None, self.pool.digest) and self.features.ids == self.pool.ids:
+            options.note(
+                f"the rows of {self.pool.source}, or how they are read, changed after {self.path} was scored; score "
+                "again if their prompts are other ones now"
+            )
         if self.given["scores"] is not None:
             self.features = join_columns(self.features, self.given["scores"], self.reading["id_column"])
         wanted = [settings["group_by"], settings["cost_by"] if settings["budget_tokens"] is not None else None]
@@ -137,16 +155,12 @@ class _Source:
 
     def pool_name(self) -> str | None:
         """The pool that was named, else the one that was scored."""
-        from edjax.store import read_manifest
-
-        if self.given["pool"] is None and self.path.is_dir():
-            return read_manifest(self.path, "features").get("pool")
-        return self.given["pool"]
+        return self.given["pool"] or self.manifest.get("pool")
 
     def _pool(self) -> Any:
         """The pool; None where none is named, and then the rows are known by their ids alone."""
         name = self.pool_name()
-        return None if name is None else options.read(name, **self.reading)
+        return None if name is None else options.read(name, self.reading, self._remembered())
 
 
 def _choose(

@@ -33,7 +33,9 @@ def finetune(
 
     The loss is the mean negative log-likelihood (nats) of response tokens, the one that ends the response included,
     given all tokens before them; prompt tokens carry none, unless `assistant_only_loss` asks for earlier assistant
-    turns. `out` receives adapter_model.safetensors, adapter_config.json, metrics.jsonl (a line an update: step, epoch,
+    turns. A turn of weight 0 carries none, and a row that ends in one is left out where it has no other to train.
+
+    `out` receives adapter_model.safetensors, adapter_config.json, metrics.jsonl (a line an update: step, epoch,
     loss, grad_norm, learning_rate, tokens_per_second; a line an evaluation: eval_loss) and a manifest; with validation
     rows also last/, the adapter of the last update; while it runs, checkpoints. `report_to` names trackers that get the
     numbers of metrics.jsonl too; TensorBoard's files are in tensorboard/. The same call resumes after a kill and
@@ -56,6 +58,7 @@ def finetune(
     """
     import jax
 
+    from edjax.finetune.examples import teaching
     from edjax.finetune.log import REPORTED
     from edjax.finetune.loop import train
     from edjax.finetune.trackers import require
@@ -66,6 +69,8 @@ def finetune(
         raise UsageError("validation rows and validation_split are both given; choose one")
     config = config or FinetuneConfig()
     require(config.report_to)
+    every_turn = config.assistant_only_loss
+    taught, held_out = teaching(pool, every_turn), None if validation is None else teaching(validation, every_turn)
     writes = jax.process_index() == 0
     if jax.process_count() > 1 and (config.save_steps or not config.mesh):
         raise UsageError("training in several processes needs a mesh, and save_steps 0: they keep no checkpoints")
@@ -80,12 +85,12 @@ def finetune(
     with held if writes else contextlib.nullcontext() as artifact:
         if agreed(artifact is not None and artifact.complete):
             return _finished(out, loaded)
-        done = train(pool, validation, loaded, out, config, show=show_progress, writes=writes)
+        done = train(taught, held_out, loaded, out, config, show=show_progress, writes=writes)
         if artifact is not None:
             shutil.rmtree(out / "checkpoints", ignore_errors=True)
             (out / REPORTED).unlink(missing_ok=True)
             facts = {name: getattr(done, name) for name in FACTS}
-            artifact.finish(**facts, rows=len(pool), ids=sha256_json(sorted(pool.ids)))
+            artifact.finish(**facts, rows=len(taught), ids=sha256_json(sorted(pool.ids)))
         return done
 
 

@@ -69,7 +69,7 @@ def export(
     if to not in FORMATS:
         raise UsageError(f"unknown format {to!r}; known are {', '.join(FORMATS)}")
     kind, out = FORMATS[to], Path(out)
-    missing = [i for i, r in zip(chosen.pool.ids, chosen.pool.responses, strict=True) if r is None]
+    missing = [name for i, name in enumerate(chosen.pool.ids) if chosen.answer(i) is None]
     if kind.answered and missing:
         raise DataError(
             f"{chosen.pool.source}: {named(missing)} no response, and {to} is for training; have the rows answered, "

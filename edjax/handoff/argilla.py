@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from edjax.handoff.answers import SKIPPED, Answer, BadAnswer, Entry
 from edjax.handoff.chosen import Chosen
-from edjax.handoff.text import json_bytes
+from edjax.handoff.text import apart, json_bytes
 
 QUESTION = "response"
 FLAT = ".responses"
@@ -44,7 +44,7 @@ def files(chosen: Chosen, out: Path) -> dict[str, bytes]:
     for i, name in enumerate(chosen.pool.ids):
         fact = chosen.facts[i]
         known = {k: fact[k] for k in ("order", "gain") if k in fact} | fact.get("scores", {})
-        metadata = {k: _value(v) for k, v in chosen.extra(i).items() if v is not None} | known
+        metadata = {k: _value(v) for k, v in apart(chosen.extra(i), known).items() if v is not None} | known
         records.append({"id": name, "fields": {"prompt": chosen.prompt(i)}, "metadata": metadata})
     about = {"name": _name(out), "guidelines": GUIDELINES, "allow_extra_metadata": True}
     return {

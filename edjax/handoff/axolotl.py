@@ -8,22 +8,26 @@ same, but axolotl's loader drops it and then trains every answer of a conversati
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edjax.handoff.chosen import Chosen
 from edjax.handoff.text import json_bytes, json_lines, with_extra
-from edjax.pool import Message
 
 ACTS_ON = frozenset(("input_ids", "attention_mask", "labels", "images", "messages", "system"))
 
 
 def files(chosen: Chosen, out: Path) -> dict[str, bytes]:
     """train.jsonl and datasets.yaml."""
-    rows = [
-        with_extra({"id": name, "messages": _marked(chosen.turns(i))}, chosen.extra(i))
-        for i, name in enumerate(chosen.pool.ids)
-    ]
+    offers = any(chosen.pool.tools)
+    rows = []
+    for i, name in enumerate(chosen.pool.ids):
+        turns = chosen.turns(i)
+        said = [_turn(turn) | {"train": at == len(turns) - 1} for at, turn in enumerate(turns)]
+        row: dict[str, Any] = {"id": name, "messages": said}
+        row |= {"tools": _tools(chosen.pool.tools[i])} if offers else {}
+        rows.append(with_extra(row, chosen.extra(i)))
     path = json_bytes(str(out / "train.jsonl")).decode()
     config = f"""datasets:
   - path: {path}
@@ -40,6 +44,21 @@ def files(chosen: Chosen, out: Path) -> dict[str, bytes]:
     return {"train.jsonl": json_lines(rows), "datasets.yaml": config.encode()}
 
 
-def _marked(turns: list[Message]) -> list[dict[str, Any]]:
-    """The turns, each with whether it is trained: the last one."""
-    return [{**turn, "train": at == len(turns) - 1} for at, turn in enumerate(turns)]
+def _turn(turn: dict[str, Any]) -> dict[str, Any]:
+    """A turn with its calls' arguments as JSON text, which axolotl parses: as objects all must be of one type."""
+    calls = [
+        call | {"function": call["function"] | {"arguments": json_bytes(call["function"]["arguments"]).decode()}}
+        for call in turn.get("tool_calls", [])
+    ]
+    return turn | ({"tool_calls": calls} if calls else {})
+
+
+def _tools(tools: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """Functions with their parameters as JSON text, likewise."""
+    if tools is None:
+        return None
+    functions = [tool.get("function", {}) for tool in tools]
+    return [
+        tool | {"function": f | {"parameters": json_bytes(f.get("parameters") or {}).decode()}}
+        for tool, f in zip(tools, functions, strict=True)
+    ]

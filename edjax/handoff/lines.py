@@ -1,12 +1,12 @@
 """JSON Lines: the rows untouched; rows that gained an answer back.
 
-A row that has its id in a column goes byte for byte; one that was named after its place gets a column `id`, since its
-answer could not be joined without: as the first where it has none, else in the place of the one that is null or empty.
+A row that has its id in a column goes byte for byte; one that was named after its place gets that name for an id, since
+its answer could not be joined without: as the first column where it has none, else where it has a null.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,24 +14,14 @@ from typing import Any
 from edjax.handoff import label_studio
 from edjax.handoff.answers import Answer, BadAnswer, Entry
 from edjax.handoff.chosen import Chosen
-from edjax.handoff.text import dump, json_bytes, json_record
-
-ASSISTANT = ("assistant", "gpt", "model", "bot", "chatgpt")
+from edjax.ids import id_text
+from edjax.turns import ASSISTANT, number_text
 
 
 def files(chosen: Chosen, out: Path) -> dict[str, bytes]:
     """rows.jsonl."""
-    rows = []
-    for i, name in enumerate(chosen.pool.ids):
-        line = chosen.pool.line(i)
-        record = json_record(line)
-        if name in (str(v) for v in record.values() if isinstance(v, (str, int))):
-            rows.append(line)
-        elif "id" not in record:
-            rows.append(b'{"id": ' + json_bytes(name) + b", " + line.lstrip()[1:])
-        else:
-            rows.append(dump(json.loads(line) | {_free(record): name}, b'": ' in line, line.isascii()))
-    return {"rows.jsonl": b"".join(line + b"\n" for line in rows)}
+    lines = (chosen.identified(i, chosen.pool.line(i)) for i in range(len(chosen)))
+    return {"rows.jsonl": b"".join(line + b"\n" for line in lines)}
 
 
 def _free(record: dict[str, Any]) -> str:
@@ -45,6 +35,8 @@ def answers(entries: list[Entry], id_column: str = "id") -> Iterator[Answer]:
         name = next((row[c] for c in ("edjax_id", id_column, "id") if row.get(c) not in (None, "")), None)
         if name is None:
             raise BadAnswer(f"{where}: no id (column {id_column!r}); an answer is joined by the id of its row")
+        with contextlib.suppress(ValueError):
+            name = id_text(name)
         found = candidates(row, where, str(name))
         yield Answer(str(name), next(iter(found.values()), None), where, row=row, **label_studio.about(row))
 
@@ -54,7 +46,10 @@ def candidates(row: dict[str, Any], where: str, name: str) -> dict[str, str]:
     columns: list[Any] = [row.get(c) for c in ("messages", "conversations", "prompt")]
     turns: list[Any] = next((t for t in columns if isinstance(t, list) and t), [{}])
     last = turns[-1] if is_assistant(turns[-1]) else {}
-    found = {"response": _text(row.get("response")), "turn": _text(last.get("content", last.get("value")))}
+    found = {
+        "response": _text(row.get("response")),
+        "turn": _text(last["value"] if last.get("content") is None and "value" in last else last.get("content")),
+    }
     if not found["response"] and row.get("response") not in (None, "", []):
         raise BadAnswer(f"{where}: the answer of row {name!r} is {type(row['response']).__name__}, not text")
     found |= {column: _text(row.get(column)) for column in ("completion", "output")}
@@ -63,13 +58,11 @@ def candidates(row: dict[str, Any], where: str, name: str) -> dict[str, str]:
 
 def is_assistant(turn: Any) -> bool:
     """Whether a turn is the model's."""
-    return isinstance(turn, dict) and str(turn.get("role", turn.get("from"))).lower() in ASSISTANT
+    return isinstance(turn, dict) and str(turn.get("role") or turn.get("from")).lower() in ASSISTANT
 
 
 def _text(value: Any) -> str | None:
     """Text as it is, a number as `edjax.pool` reads it, a list of turns by its last."""
     if isinstance(value, list) and value and is_assistant(value[-1]):
         value = value[-1].get("content")
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return json.dumps(value)
-    return value if isinstance(value, str) else None
+    return value if isinstance(value, str) else number_text(value)

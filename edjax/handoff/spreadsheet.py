@@ -20,7 +20,7 @@ from edjax.errors import DataError
 from edjax.handoff import label_studio
 from edjax.handoff.answers import EMPTY, Answer, BadAnswer, Entry
 from edjax.handoff.chosen import Chosen
-from edjax.handoff.text import json_bytes
+from edjax.handoff.text import apart, json_bytes
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 LONGEST_CELL = 32_767  # characters, in Excel; longer cells are cut
@@ -31,10 +31,10 @@ COLUMNS = ("id", "prompt", "response", "order")
 
 def files(chosen: Chosen, out: Path) -> dict[str, bytes]:
     """annotate.csv: id, prompt, response (empty), order, gain, scores, and the rows' further columns."""
-    extras = [chosen.extra(i) for i in range(len(chosen))]
     scores = list(dict.fromkeys(k for f in chosen.facts for k in f.get("scores", {})))
     gains = ["gain"] if any("gain" in f for f in chosen.facts) else []
-    further = [k for k in dict.fromkeys(k for e in extras for k in e) if k not in (*COLUMNS, *gains, *scores)]
+    extras = [apart(chosen.extra(i), (*COLUMNS, *gains, *scores)) for i in range(len(chosen))]
+    further = list(dict.fromkeys(k for e in extras for k in e))
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\r\n", quoting=csv.QUOTE_MINIMAL)
     table.writerow([*COLUMNS, *gains, *scores, *map(mark, further)])

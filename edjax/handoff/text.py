@@ -26,15 +26,28 @@ def json_record(line: bytes) -> dict[str, Any]:
     return value
 
 
-def with_extra(fixed: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
-    """A row of a format's own columns, and the further ones whose names are free."""
-    return fixed | {k: v for k, v in extra.items() if k not in fixed}
-
-
-def dump(record: dict[str, Any], spaced: bool, ascii_only: bool) -> bytes:
-    """One line of JSON in the manner of the line that it came from: with spaces or without, in ASCII alone or not."""
-    separators = (", ", ": ") if spaced else (",", ":")
+def dump_like(record: dict[str, Any], line: bytes) -> bytes:
+    """JSON in the manner of the line it came from: its spaces, and its way with letters that are not ASCII."""
+    separators = (", ", ": ") if b'": ' in line else (",", ":")
     try:
-        return json.dumps(record, ensure_ascii=ascii_only, separators=separators).encode()
+        return json.dumps(record, ensure_ascii=line.isascii(), separators=separators).encode()
     except UnicodeEncodeError:
         return json.dumps(record, separators=separators).encode()
+
+
+def apart(extra: dict[str, Any], taken: Iterable[str]) -> dict[str, Any]:
+    """Columns of a person's own beside those of a format: one whose name is `taken` goes by original_NAME."""
+    names, made = {*taken, *extra}, {}
+    for name, value in extra.items():
+        free = name
+        while free in (names if free != name else {*taken}):
+            free = f"original_{free}"
+        names.add(free)
+        made[free] = value
+    return made
+
+
+def with_extra(fixed: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    """A row of a format's own columns, and the further ones of the row's own (`apart`). A format that has a column
+    `tools` has there what the row's own says."""
+    return fixed | apart({k: v for k, v in extra.items() if k != "tools" or k not in fixed}, fixed)

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from edjax.errors import DataError, UsageError
+from edjax.lm.tools import Message as Message
+from edjax.lm.tools import check_shown, refuse_plain
 from edjax.lm.untrusted import bounded
 
 TEMPLATES = ("auto", "chat", "plain")
-Message = dict[str, str]
+Tools = Sequence[dict[str, Any]] | None
 
 
 class Encoder:
@@ -40,20 +42,31 @@ class Encoder:
         self.max_length = max_length
         self.end = self._end_of_turn() if self.chat else tokenizer.eos_token_id
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a prompt, ready to be continued by a response."""
+    def prompt(self, messages: Sequence[Message], tools: Tools = None) -> list[int]:
+        """Token ids of a prompt, ready to be continued by a response.
+
+        Args:
+          messages: turns with role and content, and with tool_calls where they call `tools` (`edjax.tools`).
+
+        Raises:
+          DataError: a prompt without tokens; messages that the template refuses, or tools that it leaves out.
+        """
         if self.chat:
-            ids = self.tokenizer(self._render(messages), add_special_tokens=False).input_ids
+            text = self._render(messages, tools)
+            if tools or any("tool_calls" in m or m["role"] == "tool" for m in messages):
+                check_shown(text, messages, self._render if tools else None, lambda m: self._render(m, tools))
+            ids = self.tokenizer(text, add_special_tokens=False).input_ids
         else:
+            refuse_plain(messages, tools)
             ids = self.tokenizer("\n".join(m["content"] for m in messages) + "\n").input_ids
         if not ids:
             raise DataError("a prompt has no tokens")
         return ids[-self.max_length :]
 
-    def answered(self, messages: Sequence[Message]) -> list[int]:
-        """The places in `prompt(messages)` that an assistant wrote: earlier turns and the token that ends each.
+    def answered(self, messages: Sequence[Message], tools: Tools = None) -> list[int]:
+        """The places in `prompt(messages, tools)` that an assistant wrote: earlier turns and the token that ends each.
 
-        A token counts if the whole of its text is the turn's, as the template lays it out.
+        A token counts if the whole of its text is the turn's, as the template lays it out. Turns of weight 0 do not.
 
         Raises:
           UsageError: there is no chat template, so nothing tells the turns apart.
@@ -61,12 +74,12 @@ class Encoder:
         """
         if not self.chat:
             raise UsageError("assistant_only_loss needs a chat template; the text of a plain prompt names no turns")
-        text = self._render(messages)
+        text = self._render(messages, tools)
         spans = []
         for n, message in enumerate(messages):
-            if message["role"] == "assistant":
-                before = self._render(messages[:n])
-                after = self._render(messages[: n + 1], reply=False).rstrip()
+            if message["role"] == "assistant" and message.get("weight") != 0:
+                before = self._render(messages[:n], tools)
+                after = self._render(messages[: n + 1], tools, reply=False).rstrip()
                 if not (text.startswith(after) and after.startswith(before)):
                     raise DataError(
                         f"the chat template renders turn {n + 1} differently once the conversation goes on, so its "
@@ -82,11 +95,13 @@ class Encoder:
         cut = max(len(found.input_ids) - self.max_length, 0)
         return [place - cut for place in places if place >= cut]
 
-    def _render(self, messages: Sequence[Message], *, reply: bool = True) -> str:
+    def _render(self, messages: Sequence[Message], tools: Tools = None, *, reply: bool = True) -> str:
         """The messages in the model's chat template; with `reply` up to where an assistant turn would begin."""
         try:
             with bounded():
-                return self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=reply)
+                return self.tokenizer.apply_chat_template(
+                    list(messages), tools=tools and list(tools), tokenize=False, add_generation_prompt=reply
+                )
         except Exception as e:  # a template may raise anything, and does for roles it does not know
             raise DataError(f"the chat template refuses these messages: {e}") from e
 

@@ -110,7 +110,13 @@ def score(
                 spent[name] = round(time.monotonic() - start, 3)
                 write_json(out / "timing.json", spent)
                 start = time.monotonic()
-            artifact.finish(rows=len(pool), **facts, pool=pool.source, seconds=round(sum(spent.values()), 3))
+            artifact.finish(
+                rows=len(pool),
+                **facts,
+                pool=pool.source,
+                reading=pool.reading.record(),
+                seconds=round(sum(spent.values()), 3),
+            )
     return read_features(out)
 
 

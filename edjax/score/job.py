@@ -49,6 +49,6 @@ def prepare(pool: Pool, loaded: LoadedModel, config: dict[str, Any], mesh: Any) 
     if not -layers - 1 <= config["layer"] <= layers:
         raise UsageError(f"layer {config['layer']} is outside the model's {-layers - 1}..{layers}")
     encoder = Encoder(loaded.tokenizer, config["template"], config["max_length"])
-    prompts = [encoder.prompt(m) for m in pool.messages]
+    prompts = pool.each(lambda i: encoder.prompt(pool.messages[i], pool.tools[i]))
     layout = lay_out(prompts, config["batch_size"], config["shard_rows"], jax.default_backend())
     return Job(prompts, layout, Forward(loaded, config, mesh), encoder)

@@ -18,7 +18,15 @@ from edjax.select.cost import IN_MEMORY, Forecast, forecast, stream_above, strea
 from edjax.select.labelled import read_labelled
 from edjax.select.options import QUOTAS, Options
 from edjax.select.prepared import NORMALISE, prepare
-from edjax.select.selection import Removed, Selection, pool_rows, read_selection, with_pool_column, write_selection
+from edjax.select.selection import (
+    Removed,
+    Selection,
+    pool_rows,
+    read_selection,
+    selection_of,
+    with_pool_column,
+    write_selection,
+)
 
 __all__ = [
     "IN_MEMORY",
@@ -35,6 +43,7 @@ __all__ = [
     "read_labelled",
     "read_selection",
     "select",
+    "selection_of",
     "strategy_of",
     "stream_above",
     "streams",

@@ -10,7 +10,7 @@ import numpy as np
 from edjax.errors import DataError
 from edjax.features import Features
 from edjax.ids import as_known, read_ids
-from edjax.select.selection import read_selection
+from edjax.select.selection import read_selection, selection_of
 
 
 def read_labelled(paths: Iterable[str | Path], id_column: str = "id") -> tuple[str, ...]:
@@ -23,7 +23,7 @@ def read_labelled(paths: Iterable[str | Path], id_column: str = "id") -> tuple[s
       DataError: a directory that holds no selection, or as `edjax.ids.read_ids`.
     """
     ids: dict[str, None] = {}
-    for path in map(Path, paths):
+    for path in map(selection_of, map(Path, paths)):
         ids |= dict.fromkeys(read_selection(path).ids if path.is_dir() else read_ids(path, id_column))
     return tuple(ids)
 

@@ -89,9 +89,17 @@ def write_selection(
             for name, text in files.items():
                 with atomic_write(out / name, "w") as f:
                     f.write(text)
-            facts = {} if selection.cost is None else {"cost": selection.cost}
+            facts: dict[str, Any] = {} if selection.cost is None else {"cost": selection.cost}
+            if pool is not None:
+                facts["reading"] = pool.reading.record()
             artifact.finish(seconds=round(selection.seconds, 4), warning=selection.warning, **facts)
     return out
+
+
+def selection_of(path: Path) -> Path:
+    """A path, or the directory of a selection whose selected.jsonl it is, which knows the ids of rows without one."""
+    ours = path.name == "selected.jsonl" and (path.parent / "selection.csv").is_file()
+    return path.parent if ours and (path.parent / "manifest.json").is_file() else path
 
 
 def read_selection(path: str | Path) -> Selection:
