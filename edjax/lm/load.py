@@ -152,6 +152,8 @@ def load(name: str = "smollm2", dtype: str = "float32", quantize: str = "none", 
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception as e:  # transformers raises many kinds for a damaged directory
         first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        if not (directory / "tokenizer.json").exists():
+            first += " (it has no tokenizer.json: put the tokenizer's files beside config.json)"
         raise DataError(f"{directory}: config or tokenizer cannot be read: {first}") from e
     tokenizer.model_max_length = 2**62  # the encoder cuts; the tokenizer's own warning would be wrong
     import jax.numpy as jnp

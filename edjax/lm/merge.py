@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from edjax.errors import UsageError
+from edjax.lm.adapter import adapter_notes, trained_template
 from edjax.lm.checkpoint import OUTSIDE, layer_names
 from edjax.lm.decoder import Array, CausalLM, Linear
 from edjax.lm.load import TOKENIZER, LoadedModel, digest, load, locate
@@ -69,6 +70,7 @@ def merge(
     dtype: str = "float32",
     overwrite: bool = False,
     loaded: LoadedModel | None = None,
+    log: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Write `model` with `adapter` folded in, as a model directory that edjax and transformers load.
 
@@ -78,6 +80,7 @@ def merge(
       out: the directory to write.
       dtype: float32 or bfloat16 weights.
       loaded: the base model, if the caller has it already, in `dtype`.
+      log: is told where the adapter does not fit what it is put on.
 
     Raises:
       DataError: a damaged adapter. UsageError: `out` holds something else.
@@ -90,8 +93,11 @@ def merge(
         if not artifact.complete:
             loaded = loaded or load(model, dtype)
             adapted, _ = import_adapter(loaded.model, adapter)
+            for said in adapter_notes(adapter, loaded):
+                log(said)
             export_merged(loaded, adapted, out)
-            artifact.finish()
+            template = trained_template(adapter)
+            artifact.finish(**({"template": template} if template else {}))
     return Path(out)
 
 
