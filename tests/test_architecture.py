@@ -52,6 +52,7 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     "portrait": {"pool", "features", "select", "strategies"},
     "gather": {"errors", "store", "pool", "features", "select", "evaluate", "analysis", "portrait"},
     "recipe": {"errors", "settings", "features", "lm", "strategies", *STAGES},
+    "growth": {"errors", "store", "features", "recipe", "select"},
     "run": {
         "errors",
         "store",
@@ -60,6 +61,7 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
         "lm",
         "strategies",
         "recipe",
+        "growth",
         "analysis",
         "portrait",
         "report",

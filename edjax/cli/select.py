@@ -158,14 +158,16 @@ def _choose(
     overwrite: bool,
 ) -> None:
     from edjax.errors import UsageError
-    from edjax.select import Chooser, Options, streams, write_selection
+    from edjax.select import Chooser, Options, streams, usable, write_selection
     from edjax.store import sha256_json
 
     several = len(strategies) * len(budgets) > 1
     if several and (out / "plan.json").exists():
         raise UsageError(f"{out} holds a single selection; choose another --out for a directory of several")
     ids = source.labelled()
-    chooser = Chooser(source.features, Options(**settings, labelled=ids))
+    asked = Options(**settings, labelled=ids)
+    compared = usable(source.features, [(s, asked) for s in strategies]) if len(strategies) > 1 else None
+    chooser = Chooser(source.features, asked, compared)
     named = [str(p) for p in source.given["labelled"]]
     inputs = {"labelled": sha256_json(sorted(ids))} if named else {}
     made = []
@@ -180,8 +182,10 @@ def _choose(
             name = re.sub(r"[^\w.-]", "_", strategy) + f"-{spent}"  # a score may have any name
             made.append((out / name if several else out, budget, chosen))
     for place, budget, chosen in made:
+        left_out = chooser.left_out(chosen.strategy)
+        read = inputs | ({"left_out": sha256_json(left_out)} if left_out else {})
         config = {"strategy": chosen.strategy, "budget": budget, **settings, "labelled": named, **source.columns}
-        write_selection(chosen, source.features, source.pool, place, config=config, inputs=inputs, overwrite=overwrite)
+        write_selection(chosen, source.features, source.pool, place, config=config, inputs=read, overwrite=overwrite)
     _note_once([(place.name, chosen.warning) for place, _, chosen in made])
     firsts = [chosen for _, _, chosen in made[: len(budgets)]] * len(strategies)
     records = [_record(*one, first) for one, first in zip(made, firsts, strict=True)]
