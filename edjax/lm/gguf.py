@@ -15,7 +15,7 @@ import numpy as np
 from edjax.errors import DataError, EnvError
 from edjax.lm.gguf_rope import scaling_of
 
-CONVERTER = 2  # part of the name of what is kept: one more whenever another directory comes out of the same file
+CONVERTER = 2  # part of the name of what is kept of a .gguf: one more when another directory comes of the same file
 MODULES = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
