@@ -27,6 +27,7 @@ MODULES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+HEADS = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}  # whose rows are stored in another order
 REQUIRED = (
     "llama.attention.head_count",
     "llama.attention.layer_norm_rms_epsilon",
@@ -106,12 +107,11 @@ def convert(gguf_path: Path, out: Path) -> Path:
     except (ValueError, IndexError, KeyError, OSError) as e:
         raise DataError(f"{gguf_path} is not a readable GGUF file ({e}); fetch it again") from e
     found = list(chain.from_iterable(reader.tensors for reader in readers))
-    if (of := int(meta.get("split.count") or 1)) != len(files) or len(found) != meta.get(
-        "split.tensors.count", len(found)
-    ):
+    split = meta.get("split.count") or 1, meta.get("split.tensors.count", len(found))
+    if split != (len(files), len(found)):
         raise DataError(
-            f"{gguf_path} is one of {of} parts of a split file; keep all of them, under the names they came with "
-            "(...-00001-of-00002.gguf), or join them with `llama-gguf-split --merge`"
+            f"{gguf_path} is one of {split[0]} parts of a split file, {split[1]} tensors in all; keep every part under "
+            "the name it came with (...-00001-of-00002.gguf), or join them with `llama-gguf-split --merge`"
         )
     shapes = {t.name: tuple(int(n) for n in t.shape[::-1]) for t in found}
     try:
@@ -129,19 +129,18 @@ def convert(gguf_path: Path, out: Path) -> Path:
                 continue  # old converters wrote the plain frequencies out, layer by layer
             try:
                 value = gguf.quants.dequantize(t.data, t.tensor_type).astype(np.float32).reshape(shapes[t.name])
-            except (NotImplementedError, ValueError) as e:
-                raise DataError(f"{gguf_path}: tensor {t.name!r} cannot be dequantised ({e}); {ELSEWHERE}") from e
+                for module, heads in HEADS.items():
+                    if f".{module}." in t.name:
+                        value = unpermute(value, config[heads])
+            except (NotImplementedError, ValueError, ArithmeticError) as e:
+                raise DataError(f"{gguf_path}: tensor {t.name!r} cannot be read ({e}); {ELSEWHERE}") from e
             if t.name == "rope_freqs.weight":
                 scaling = scaling_of(value, config["rope_theta"], config["head_dim"])
                 if scaling is None:
                     raise DataError(f"{gguf_path}: its {t.name} are not those of Llama 3.1's scaling; {ELSEWHERE}")
                 config |= {"rope_scaling": scaling} if scaling else {}
                 continue
-            name = hf_name(t.name, gguf_path)
-            for module, heads in (("q_proj", "num_attention_heads"), ("k_proj", "num_key_value_heads")):
-                if module in name:
-                    value = unpermute(value, config[heads])
-            tensors[name] = np.ascontiguousarray(value)
+            tensors[hf_name(t.name, gguf_path)] = np.ascontiguousarray(value)
         _fill_biases(tensors, config)
         save_file(tensors, tmp / "model.safetensors", metadata={"format": "pt"})
         _write(tmp / "config.json", config)

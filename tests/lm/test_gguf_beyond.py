@@ -190,6 +190,12 @@ def test_settings_that_would_change_the_logits_are_refused(tmp_path, monkeypatch
     refused(path, tmp_path / "m", key)
 
 
+@pytest.mark.parametrize("heads", [0, 3, 64])
+def test_heads_that_do_not_divide_the_rows(tmp_path, heads):
+    path = write_gguf(tmp_path / "m.gguf", tiny_tensors(), leave_out=("head_count",), add_head_count=heads)
+    refused(path, tmp_path / "m", "is no plain Llama|cannot be read")
+
+
 def test_an_adapter_in_gguf_is_no_model(tmp_path):
     path = write_gguf(tmp_path / "m.gguf", tiny_tensors(), add_type="adapter")
     refused(path, tmp_path / "m", "of type 'adapter'")
