@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ def evaluate(
     out: str | Path | None = None,
     metrics: Sequence[str] = METRICS,
     max_new_tokens: int = 32,
-    template: str = "auto",
+    template: str | None = None,
     max_length: int = 1024,
     batch_size: int = 16,
     dtype: str = "float32",
@@ -54,6 +54,7 @@ def evaluate(
     overwrite: bool = False,
     show_progress: bool = True,
     loaded: LoadedModel | None = None,
+    log: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
     """Score a model's answers on labelled rows.
 
@@ -69,11 +70,14 @@ def evaluate(
     Args:
       pool: rows with responses.
       adapter: a PEFT adapter directory to put on the model.
+      template: as in `edjax.lm.encode.Encoder`; None: the one that edjax trained the adapter with, or the adapter that
+        was merged into the model, else "auto".
       out: directory for scores.json and rows.jsonl; None writes nothing.
       dtype: float32 or bfloat16 weights and activations.
       quantize: none, or int8 or nf4 for the projections of the base model.
       mesh: devices to share the rows and the model among, as in `edjax.lm.mesh.parse_mesh`; of one process.
       loaded: the model, if the caller has it already (with its adapter in place, if `adapter` is None), in `dtype`.
+      log: is told where the adapter does not fit what it is put on: another base model, tokenizer or template.
 
     Raises:
       DataError: a row without a response; a damaged adapter.
@@ -90,6 +94,9 @@ def evaluate(
     devices = parse_mesh(mesh)
     check_rows(batch_size, devices)
     loaded = loaded or load(model, dtype, quantize, devices)
+    from edjax.lm.adapter import adapter_digest, adapter_notes, trained_template
+
+    template, asked = template or trained_template(adapter or loaded.directory) or "auto", template
     settings = {
         "metrics": list(metrics),
         "max_new_tokens": max_new_tokens,
@@ -104,11 +111,13 @@ def evaluate(
         from edjax.lm.peft import import_adapter
 
         lm, _ = import_adapter(lm, adapter)
+        for said in adapter_notes(adapter, loaded, asked):
+            log(said)
     if out is None:
         with using(devices):
             return _evaluate(pool, lm, loaded, settings, show_progress)
     out = Path(out)
-    inputs = {"pool": pool.digest, "model": digest(loaded.directory), "adapter": _adapter_digest(adapter)}
+    inputs = {"pool": pool.digest, "model": digest(loaded.directory), "adapter": adapter and adapter_digest(adapter)}
     with writing(out, kind="evaluation", config=settings, inputs=inputs, overwrite=overwrite) as artifact:
         if not artifact.complete:
             with using(devices):
@@ -130,12 +139,6 @@ def read_evaluation(path: str | Path) -> Evaluation:
     with open(path / "rows.jsonl", encoding="utf-8") as f:
         rows = [json.loads(line) for line in f]
     return Evaluation(head["scores"], head["counts"], rows, head["seconds"])
-
-
-def _adapter_digest(adapter: str | Path | None) -> str | None:
-    from edjax.store import sha256_file
-
-    return None if adapter is None else sha256_file(Path(adapter) / "adapter_model.safetensors")
 
 
 def references(record: dict[str, Any], response: str) -> list[str]:

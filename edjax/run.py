@@ -18,11 +18,12 @@ from edjax.errors import DataError, UsageError
 from edjax.evaluate import HIGHER_IS_BETTER, Evaluation, evaluate
 from edjax.features import Features
 from edjax.finetune import finetune
+from edjax.growth import refuse_another_order, refuse_changes
 from edjax.pool import Pool, read_pool
 from edjax.recipe import Recipe
 from edjax.score import score
-from edjax.select import Selection, pool_rows, read_selection, select, with_pool_column, write_selection
-from edjax.store import read_json, read_manifest, versions, write_json, writing
+from edjax.select import Chooser, Selection, pool_rows, read_selection, usable, with_pool_column, write_selection
+from edjax.store import read_json, read_manifest, sha256_json, versions, write_json, writing
 
 
 def run(
@@ -36,35 +37,41 @@ def run(
     """Run every cell of a recipe that is not done yet and write results.json and report.html.
 
     Cells are strategies x budgets x seeds, all over one scored pool. The same recipe again goes on where it was
-    stopped; further strategies, budgets or seeds only add cells.
+    stopped; further strategies, variants, budgets or seeds only add cells, and another primary metric only reads those
+    there are anew. All strategies choose among the rows that each of them can use.
 
     Returns:
       what results.json holds, see `edjax.report.schema`.
 
     Raises:
+      UsageError: what was chosen and trained before does not fit the recipe any more, see `edjax.growth`.
       any `EdjaxError` of a stage; what was done stays.
     """
     out = Path(out or recipe.out)
     pool = slice_of(read_pool(recipe.pool, split=recipe.pool_split), recipe.pool_rows, recipe)
     held_out = read_pool(recipe.evaluation, split=recipe.evaluation_split)
     held_out = slice_of(held_out, recipe.evaluation_rows, recipe)
-    _check(recipe, pool)
+    _check(recipe, pool, out)
     from edjax.lm.load import digest, locate
 
-    grid = {k: list(getattr(recipe, k)) for k in ("strategies", "trained", "budgets", "seeds")}
-    grid["random_seeds"] = list(recipe.seeds_of("random"))
+    grid: dict[str, Any] = {k: list(getattr(recipe, k)) for k in ("strategies", "trained", "budgets", "seeds")}
+    grid |= {"random_seeds": list(recipe.seeds_of("random")), "metric": recipe.metric}
+    if own := {name: recipe.variants[name] for name in recipe.strategies if name in recipe.variants}:
+        grid["variants"] = json.loads(json.dumps(own))
+    grows = ("variants", "metric")  # what was done under a variant's name says itself what was asked for
     rows = ("pool", "evaluation", "pool_split", "evaluation_split")  # these by their digests
     named = ("out", "title", "finetune_strategies", "report_to", *rows)
     settings = asdict(recipe) | asdict(recipe.finetune_config(0))
-    fixed = {k: v for k, v in settings.items() if k not in (*grid, *named, "finetune", "seed")}
+    fixed = {k: v for k, v in settings.items() if k not in (*grid, *grows, *named, "finetune", "seed")}
     inputs = {"pool": pool.digest, "evaluation": held_out.digest, "model": digest(locate(recipe.model))}
-    with writing(out, kind="run", config=fixed, inputs=inputs, overwrite=overwrite) as artifact:
+    with writing(out, kind="run", config=fixed, inputs=inputs, overwrite=overwrite, grows=grows) as artifact:
         if artifact.complete:
             with contextlib.suppress(DataError):  # a missing or damaged file: walk again, to mend it or to name it
                 if read_manifest(out, "run").get("grid") == grid:
                     return read_json(out / "results.json")
-            (out / "manifest.json").unlink()
         walk = _Walk(recipe, out, pool, held_out, show_progress)
+        refuse_changes(out / "selections", recipe, walk.features, walk.candidates)
+        (out / "manifest.json").unlink(missing_ok=True)
         results = walk.results(command)
         write_json(out / "results.json", results)
         from edjax import report
@@ -88,7 +95,7 @@ def slice_of(pool: Pool, rows: int | None, recipe: Recipe) -> Pool:
     return pool.take(sorted(int(i) for i in chosen))
 
 
-def _check(recipe: Recipe, pool: Pool) -> None:
+def _check(recipe: Recipe, pool: Pool, out: Path) -> None:
     """Refuse before the first minute of work what would fail after an hour."""
     from edjax.strategies import STRATEGIES
 
@@ -107,7 +114,9 @@ def _check(recipe: Recipe, pool: Pool) -> None:
         if STRATEGIES[strategy].needs not in ("nothing", "embeddings") or options.columns():
             needs_tokens.append(name)
     if needs_tokens and recipe.max_new_tokens < 1:
-        raise UsageError(f"{needs_tokens[0]} needs decoded tokens: set max_new_tokens to 1 or more")
+        scored = (out / "features").exists()
+        other = ", and another out: this run's pool was scored without, and its choices stand on that" if scored else ""
+        raise UsageError(f"{needs_tokens[0]} needs decoded tokens: set max_new_tokens to 1 or more{other}")
     from edjax.finetune.trackers import require
     from edjax.lm.lora import LoraConfig
     from edjax.lm.mesh import check_rows, parse_mesh
@@ -163,6 +172,11 @@ class _Walk:
         )
 
     @cached_property
+    def candidates(self) -> np.ndarray:
+        """The rows that every strategy of the recipe can use, (n,) bool."""
+        return usable(self.features, [self.recipe.choice(s) for s in self.recipe.strategies])
+
+    @cached_property
     def selections(self) -> dict[tuple[str, int], Selection]:
         """By (strategy, seed of the choice), at the largest budget."""
         largest = max(self.recipe.budgets)
@@ -179,9 +193,15 @@ class _Walk:
         name, options = self.recipe.choice(strategy, seed)
         features, column = self.features, options.group_by
         features = with_pool_column(features, self.pool, column) if column else features
-        chosen = select(features, name, budget, **vars(options))
-        config = {"strategy": name, "budget": budget} | vars(options)
-        write_selection(chosen, self.features, self.pool, path, config=config)
+        chooser = Chooser(features, options, self.candidates)
+        chosen = chooser.choose(name, [budget])[0]
+        if options.nested:
+            refuse_another_order(path, chosen)
+        config, left_out = {"strategy": name, "budget": budget} | vars(options), chooser.left_out(name)
+        read = {"left_out": sha256_json(left_out)} if left_out else {}
+        write_selection(chosen, self.features, self.pool, path, config=config, inputs=read)
+        if left_out:
+            self.say(f"note: {strategy}: {chosen.warning}")
         self.say(f"selected {budget} of {len(self.pool)} by {strategy} in {chosen.seconds:.2f} s")
         return chosen
 

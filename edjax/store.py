@@ -274,7 +274,13 @@ def _is_scratch(p: Path, root: Path) -> bool:
 
 @contextlib.contextmanager
 def writing(
-    path: str | Path, *, kind: str, config: dict[str, Any], inputs: dict[str, Any], overwrite: bool = False
+    path: str | Path,
+    *,
+    kind: str,
+    config: dict[str, Any],
+    inputs: dict[str, Any],
+    overwrite: bool = False,
+    grows: tuple[str, ...] = (),
 ) -> Iterator[Artifact]:
     """Hold the lock on an artefact directory and yield it, fresh, half done or complete.
 
@@ -284,6 +290,7 @@ def writing(
       config: the settings that decide the content; JSON values.
       inputs: the sha256 of everything read.
       overwrite: start again, deleting what an earlier plan left.
+      grows: settings that an older plan may hold and that no longer decide whether it is gone on with.
 
     Raises:
       UsageError: the directory holds something else, or was planned with other settings (the difference is named).
@@ -304,7 +311,8 @@ def writing(
                 "choose an empty or new --out"
             )
         if old.exists() and not overwrite:
-            _refuse_difference(path, read_json(old), plan)
+            _refuse_difference(path, was := read_json(old), plan, grows)
+            plan = was
         else:
             # manifest first, plan last: killed in between, the directory is an unfinished one, and still ours
             for p in sorted(strangers, key=lambda p: p.name != "manifest.json"):
@@ -327,17 +335,18 @@ def _ours(path: Path) -> bool:
     return False
 
 
-def _refuse_difference(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    if old == new:
-        return
+def _refuse_difference(path: Path, old: dict[str, Any], new: dict[str, Any], grows: tuple[str, ...]) -> None:
+    """A setting that is null is one that the older plan did not know."""
     diff = []
     if old.get("kind") != new["kind"]:
         diff.append(f"kind {old.get('kind')!r} is not {new['kind']!r}")
     for part in ("config", "inputs"):
         a, b = old.get(part) or {}, new[part]
-        for key in sorted(a.keys() | b.keys()):
+        for key in sorted((a.keys() | b.keys()) - set(grows)):
             if a.get(key) != b.get(key):
                 diff.append(f"{key}: {_short(a.get(key))} there, {_short(b.get(key))} now")
+    if not diff and old.get("schema") == new["schema"]:
+        return
     raise UsageError(
         f"{path} was made with other settings ({'; '.join(diff) or 'another schema'}); "
         "choose another --out, or --overwrite to start again"

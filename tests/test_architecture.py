@@ -65,6 +65,7 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     "portrait": {"pool", "features", "select", "strategies"},
     "gather": {"errors", "store", "pool", "features", "select", "evaluate", "analysis", "portrait"},
     "recipe": {"errors", "settings", "features", "lm", "strategies", *STAGES},
+    "growth": {"errors", "store", "features", "recipe", "select"},
     "run": {
         "errors",
         "store",
@@ -73,6 +74,7 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
         "lm",
         "strategies",
         "recipe",
+        "growth",
         "analysis",
         "portrait",
         "report",

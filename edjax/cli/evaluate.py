@@ -17,7 +17,10 @@ from edjax.cli import options
 @click.option("--out", type=click.Path(path_type=Path), help="Directory for scores.json and rows.jsonl.")
 @click.option("--metrics", default="response_loss,exact_match,rouge_l,choice_accuracy", show_default=True)
 @click.option("--max-new-tokens", default=32, show_default=True, help="Longest greedy answer.")
-@options.TEMPLATE
+@click.option(
+    "--template",
+    help="auto, chat (the model's chat template) or plain; by default what the adapter was trained with, else auto.",
+)
 @options.MAX_LENGTH
 @click.option("--batch-size", default=16, show_default=True)
 @options.DTYPE
@@ -37,7 +40,9 @@ def evaluate(rows: str, metrics: str, reading: dict[str, Any], **settings: Any) 
 
     options.use_compilation_cache()
     data = options.read(rows, reading)
-    done = run_evaluate(data, metrics=tuple(m.strip() for m in metrics.split(",") if m.strip()), **settings)
+    done = run_evaluate(
+        data, metrics=tuple(m.strip() for m in metrics.split(",") if m.strip()), log=options.note, **settings
+    )
     lines = (f"{name:16} {value:8.4f}  over {done.counts[name]} rows" for name, value in done.scores.items())
     options.tell({"scores": done.scores, "counts": done.counts, "seconds": done.seconds}, *lines)
 
@@ -58,5 +63,5 @@ def merge(**settings: Any) -> None:
     """
     from edjax.lm.merge import merge as run_merge
 
-    out = run_merge(**settings)
+    out = run_merge(log=options.note, **settings)
     options.tell({"out": out}, f"merged model in {out}")

@@ -172,7 +172,7 @@ def _choose(
     overwrite: bool,
 ) -> None:
     from edjax.errors import UsageError
-    from edjax.select import Chooser, Options, streams, write_selection
+    from edjax.select import Chooser, Options, streams, usable, write_selection
     from edjax.store import sha256_json
 
     several = len(strategies) * len(budgets) > 1
@@ -180,7 +180,9 @@ def _choose(
     if several and (out / "plan.json").exists():
         raise UsageError(f"{out} holds a single selection; choose another --out for a directory of several")
     ids = source.labelled()
-    chooser = Chooser(source.features, Options(**settings, labelled=ids))
+    asked = Options(**settings, labelled=ids)
+    compared = usable(source.features, [(s, asked) for s in strategies]) if len(strategies) > 1 else None
+    chooser = Chooser(source.features, asked, compared)
     named = [str(p) for p in source.given["labelled"]]
     inputs = {"labelled": sha256_json(sorted(ids))} if named else {}
     made = []
@@ -195,8 +197,10 @@ def _choose(
             name = re.sub(r"[^\w.-]", "_", strategy) + f"-{spent}"  # a score may have any name
             made.append((out / name if several else out, budget, chosen))
     for place, budget, chosen in made:
+        left_out = chooser.left_out(chosen.strategy)
+        read = inputs | ({"left_out": sha256_json(left_out)} if left_out else {})
         config = {"strategy": chosen.strategy, "budget": budget, **settings, "labelled": named, **source.columns}
-        write_selection(chosen, source.features, source.pool, place, config=config, inputs=inputs, overwrite=overwrite)
+        write_selection(chosen, source.features, source.pool, place, config=config, inputs=read, overwrite=overwrite)
     if source.pool is None:
         options.note("no pool was named: the ids are chosen, and there are no rows to copy (--pool copies them)")
     _note_once([(place.name, chosen.warning) for place, _, chosen in made])

@@ -51,18 +51,30 @@ def load_weights(
       mesh: the devices to lay the weights on (`edjax.lm.mesh`); None: jax's default device.
 
     Raises:
-      DataError: a missing tensor, another shape or dtype than the config says, a value that is not finite, or
-        pickled weights (never loaded).
+      DataError: a missing tensor, one that has no place in the model, another shape or dtype than the config says, a
+        value that is not finite, or pickled weights (never loaded).
       UsageError: a mesh that does not fit the model.
     """
     check(config, mesh)
     graph, state = nnx.split(nnx.eval_shape(lambda: CausalLM(config, rngs=nnx.Rngs(0))))
     read = Reader(directory, config.model_type)
     flat = dict(nnx.to_flat_state(state))
+    used: set[str] = set()
+    for path, variable in flat.items():
+        names, each = _tensors(path, variable.shape, config)
+        for name in names:
+            read.check(name, each)  # before there is memory taken for any
+        used.update(names)
+    read.refuse_others(used)
     for path, variable in flat.items():
         lies = None if mesh is None else NamedSharding(mesh, spec_of(path, variable.shape, mesh))
         flat[path] = variable.replace(_parameter(path, variable.shape, config, read, np.dtype(dtype), quantize, lies))
     return nnx.merge(graph, nnx.from_flat_state(list(flat.items())))
+
+
+def _tensors(path: tuple, shape: tuple[int, ...], c: LMConfig) -> tuple[list[str], tuple[int, ...]]:
+    """The checkpoint's names of one parameter of the decoder, and the shape of each there."""
+    return ([OUTSIDE[path]], shape) if path in OUTSIDE else (list(layer_names(path, c)), shape[:0:-1])
 
 
 def _parameter(
@@ -75,9 +87,7 @@ def _parameter(
     lies: Sharding,
 ) -> Array | Quantized:
     """One parameter of the decoder: a tensor, or the same tensor of every layer."""
-    names, each = ([OUTSIDE[path]], shape) if path in OUTSIDE else (list(layer_names(path, c)), shape[:0:-1])
-    for name in names:
-        read.check(name, each)  # before there is memory taken for them
+    names, each = _tensors(path, shape, c)
     if path[-1] == "kernel":
         if quantize:
             return quantized(_stack(shape, names, each, read, np.dtype(np.float32), lies), quantize)

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edjax.errors import DataError, EnvError, UsageError
 from edjax.lm import smollm2, torchless
-from edjax.store import sha256_file, sha256_json
+from edjax.store import sha256_file, sha256_json, write_json
 
 DTYPES = ("float32", "bfloat16")
 MOST_LAYERS = 10_000
-FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
+TOKENIZER = (  # what a tokenizer and its chat template may be made of, beside the .json files
+    "tokenizer*",
+    "*.model",
+    "*.tiktoken",
+    "vocab.*",
+    "merges.txt",
+    "*.jinja",
+    "additional_chat_templates/*.jinja",
+)
+FILES = ["*.safetensors", "*.json", *TOKENIZER]
 
 
 @dataclass(frozen=True)
@@ -51,15 +62,22 @@ def locate(name: str) -> Path:
     if path.suffix == ".gguf":
         if not path.is_file():
             raise DataError(f"model file {path} does not exist")
-        from edjax.lm.gguf import convert
-
-        out = smollm2.cache_dir() / "models" / f"{path.stem}-{sha256_file(path)[:12]}"
-        return out if (out / "tokenizer_config.json").exists() else convert(path, out)
+        return _converted(path)
     if path.exists():
         raise DataError(f"{path} is a file; a model is a directory, a .gguf file, a hub id, or smollm2")
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return _from_hub(name)
     raise DataError(f"model {name!r} was not found: neither a directory, a .gguf file, a hub id (org/name) nor smollm2")
+
+
+def _converted(path: Path) -> Path:
+    """The directory that a .gguf file was made into, under a name that changes with all that goes into it."""
+    from edjax.lm.gguf import CONVERTER, convert, name_of, parts, tokenizer_of
+
+    files = [*parts(path), tokenizer_of(path)]
+    key = sha256_json([CONVERTER, *(_file_digest(f) if f.exists() else None for f in files)])
+    out = smollm2.cache_dir() / "models" / f"{name_of(path)}-{key[:12]}"
+    return out if (out / "tokenizer_config.json").exists() else convert(path, out)
 
 
 def _from_hub(name: str) -> Path:
@@ -77,28 +95,30 @@ def _from_hub(name: str) -> Path:
 
 def digest(directory: Path) -> str:
     """One sha256 over the weights, config and tokenizer files of a model directory."""
-    files = sorted(p for pattern in ("*.safetensors", "*.json", "*.jinja") for p in directory.glob(pattern))
-    return sha256_json({p.name: _file_digest(p) for p in files})
+    files = {p for pattern in FILES for p in directory.glob(pattern) if p.is_file()}
+    return sha256_json({p.relative_to(directory).as_posix(): _file_digest(p) for p in files})
 
 
 def _file_digest(path: Path) -> str:
-    """sha256 of a file; remembered by size and time of change, since hashing gigabytes takes a while."""
+    """sha256 of a file; of a large one it is remembered, since hashing gigabytes takes a while.
+
+    Remembered by size, inode and times of change; nobody can set the second time back, so a file that was put in
+    another's place with its date is another one. What changed just now may change again within the clock's grain.
+    """
     stat = path.stat()
+    if stat.st_size <= 10_000_000:
+        return sha256_file(path)
     memory = smollm2.cache_dir() / "digests.json"
-    key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+    key = f"{path.resolve()}:{stat.st_size}:{stat.st_ino}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
     try:
-        known = json.loads(memory.read_text())
-    except (OSError, ValueError):
+        known = dict(json.loads(memory.read_text()))
+    except (OSError, ValueError, TypeError):
         known = {}
     if key not in known:
         known[key] = sha256_file(path)
-        if stat.st_size > 10_000_000:
-            from edjax.store import write_json
-
-            try:
+        if time.time_ns() - stat.st_ctime_ns > 2e9:
+            with contextlib.suppress(EnvError):
                 write_json(memory, known)
-            except EnvError:
-                return known[key]
     return known[key]
 
 
@@ -133,17 +153,21 @@ def load(name: str = "smollm2", dtype: str = "float32", quantize: str = "none", 
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception as e:  # transformers raises many kinds for a damaged directory
         first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        if not (directory / "tokenizer.json").exists():
+            first += " (it has no tokenizer.json: put the tokenizer's files beside config.json)"
         raise DataError(f"{directory}: config or tokenizer cannot be read: {first}") from e
     tokenizer.model_max_length = 2**62  # the encoder cuts; the tokenizer's own warning would be wrong
     import jax.numpy as jnp
 
     from edjax.lm.checkpoint import load_weights
     from edjax.lm.config import LMConfig
+    from edjax.lm.vocabulary import check_tokens
 
     try:
         config = LMConfig.from_hf(hf)
     except DataError as e:
         raise DataError(f"{directory / 'config.json'}: {e}") from e
+    check_tokens(tokenizer, config.vocab_size, directory)
     model = load_weights(directory, config, jnp.dtype(dtype), None if quantize == "none" else quantize, mesh)
     return LoadedModel(model, tokenizer, _eos_ids(hf, tokenizer, directory), directory, name)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Iterator
-from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,25 +14,17 @@ import numpy as np
 from flax import nnx
 
 from edjax.errors import UsageError
+from edjax.lm.adapter import adapter_notes, trained_template
 from edjax.lm.checkpoint import OUTSIDE, layer_names
 from edjax.lm.decoder import Array, CausalLM, Linear
-from edjax.lm.load import LoadedModel, digest, load, locate
+from edjax.lm.load import TOKENIZER, LoadedModel, digest, load, locate
 from edjax.lm.lora import projections
 from edjax.lm.peft import CONFIG, WEIGHTS, import_adapter
 from edjax.lm.quantize import Quantized
 from edjax.store import atomic_write, read_json, sha256_file, sha256_json, write_json, writing
 
 SHARD_BYTES = 4 << 30
-BESIDE = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-    "*.jinja",
-    "generation_config.json",
-)
+BESIDE = (*TOKENIZER, "special_tokens_map.json", "added_tokens.json", "generation_config.json")
 CODES = {"float32": "F32", "bfloat16": "BF16"}
 
 
@@ -79,6 +70,7 @@ def merge(
     dtype: str = "float32",
     overwrite: bool = False,
     loaded: LoadedModel | None = None,
+    log: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Write `model` with `adapter` folded in, as a model directory that edjax and transformers load.
 
@@ -88,6 +80,7 @@ def merge(
       out: the directory to write.
       dtype: float32 or bfloat16 weights.
       loaded: the base model, if the caller has it already, in `dtype`.
+      log: is told where the adapter does not fit what it is put on.
 
     Raises:
       DataError: a damaged adapter. UsageError: `out` holds something else.
@@ -100,8 +93,11 @@ def merge(
         if not artifact.complete:
             loaded = loaded or load(model, dtype)
             adapted, _ = import_adapter(loaded.model, adapter)
+            for said in adapter_notes(adapter, loaded):
+                log(said)
             export_merged(loaded, adapted, out)
-            artifact.finish()
+            template = trained_template(adapter)
+            artifact.finish(**({"template": template} if template else {}))
     return Path(out)
 
 
@@ -147,10 +143,9 @@ def export_merged(
     if len(shards) > 1:
         total = {"total_size": sum(t.bytes for t in tensors)}
         write_json(directory / "model.safetensors.index.json", {"metadata": total, "weight_map": files})
-    for path in sorted(loaded.directory.iterdir()):
-        if path.is_file() and any(fnmatch(path.name, p) for p in BESIDE):
-            with atomic_write(directory / path.name) as f:
-                f.write(path.read_bytes())
+    for path in sorted({p for pattern in BESIDE for p in loaded.directory.glob(pattern) if p.is_file()}):
+        with atomic_write(directory / path.relative_to(loaded.directory)) as f:
+            f.write(path.read_bytes())
     config = read_json(loaded.directory / "config.json")
     dropped = ("torch_dtype", "auto_map", "quantization_config")
     write_json(directory / "config.json", {k: v for k, v in config.items() if k not in dropped} | {"dtype": dtype})

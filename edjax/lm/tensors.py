@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from safetensors import SafetensorError, safe_open
 from edjax.errors import DataError
 
 FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+# What real checkpoints hold and no logit depends on: rotary frequencies that follow from the config, TRL's value heads.
+HARMLESS = re.compile(r"(.*\.)?rotary_emb\.inv_freq|v_head\..+")
+EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 SCRATCH = 1 << 18  # values read from a file at a time
 
 
@@ -89,10 +94,63 @@ class Reader:
                 part[:] = values
         return out.reshape(shape)
 
+    def refuse_others(self, used: Collection[str]) -> None:
+        """Every tensor of the files is one that the decoder uses: one left out would make the logits silently wrong.
+
+        A copy of tied embeddings is no other tensor. What cannot be read is left to `check` to name.
+        """
+        held = dict(self.where)
+        for path in dict.fromkeys(self.where.values()):
+            try:
+                names = (self._headers.get(path) or self._headers.setdefault(path, _header(path)))[1]
+            except (OSError, SafetensorError):
+                continue
+            held |= dict.fromkeys(names.keys() - held.keys() - {"__metadata__"}, path)
+        others = sorted(name for name in held if name not in used and not HARMLESS.fullmatch(name))
+        if HEAD in others and EMBED in self.where and self._same(HEAD, EMBED):
+            others.remove(HEAD)
+        if not others:
+            return
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise DataError(
+            f"{held[others[0]]}: tensor {others[0]!r}{more} has no place in the {self.model_type} model of its "
+            f"config.json, and leaving it out would change what the model says; {_remedy(others[0])}"
+        )
+
+    def _same(self, a: str, b: str) -> bool:
+        """Whether two tensors hold the same bytes."""
+        shapes = [tuple(_header(self.where[name])[1][name]["shape"]) for name in (a, b)]
+        places = [self.check(name, shape) for name, shape in zip((a, b), shapes, strict=True)]
+        if shapes[0] != shapes[1] or places[0][1] != places[1][1]:
+            return False
+        left = math.prod(shapes[0]) * np.dtype(FLOATS[places[0][1]]).itemsize
+        with open(self.where[a], "rb") as f, open(self.where[b], "rb") as g:
+            f.seek(places[0][0])
+            g.seek(places[1][0])
+            while left > 0:
+                n = min(left, 8 * SCRATCH)
+                if f.read(n) != g.read(n):
+                    return False
+                left -= n
+        return True
+
     def _damaged(self, name: str, why: object) -> DataError:
         return DataError(
             f"{self.where[name]}: tensor {name!r} cannot be read ({why}); fetch or convert the model again"
         )
+
+
+def _remedy(name: str) -> str:
+    """What to look at where a tensor has no place."""
+    if name == HEAD:
+        return "it differs from the embedding: set tie_word_embeddings to false"
+    if name.endswith(".bias"):
+        return "set attention_bias or mlp_bias in config.json if it has such biases in all layers"
+    if "lora_" in name or ".base_layer." in name:
+        return "merge the adapter into its base first (PEFT's merge_and_unload), or give it with --adapter"
+    if re.search(r"\.(weight_scale\w*|qweight|qzeros|scales|g_idx|absmax|quant_\w+|weight\.\w+)$", name):
+        return "use the weights before they were quantised; --quantize does it at load"
+    return "is it of another architecture, or are settings of config.json wrong?"
 
 
 def _header(path: Path) -> tuple[int, dict[str, Any]]:

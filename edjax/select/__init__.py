@@ -2,6 +2,7 @@
 
 prepared.py     embeddings as the diversity strategies see them
 options.py      everything that can be asked beside the strategy and the budget
+candidates.py   who may be chosen, and the same rows for all that are compared
 choose.py       select(), and several strategies and budgets at once
 labelled.py     rows that have labels already: a second round goes on where the first ended
 quality.py      quality times diversity: weights, prefilter
@@ -13,7 +14,7 @@ cost.py         what a selection will take, before it is made
 selection.py    Selection, and its directory
 """
 
-from edjax.select.choose import Chooser, select, strategy_of
+from edjax.select.choose import Chooser, select, strategy_of, usable
 from edjax.select.cost import IN_MEMORY, Forecast, forecast, stream_above, streams
 from edjax.select.labelled import read_labelled
 from edjax.select.options import QUOTAS, Options
@@ -47,6 +48,7 @@ __all__ = [
     "strategy_of",
     "stream_above",
     "streams",
+    "usable",
     "with_pool_column",
     "write_selection",
 ]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from edjax.errors import DataError, UsageError
-from edjax.features import SCORES, Features, not_a_score
+from edjax.errors import UsageError
+from edjax.features import Features, not_a_score
 from edjax.select import duplicates, gains, groups, labelled, quality, tokens
+from edjax.select.candidates import columns_of, finite, valid
 from edjax.select.options import Options, whole
 from edjax.select.prepared import prepare, take
 from edjax.select.selection import Removed, Selection
@@ -60,11 +61,26 @@ def select(features: Features, strategy: str, budget: int | None = None, **optio
     return Chooser(features, Options(**options)).choose(strategy, [budget])[0]
 
 
-class Chooser:
-    """Selections of one pool with the same options; what they share is made once."""
+def usable(features: Features, compared: Iterable[tuple[str, Options]]) -> np.ndarray:
+    """The rows that each of these strategies can use with its options, (n,) bool: the candidates of all of them.
 
-    def __init__(self, features: Features, options: Options):
-        self.features, self.options = features, options
+    Raises:
+      UsageError: an unknown strategy.
+      DataError: a score that the features do not hold.
+    """
+    read = (columns_of(strategy_of(name, features.scores), options) for name, options in compared)
+    return finite(features, tuple(dict.fromkeys(column for columns in read for column in columns)))
+
+
+class Chooser:
+    """Selections of one pool with the same options; what they share is made once.
+
+    candidates: (n,) bool, as `usable` gives them for all the strategies of a comparison: no other row is chosen. None:
+    each strategy chooses among the rows that it can use.
+    """
+
+    def __init__(self, features: Features, options: Options, candidates: np.ndarray | None = None):
+        self.features, self.options, self.candidates = features, options, candidates
         self._parts: dict[tuple[str, ...], _Part] = {}
 
     def choose(self, strategy: str, budgets: Sequence[int | None]) -> list[Selection]:
@@ -96,24 +112,30 @@ class Chooser:
         cut = [part.selection(chosen, picks[:c], None if gain is None else gain[:c], start) for c in counts]
         return [replace(s, seconds=seconds) for s in cut]
 
+    def left_out(self, strategy: str) -> list[str]:
+        """Ids of the rows that this strategy could use and others of the comparison cannot."""
+        if self.candidates is None or self.candidates.all():
+            return []
+        own = finite(self.features, columns_of(strategy_of(strategy, self.features.scores), self.options))
+        return [self.features.ids[i] for i in np.flatnonzero(own & ~self.candidates)]
+
     def _part(self, chosen: Strategy) -> _Part:
-        own = () if chosen.needs in ("nothing", "embeddings") else (chosen.needs,)
-        columns = tuple(dict.fromkeys((*own, *self.options.columns())))
+        columns = columns_of(chosen, self.options)
         if columns not in self._parts:
-            self._parts[columns] = _Part(self.features, self.options, columns)
+            self._parts[columns] = _Part(self.features, self.options, columns, self.candidates)
         return self._parts[columns]
 
 
 class _Part:
     """The rows that count: finite, and without near-duplicates; their numbers are those among themselves."""
 
-    def __init__(self, features: Features, o: Options, columns: tuple[str, ...]):
+    def __init__(self, features: Features, o: Options, columns: tuple[str, ...], candidates: np.ndarray | None):
         self.o = o
         self.removed: tuple[Removed, ...] = ()
         given, unknown = labelled.find(o.labelled, features, o.allow_unknown)
-        self.keep, dropped = _valid(features, columns, o.drop_invalid)
+        self.keep, dropped = valid(features, columns, o.drop_invalid, given, candidates)
         self.features, self.given = take(features, self.keep), _among(given, self.keep)
-        self.notes = [n for n in (unknown, dropped) if n]
+        self.notes = [n for n in (unknown, *dropped) if n]
         self._x: np.ndarray | Spill | None = None
         if o.near_duplicates is not None and len(self.keep):
             self._remove_duplicates(o.near_duplicates)
@@ -249,28 +271,3 @@ def _among(rows: np.ndarray, keep: np.ndarray) -> np.ndarray:
     there = at < len(keep)
     there[there] = keep[at[there]] == rows[there]
     return at[there]
-
-
-def _valid(features: Features, columns: Sequence[str], drop_invalid: bool) -> tuple[np.ndarray, str | None]:
-    """Rows with a finite embedding and finite scores where some are read; and a note on the others.
-
-    Random is held to it too: strategies are compared on the same candidates.
-    """
-    x = features.embeddings
-    finite = x.finite.copy() if isinstance(x, Stream) else np.isfinite(x).all(axis=1)
-    for name in columns:
-        if name not in features.scores:
-            if wrong := not_a_score(features, name):
-                raise wrong
-            found = ", ".join(features.scores) or "none"
-            remedy = "score with --max-new-tokens above 0" if name in SCORES else "join it with --scores FILE"
-            raise DataError(f"the features hold no score {name!r} (found: {found}); {remedy}")
-        finite &= np.isfinite(features.scores[name])
-    bad = np.flatnonzero(~finite)
-    if not len(bad):
-        return np.arange(len(features)), None
-    first = ", ".join(features.ids[i] for i in bad[:5]) + (", ..." if len(bad) > 5 else "")
-    said = f"{len(bad)} {'row has' if len(bad) == 1 else 'rows have'} NaN or infinite features ({first})"
-    if not drop_invalid:
-        raise DataError(f"{said}; mend them, or --drop-invalid to leave them out")
-    return np.flatnonzero(finite), f"{said}: left out"
