@@ -68,6 +68,7 @@ class Recipe:
     seeds: tuple[int, ...] = (0,)
     random_seeds: tuple[int, ...] | None = None  # seeds of the strategy random; None: seeds
     metric: str = "response_loss"
+    evaluation_group_by: str | None = None  # a column of the evaluation whose values count alike (macro); None: rows do
     metrics: tuple[str, ...] = METRICS
     template: str = "auto"
     dtype: str = "float32"
@@ -97,6 +98,8 @@ class Recipe:
     def _check(self) -> None:
         for name in _TEXTS:
             typed(name, getattr(self, name), str)
+        if self.evaluation_group_by is not None:
+            typed("evaluation_group_by", self.evaluation_group_by, str)
         for name, least in _NUMBERS.items():
             value = getattr(self, name)
             if value is not None or (not name.endswith("_rows") and name != "max_prompt_characters"):

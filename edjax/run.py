@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from edjax.analysis import INTERVAL, Cell, analyse, verdict
+from edjax.analysis import INTERVAL, STATISTIC, Cell, analyse, verdict
 from edjax.errors import DataError, UsageError
-from edjax.evaluate import HIGHER_IS_BETTER, Evaluation, evaluate
+from edjax.evaluate import HIGHER_IS_BETTER, Evaluation, evaluate, macro_scores
 from edjax.features import Features
 from edjax.finetune import finetune
 from edjax.pool import Pool, read_pool
@@ -48,10 +48,13 @@ def run(
     pool = slice_of(read_pool(recipe.pool), recipe.pool_rows, recipe)
     held_out = slice_of(read_pool(recipe.evaluation), recipe.evaluation_rows, recipe)
     _check(recipe, pool)
+    if recipe.evaluation_group_by:
+        held_out.groups(recipe.evaluation_group_by)
     from edjax.lm.load import digest, locate
 
-    grid = {k: list(getattr(recipe, k)) for k in ("strategies", "trained", "budgets", "seeds")}
+    grid: dict[str, Any] = {k: list(getattr(recipe, k)) for k in ("strategies", "trained", "budgets", "seeds")}
     grid["random_seeds"] = list(recipe.seeds_of("random"))
+    grid |= {"evaluation_group_by": recipe.evaluation_group_by, "statistic": STATISTIC}  # of the cells, not in them
     named = ("out", "title", "finetune_strategies", "report_to", "pool", "evaluation")  # the last two by their digests
     settings = asdict(recipe) | asdict(recipe.finetune_config(0))
     fixed = {k: v for k, v in settings.items() if k not in (*grid, *named, "finetune", "seed")}
@@ -212,6 +215,15 @@ class _Walk:
         )
 
     @cached_property
+    def groups(self) -> tuple[str, ...] | None:
+        column = self.recipe.evaluation_group_by
+        return None if column is None else self.held_out.groups(column)
+
+    def macro(self, done: Evaluation) -> dict[str, dict[str, float]]:
+        """{"macro": by metric the mean over groups of each group's mean}, where the recipe names a column."""
+        return {} if self.groups is None else {"macro": macro_scores(done.rows, self.groups, self.recipe.metrics)}
+
+    @cached_property
     def cells(self) -> list[dict[str, Any]]:
         r, made = self.recipe, []
         plan = [(s, b, seed) for b in r.budgets for s in r.trained for seed in r.seeds_of(s)]
@@ -233,14 +245,18 @@ class _Walk:
         )
         scores = self.evaluation(self.loaded, path / "evaluation", path / "adapter")
         metric = self.recipe.metric
-        value = scores.scores.get(metric, float("nan"))
+        value, macro = scores.scores.get(metric, float("nan")), self.macro(scores)
+        said = f"{value:.4f}"
+        if macro:
+            said = f"{macro['macro'].get(metric, float('nan')):.4f} (macro; mean over rows {said})"
         again = " (done before)" if known else ""
-        self.say(f"{label}: {strategy}, {budget} labels, seed {seed}: {metric} {value:.4f}{again}")
+        self.say(f"{label}: {strategy}, {budget} labels, seed {seed}: {metric} {said}{again}")
         return {
             "strategy": strategy,
             "budget": budget,
             "seed": seed,
             "scores": scores.scores,
+            **macro,
             "train_loss": done.train_loss,
             "response_tokens": done.response_tokens,
             "seconds": {"finetune": done.seconds, "evaluate": scores.seconds},
@@ -263,16 +279,25 @@ class _Walk:
             ],
             _values(base.rows, metric),
             higher_is_better=higher,
+            groups=self.groups,
         )
+        column = r.evaluation_group_by
+        weighed = {"group_by": column, "groups": len(set(self.groups))} if self.groups else {}
         stages = self.stages(cells)
         from edjax.portrait import portrait
 
         return {
             "title": r.title or f"{self.pool.source}: {len(self.pool)} prompts, budgets up to {max(r.budgets)}",
-            "verdict": verdict(found["savings"], found["differences"], found["curves"], metric, higher),
+            "verdict": verdict(found, metric, higher, group_by=column),
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "command": command,
-            "metric": {"name": metric, "higher_is_better": higher, "interval": INTERVAL},
+            "metric": {
+                "name": metric,
+                "higher_is_better": higher,
+                "interval": INTERVAL,
+                "statistic": STATISTIC,
+                **weighed,
+            },
             "model": r.model,
             "pool": {"source": self.pool.source, "rows": len(self.pool), "digest": self.pool.digest},
             "evaluation": {
@@ -284,7 +309,7 @@ class _Walk:
             "versions": versions(),
             "hashes": {"model": digest(self.loaded.directory), "features": features.digest},
             "recipe": json.loads(json.dumps(asdict(r))),
-            "base": {"scores": base.scores, "seconds": base.seconds},
+            "base": {"scores": base.scores, **self.macro(base), "seconds": base.seconds},
             "cells": cells,
             **found,
             **portrait(self.pool, features, selections, r.normalise),

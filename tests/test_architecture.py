@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*(ROOT / "edjax").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")])
 TREES = {p: ast.parse(p.read_text(encoding="utf-8")) for p in SOURCES}
 
-LEAVES = {"errors", "batching", "metrics", "progress", "checkpoints", "analysis", "table", "signals", "kernels"}
+LEAVES = {"errors", "batching", "metrics", "progress", "checkpoints", "table", "signals", "kernels"}
 STAGES = {"select", "score", "finetune", "evaluate"}
 ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     **{leaf: set() for leaf in LEAVES},
@@ -48,7 +48,8 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     "labels": {"errors", "handoff"},
     "verify": {"errors", "store"},
     "environment": {"lm"},
-    "report": {"errors", "store"},
+    "analysis": {"metrics"},
+    "report": {"errors", "store", "analysis"},
     "portrait": {"pool", "features", "select", "strategies"},
     "gather": {"errors", "store", "pool", "features", "select", "evaluate", "analysis", "portrait"},
     "recipe": {"errors", "settings", "features", "lm", "strategies", *STAGES},
