@@ -318,7 +318,7 @@ def earlier():
     """results.json as 0.1.0 wrote it of a strategy equal to random in every cell."""
     losses = {16: 1.0, 32: 1.2, 64: 1.3}
     return {
-        "verdict": "twin reached random's response loss at 64 labels with about 12 labels: 82% saved (95 % interval 82 to 83).",
+        "verdict": "twin reached random's response loss at 64 labels with about 12 labels: 82% saved.",
         "metric": {"name": "response_loss", "higher_is_better": False, "interval": "95 % bootstrap"},
         "base": {"scores": {"response_loss": 2.0}},
         "cells": [

@@ -68,6 +68,7 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     },
     "demo": {"errors", "store", "recipe"},
     "cli": {
+        "analysis",
         "errors",
         "store",
         "ids",

@@ -17,7 +17,7 @@ X = np.log2([16.0, 32.0, 64.0, 128.0])
 QUALITY = -np.cumsum([3.096, -0.545, -0.430, -0.222])
 NOISE = np.asarray([0.175, 0.138, 0.118, 0.062])  # over seeds
 FLATTER = {"x": np.append(X, [8.0, 9.0]), "quality": np.append(QUALITY, QUALITY[-1] + [0.15, 0.25])}
-GRIDS = 4000
+GRIDS = 2000
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 
 
@@ -38,7 +38,7 @@ def simulated(saved, seeds, of_random, truth=None, grids=GRIDS):
     return shift(curves(random), curves(mine)), doublings
 
 
-@pytest.mark.parametrize("seeds", [(5, 5), (10, 10), (3, 5), (5, 10)], ids=str)
+@pytest.mark.parametrize("seeds", [(5, 5), (10, 10), (3, 5)], ids=str)
 @pytest.mark.parametrize("saved", [0.0, 0.25, 0.5])
 def test_the_mean_is_right_and_the_interval_covers(saved, seeds):
     got, true = simulated(saved, *seeds)
@@ -87,7 +87,6 @@ def test_the_twin_of_random_saves_nothing_on_the_committed_cells():
     got = shift(curves(quality[rest]), curves(quality[sides]))
     saved = 1 - 2.0**-got.doublings
     assert np.mean(saved) == pytest.approx(0, abs=0.03)
-    assert np.mean((got.low <= 0) & (0 <= got.high)) == 1
+    assert np.mean((got.low <= 0) & (got.high >= 0)) == 1
     found = null(Arm((16, 32, 64, 128), quality, np.tile(2.0**X, (5, 1))), [0, 1, 2, 3], -9)
     assert found["low"] < 0 < found["high"] and (found["seeds"], found["splits"]) == (5, 20)
-    print(np.round(saved, 3), np.round(1 - 2.0**-got.low, 2), np.round(1 - 2.0**-got.high, 2), found)

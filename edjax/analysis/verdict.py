@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edjax.analysis.seeds import FEW, FEWEST, NULL_FROM
-
-Entry = Mapping[str, Any]
+from edjax.analysis.shares import Entry, ends, has_interval, percent
 
 
 def verdict(
@@ -54,7 +53,7 @@ def verdict(
 
 
 def _of(best: Entry, savings: Sequence[Entry], name: str, largest: int, baseline: str) -> str:
-    clear = [s for s in savings if s["share_saved"] is not None and _clear(s)]
+    clear = [s for s in savings if s["share_saved"] is not None and s["low"] is not None and s["low"] > 0]
     chance = f", the best of {len(savings)} strategies" if len(savings) > 1 else ""
     if clear:
         best = max(clear, key=lambda s: s["share_saved"])
@@ -93,28 +92,6 @@ def sure(s: Entry, baseline: str = "random") -> str:
     if null:
         return f"{said}; {baseline} against itself {percent(null['low'])} to {percent(null['high'])}"
     return f"{said}; no null: splitting {baseline} takes {NULL_FROM} seeds"
-
-
-def has_interval(s: Entry) -> bool:
-    """Whether an interval was computed; one of its ends may be beyond what the budgets measure."""
-    return s["low"] is not None or s["high"] is not None
-
-
-def _clear(s: Entry) -> bool:
-    return s["low"] is not None and s["low"] > 0
-
-
-def ends(s: Entry) -> str:
-    """ "12 % to 40 %"; an end that no budget bounds is open."""
-    if s["low"] is None:
-        return f"up to {percent(s['high'])}"
-    return f"{percent(s['low'])} or more" if s["high"] is None else f"{percent(s['low'])} to {percent(s['high'])}"
-
-
-def percent(share: float) -> str:
-    """ "25 %"; what rounds to nothing has no sign."""
-    text = f"{100 * share:.0f}"
-    return f"{'0' if text == '-0' else text} %"
 
 
 def against_baseline(differences: Sequence[Entry], higher_is_better: bool, baseline: str = "random") -> str:

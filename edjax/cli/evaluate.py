@@ -23,9 +23,7 @@ from edjax.cli import options
 @options.DTYPE
 @click.option("--quantize", default="none", show_default=True, help="Keep the model's projections in int8 or nf4.")
 @options.MESH
-@click.option(
-    "--group-by", help="Column whose values are to count alike, beside the rows."
-)
+@click.option("--group-by", help="Column whose values are to count alike, beside the rows.")
 @options.OVERWRITE
 @options.pool_options
 @options.JSON
