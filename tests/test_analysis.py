@@ -270,9 +270,9 @@ def test_a_clear_saving_is_said_with_interval_seeds_and_null():
     assert said.startswith(
         "k_center reached random's response loss at 100 labels with about 50: 50 % saved (95 % interval"
     )
-    assert "5 seeds against 5 of random; random against itself -" in said
+    assert "over seeds, 5 against 5; random against itself -" in said
     assert "holds zero" not in said and "best of" not in said and "lead" not in said
-    assert "3 seeds against 3 of random, which are few; no null: splitting random takes 4 seeds" in say(HALF)
+    assert "over few seeds, 3 against 3; random against itself not known, it takes 4 seeds" in say(HALF)
 
 
 def test_the_best_of_several_is_called_that():
@@ -282,19 +282,19 @@ def test_the_best_of_several_is_called_that():
 
 def test_no_saving_is_said_plainly_with_the_nearest():
     said = say(HALF | {"mean_nll": {25: 3.4, 50: 3.2, 100: 3.0}, "k_center": {25: 3.3, 50: 3.1, 100: 2.7}})
-    assert said.startswith("No strategy saved labels for random's response loss: nearest came k_center -")
+    assert said.startswith("No strategy saved labels in response loss: k_center, the best of 2 strategies, -")
 
 
 def test_an_interval_that_holds_zero_is_said_so():
     curves = {"random": HALF["random"], "k_center": {25: 3.19, 50: 2.97, 100: 2.46}}
     said = say(curves, scatter=0.15)
-    assert said.startswith("No saving of labels was shown") and said.endswith("an interval that holds zero.")
+    assert said.startswith("No saving of labels was shown in response loss, since the interval holds zero: k_center, ")
 
 
 def test_without_an_interval_nothing_is_claimed():
     said = say(HALF, seeds=1)
-    assert said.startswith("A lead, not a result") and "k_center 50 %" in said
-    assert "no interval: 1 seed against 1 of random, and it takes 3 each; no null" in said
+    assert said.startswith("A lead, not a result") and "k_center, 50 %" in said
+    assert "no interval from 1 seed against 1, it takes 3 each; random against itself not known" in said
 
 
 def test_what_random_reaches_against_itself_is_a_lead():

@@ -443,15 +443,15 @@ def test_beside_every_saving_stand_its_interval_its_seeds_and_the_null() -> None
     rows = {r["strategy"]: r for r in (view.view(sample())["savings"] or {})["rows"]}
     assert rows["facility_location"]["labels"] == {
         "saved": "58 %",
-        "interval": "41 % to 66 %",
-        "null": "random against itself \u221221 % to 18 % (10 seeds split in two)",
+        "interval": "41 to 66 %",
+        "null": "null \u221221 to 18 %",
     }
     assert rows["facility_location"]["seeds"] == "5 seeds against 10"
     assert rows["k_center"]["labels"]["interval"] == "no interval"
-    assert rows["k_center"]["labels"]["null"] == "random against itself: not known"
+    assert rows["k_center"]["labels"]["null"] == "null not known"
     tile = view.view(sample())["tiles"][0]
     assert tile[:2] == ("58 %", "fewer labels than random")
-    assert "41 % to 66 %; 5 seeds against 10; random against itself \u221221 % to 18 %" in tile[2]
+    assert "41 to 66 %; 5 seeds against 10; random against itself \u221221 to 18 %" in tile[2]
 
 
 @pytest.mark.parametrize("ends", [(-0.1, 0.7), (None, 0.7), (None, None)])
@@ -511,7 +511,7 @@ def test_savings_of_an_earlier_version_are_not_shown_as_they_are() -> None:
     del results["metric"]["statistic"]
     text = render(results)
     assert "58 %" not in text and "worked out anew from its cells" in text
-    assert "A lead, not a result: by the curves of response loss alone, facility_location" in text
+    assert "A lead, not a result, by the curves of response loss alone: facility_location" in text
     del results["cells"][0]["scores"]
     text = render(results)
     assert "Written by an earlier version of edjax" in text and 'id="savings"' not in text

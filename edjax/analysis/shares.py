@@ -14,10 +14,12 @@ def has_interval(s: Entry) -> bool:
 
 
 def ends(s: Entry) -> str:
-    """ "12 % to 40 %"; an end that no budget bounds is open."""
+    """ "12 to 40 %"; an end that no budget bounds is open."""
     if s["low"] is None:
         return f"up to {percent(s['high'])}"
-    return f"{percent(s['low'])} or more" if s["high"] is None else f"{percent(s['low'])} to {percent(s['high'])}"
+    if s["high"] is None:
+        return f"{percent(s['low'])} or more"
+    return f"{percent(s['low']).removesuffix(' %')} to {percent(s['high'])}"
 
 
 def percent(share: float) -> str:

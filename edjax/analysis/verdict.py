@@ -65,12 +65,12 @@ def _of(best: Entry, savings: Sequence[Entry], name: str, largest: int, baseline
         if null and best["share_saved"] <= null["high"]:
             said += f" {baseline.capitalize()} against itself reaches as much: a lead, not a result."
         return said
-    amount = f"{best['strategy']} {percent(best['share_saved'])} ({sure(best, baseline)}){chance}"
+    amount = f"{best['strategy']}{chance}, {percent(best['share_saved'])} ({sure(best, baseline)})"
+    if has_interval(best) and (best["high"] is None or best["high"] > 0):
+        return f"No saving of labels was shown in {name}, since the interval holds zero: {amount}."
     if best["share_saved"] <= 0.005:
-        return f"No strategy saved labels for {baseline}'s {name}: nearest came {amount}."
-    if has_interval(best):
-        return f"No saving of labels was shown for {baseline}'s {name}: {amount}, an interval that holds zero."
-    return f"A lead, not a result: by the curves of {name} alone, {amount}."
+        return f"No strategy saved labels in {name}: {amount}."
+    return f"A lead, not a result, by the curves of {name} alone: {amount}."
 
 
 def _by_rows(s: Entry, baseline: str) -> str:
@@ -82,16 +82,16 @@ def _by_rows(s: Entry, baseline: str) -> str:
 def sure(s: Entry, baseline: str = "random") -> str:
     """Interval, seeds and null of a saving, in words."""
     mine, theirs = s["seeds"], s["baseline_seeds"]
-    seeds = f"{mine} {'seed' if mine == 1 else 'seeds'} against {theirs} of {baseline}"
+    seeds = f"{mine} {'seed' if mine == 1 else 'seeds'} against {theirs}"
     if has_interval(s):
-        few = ", which are few" if min(mine, theirs) < FEW else ""
-        said = f"95 % interval {ends(s)}, {seeds}{few}"
+        few = " few" if min(mine, theirs) < FEW else ""
+        said = f"95 % interval {ends(s)} over{few} seeds, {mine} against {theirs}"
     else:
-        said = f"no interval: {seeds}, and it takes {FEWEST} each"
+        said = f"no interval from {seeds}, it takes {FEWEST} each"
     null = s.get("null")
     if null:
-        return f"{said}; {baseline} against itself {percent(null['low'])} to {percent(null['high'])}"
-    return f"{said}; no null: splitting {baseline} takes {NULL_FROM} seeds"
+        return f"{said}; {baseline} against itself {ends(null)}"
+    return f"{said}; {baseline} against itself not known, it takes {NULL_FROM} seeds"
 
 
 def against_baseline(differences: Sequence[Entry], higher_is_better: bool, baseline: str = "random") -> str:

@@ -138,7 +138,10 @@ def savings(results: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _cell(s: Mapping[str, Any] | None) -> dict[str, str] | None:
-    return None if s is None else {"saved": _share(s), "interval": _interval(s) or "no interval", "null": _null(s)}
+    if s is None:
+        return None
+    null = _null(s).replace("random against itself", "null").replace(":", "")
+    return {"saved": _share(s), "interval": _interval(s) or "no interval", "null": null}
 
 
 def _share(s: Mapping[str, Any]) -> str:
@@ -156,9 +159,7 @@ def _null(s: Mapping[str, Any]) -> str:
     low, high = (finite(part(s, "null").get(end)) for end in ("low", "high"))
     if low is None or high is None:
         return "random against itself: not known"
-    seeds = finite(part(s, "null").get("seeds"))
-    of = f" ({count(int(seeds), 'seed')} split in two)" if seeds else ""
-    return f"random against itself {_signed(shares.ends({'low': low, 'high': high}))}{of}"
+    return f"random against itself {_signed(shares.ends({'low': low, 'high': high}))}"
 
 
 def _seeds(s: Mapping[str, Any]) -> str:
