@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,17 +58,17 @@ def analyse(
     if not len(rows) or not cells:
         return {"curves": {}, "differences": [], "savings": []}
 
-    def by(weights: np.ndarray) -> dict[str, Any]:
+    def by(average: Callable[[np.ndarray], Any]) -> dict[str, Any]:
         scores = [
-            Score(c.strategy, c.budget, c.seed, float(v @ weights), c.response_tokens)
-            for c, v in zip(cells, values[:, rows], strict=True)
+            Score(c.strategy, c.budget, c.seed, float(average(v[rows])), c.response_tokens)
+            for c, v in zip(cells, values, strict=True)
         ]
-        return compare(scores, float(base[rows] @ weights), higher_is_better=higher_is_better, baseline=baseline)
+        return compare(scores, float(average(base[rows])), higher_is_better=higher_is_better, baseline=baseline)
 
-    flat = np.full(len(rows), 1 / len(rows))
     if groups is None:
-        return by(flat)
-    return by(macro_weights([groups[int(i)] for i in rows])) | {"by_rows": by(flat)}
+        return by(np.mean)
+    weights = macro_weights([groups[int(i)] for i in rows])
+    return by(lambda v: v @ weights) | {"by_rows": by(np.mean)}
 
 
 def compare(

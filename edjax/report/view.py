@@ -26,7 +26,7 @@ def view(results: Mapping[str, Any]) -> dict[str, Any]:
     looks = styles(strategies(results), BASELINE)
     return {
         "title": results.get("title") or "Which prompts are worth annotating",
-        "verdict": results.get("verdict"),
+        "verdict": str(results.get("verdict") or "").replace(" %", "\N{NO-BREAK SPACE}%"),
         "sure": how_sure(results, metric),
         "tiles": tiles(results),
         "facts": facts(results),
