@@ -14,7 +14,8 @@ import numpy as np
 
 from edjax.batching import batches, bucket, by_length, chunks, pad
 from edjax.errors import DataError, UsageError
-from edjax.metrics import exact_match, macro_weights, normalise, rouge_l
+from edjax.grouping import groups_of, macro_scores
+from edjax.metrics import exact_match, normalise, rouge_l
 from edjax.pool import Pool
 from edjax.progress import progress
 from edjax.store import atomic_write, write_json, writing
@@ -92,7 +93,7 @@ def evaluate(
     for i, response in enumerate(pool.responses):
         if response is None:
             raise DataError(f"{pool.source}: row {pool.ids[i]!r} has no response to compare with")
-    groups = None if group_by is None else pool.groups(group_by)
+    groups = None if group_by is None else groups_of(pool, group_by)
     from edjax.lm.load import digest, load
     from edjax.lm.mesh import check_rows, parse_mesh, place, using
 
@@ -143,17 +144,6 @@ def read_evaluation(path: str | Path) -> Evaluation:
         rows = [json.loads(line) for line in f]
     macro = {"macro": head.get("macro", {}), "groups": head.get("groups", 0)}
     return Evaluation(head["scores"], head["counts"], rows, head["seconds"], **macro)
-
-
-def macro_scores(rows: Sequence[dict[str, Any]], groups: Sequence[str], metrics: Sequence[str]) -> dict[str, float]:
-    """By metric, the mean over groups of each group's mean, over the rows that have the metric."""
-    out = {}
-    for name in metrics:
-        there = [(row[name], group) for row, group in zip(rows, groups, strict=True) if row.get(name) is not None]
-        if there:
-            values, named = zip(*there, strict=True)
-            out[name] = float(np.asarray(values, float) @ macro_weights(named))
-    return out
 
 
 def _grouped(done: Evaluation, groups: Sequence[str] | None) -> Evaluation:

@@ -113,21 +113,6 @@ class Pool:
             raise _no_column(self.source, name, _columns(self.records))
         return tuple(record.get(name) for record in self.records)
 
-    def groups(self, name: str) -> tuple[str, ...]:
-        """A column that every row has a value in, as text: what rows are grouped by to be averaged.
-
-        Raises:
-          DataError: a column that no row has; a row without a value in it.
-        """
-        column = self.column(name)
-        without = [i for i, v in zip(self.ids, column, strict=True) if v is None or v == "" or v != v]
-        if without:
-            raise DataError(
-                f"{self.source}: row {without[0]!r} has no {name!r} to group by ({len(without)} such); "
-                "give every row one, or group by another column"
-            )
-        return tuple(str(value) for value in column)
-
     def take(self, indices: Iterable[int]) -> Pool:
         """The rows at `indices`, in that order; a pool of its own with its own digest."""
         chosen = [int(i) for i in indices]

@@ -15,9 +15,10 @@ import numpy as np
 
 from edjax.analysis import INTERVAL, STATISTIC, Cell, analyse, verdict
 from edjax.errors import DataError, UsageError
-from edjax.evaluate import HIGHER_IS_BETTER, Evaluation, evaluate, macro_scores
+from edjax.evaluate import HIGHER_IS_BETTER, Evaluation, evaluate
 from edjax.features import Features
 from edjax.finetune import finetune
+from edjax.grouping import groups_of, macro_scores
 from edjax.pool import Pool, read_pool
 from edjax.recipe import Recipe
 from edjax.score import score
@@ -49,7 +50,7 @@ def run(
     held_out = slice_of(read_pool(recipe.evaluation), recipe.evaluation_rows, recipe)
     _check(recipe, pool)
     if recipe.evaluation_group_by:
-        held_out.groups(recipe.evaluation_group_by)
+        groups_of(held_out, recipe.evaluation_group_by)
     from edjax.lm.load import digest, locate
 
     grid: dict[str, Any] = {k: list(getattr(recipe, k)) for k in ("strategies", "trained", "budgets", "seeds")}
@@ -217,7 +218,7 @@ class _Walk:
     @cached_property
     def groups(self) -> tuple[str, ...] | None:
         column = self.recipe.evaluation_group_by
-        return None if column is None else self.held_out.groups(column)
+        return None if column is None else groups_of(self.held_out, column)
 
     def macro(self, done: Evaluation) -> dict[str, dict[str, float]]:
         """{"macro": by metric the mean over groups of each group's mean}, where the recipe names a column."""

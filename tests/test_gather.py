@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from edjax.errors import DataError
-from edjax.evaluate import macro_scores
 from edjax.features import read_features
 from edjax.gather import gather
+from edjax.grouping import macro_scores
 from edjax.pool import read_pool
 from edjax.report import render
 from edjax.select import select, write_selection
