@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks import runner
 from benchmarks.chosen import describe
 from benchmarks.label_efficiency import GRIDS, RECIPES, Cells, compared
+from edjax.analysis import STATISTIC
 from edjax.evaluate import evaluate
 from edjax.features import Features, read_features
 from edjax.finetune import finetune
@@ -243,7 +244,8 @@ def main(grid: str, parts: str, budget: int, seeds: int, rows: int, out: Path | 
         made += study.coverage(max(study.recipe.budgets))
     if "loss" in parts:
         made += study.losses(budget, range(seeds))
-    path = runner.write(f"ablation-{runner.device_name()}", made, out=out, merge=True, machine=machine, grid=grid)
+    facts = {"machine": machine, "grid": grid, "statistic": STATISTIC}
+    path = runner.write(f"ablation-{runner.device_name()}", made, out=out, merge=True, **facts)
     click.echo(f"wrote {path}")
 
 

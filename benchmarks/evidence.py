@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.words import EMPTY, Results, seconds, sections, table, times
+from edjax.analysis import shares
 
 LOSS, SET = "response_loss", "pool_val"
 
@@ -69,9 +70,11 @@ def by_last(found: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def difference(d: dict[str, Any] | None) -> str:
-    """ " (-0.120, -0.18 to -0.06)", in bold where the interval leaves zero out."""
+    """ " (-0.120, -0.18 to -0.06)", in bold where the interval leaves zero out; the mean alone where there is none."""
     if d is None:
         return ""
+    if d["low"] is None:
+        return f" ({d['mean']:+.3f})"
     text = f"{d['mean']:+.3f}, {d['low']:+.2f} to {d['high']:+.2f}"
     return f" (**{text}**)" if d["low"] > 0 or d["high"] < 0 else f" ({text})"
 
@@ -89,31 +92,40 @@ def grid_in_words(result: dict[str, Any]) -> str:
 
 
 def savings(results: Results) -> str:
-    """The budget at which each strategy does what random does at the largest one."""
+    """How far each strategy's curve is from random's along labels and along response tokens, random's own first."""
 
     def body(result: dict[str, Any]) -> str:
         found = result["sets"][SET][LOSS]
         tokens = {s["strategy"]: s for s in found.get("token_savings", [])}
         ordered = sorted(found["savings"], key=lambda s: (s["share_saved"] is None, -(s["share_saved"] or 0)))
         largest = max(result["recipe"]["budgets"])
-        lines = []
+        head = ["strategy", f"labels for random's loss at {largest}", "labels saved", "response tokens saved", "seeds"]
+        null = [kind[0].get("null") if kind else None for kind in (ordered, list(tokens.values()))]
+        lines = [["`random` against itself", "", *map(halves, null), str(ordered[0]["baseline_seeds"])]]
         for s in ordered:
-            needed = f"{s['budget_needed']:.0f}" if s["budget_needed"] is not None else f"more than {largest}"
-            lines.append([f"`{s['strategy']}`", needed, saved(s), saved(tokens.get(s["strategy"]))])
-        head = ["strategy", f"labels for random's loss at {largest}", "labels saved", "response tokens saved"]
-        return table(head, lines, "lrrr")
+            needed = "" if s["budget_needed"] is None else f"{s['budget_needed']:.0f}"
+            lines.append([f"`{s['strategy']}`", needed, saved(s), saved(tokens.get(s["strategy"])), str(s["seeds"])])
+        return table(head, lines, "lrrrr")
 
     return grids(results, body)
 
 
 def saved(s: dict[str, Any] | None) -> str:
-    """ "43 % (12 to 60)"; an end that no budget of the grid bounds is "none"."""
+    """ "43 % (12 % to 60 %)", in bold where the interval leaves zero out; an end that no budget bounds is open."""
     if s is None:
         return ""
-    low, high = (f"{100 * v:.0f}" if v is not None else "none" for v in (s["low"], s["high"]))
     if s["share_saved"] is None:
-        return "none" if s["high"] is None else f"none (none to {high})"
-    return f"{100 * s['share_saved']:.0f} % ({low} to {high})"
+        return s["note"]
+    if not shares.has_interval(s):
+        return f"{shares.percent(s['share_saved'])} (no interval)"
+    text = f"{shares.percent(s['share_saved'])} ({shares.ends(s)})"
+    clear = (s["low"] is not None and s["low"] > 0) or (s["high"] is not None and s["high"] < 0)
+    return f"**{text}**" if clear else text
+
+
+def halves(null: dict[str, Any] | None) -> str:
+    """What random saves against itself: the central 95 % over the splits of its seeds."""
+    return f"{shares.ends(null)} in {null['splits']} splits" if null else "not known"
 
 
 def held_out(results: Results) -> str:

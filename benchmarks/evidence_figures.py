@@ -38,16 +38,16 @@ def label_efficiency(result: dict[str, Any]) -> Figure:
         panel.tick_params(labelbottom=True)
     for panel in panels[:, 0]:
         panel.set_ylabel("loss on pool_val")
-    figure.supxlabel("labels; random in grey; bands are 95 % intervals", fontsize=10)
+    figure.supxlabel("labels; random in grey; bands are 95 % intervals over seeds", fontsize=10)
     figure.tight_layout()
     return figure
 
 
 def _curve(panel: Any, points: list[dict[str, Any]], colour: str, label: str) -> None:
     x = [p["budget"] for p in points]
-    panel.fill_between(
-        x, [p["low"] for p in points], [p["high"] for p in points], color=colour, alpha=0.15, linewidth=0
-    )
+    if all(p["low"] is not None for p in points):
+        low, high = ([p[end] for p in points] for end in ("low", "high"))
+        panel.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
     panel.plot(x, [p["mean"] for p in points], color=colour, marker="o", markersize=4, linewidth=1.6, label=label)
 
 
@@ -62,14 +62,15 @@ def against_random(result: dict[str, Any]) -> Figure:
     for panel, budget in zip(panels[0], budgets, strict=True):
         at = {d["strategy"]: d for d in found["differences"] if d["budget"] == budget}
         for y, strategy in enumerate(order):
-            d = at[strategy]
-            colour = OURS if d["high"] < 0 else WORSE if d["low"] > 0 else RANDOM
-            panel.plot([d["low"], d["high"]], [y, y], color=colour, linewidth=1.8)
+            d, colour = at[strategy], RANDOM
+            if d["low"] is not None:
+                colour = OURS if d["high"] < 0 else WORSE if d["low"] > 0 else RANDOM
+                panel.plot([d["low"], d["high"]], [y, y], color=colour, linewidth=1.8)
             panel.plot(d["mean"], y, "o", color=colour, markersize=5)
         panel.axvline(0, color="#333333", linewidth=1)
         panel.set_title(f"{budget} labels", loc="left", fontsize=10)
         panel.set_yticks(range(len(order)), order)
-    figure.supxlabel("loss less random's at the same budget, 95 % interval; left is better", fontsize=10)
+    figure.supxlabel("loss less random's at the same budget, 95 % interval over seeds; left is better", fontsize=10)
     figure.tight_layout()
     return figure
 

@@ -4,7 +4,8 @@
     python -m benchmarks.label_efficiency --grid gpu    # the whole pool, every evaluation set on every cell
 
 A grid is a recipe of recipes/, walked by `edjax.run`: one scoring pass, and cells that are not done again when the
-command is. Beside the recipe's own evaluation stand sets the pool's tasks are not in.
+command is. Beside the recipe's own evaluation stand sets the pool's tasks are not in. `python -m benchmarks.reanalyse`
+works curves, differences and savings out anew from the cells of a results file.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from benchmarks import runner
 from benchmarks.chosen import properties
-from edjax.analysis import INTERVAL, Cell, analyse
+from edjax.analysis import INTERVAL, STATISTIC, Cell, analyse
 from edjax.evaluate import HIGHER_IS_BETTER, Evaluation, evaluate, read_evaluation
 from edjax.pool import read_pool
 from edjax.recipe import Recipe, read_recipe
@@ -73,10 +74,15 @@ GRIDS = {
 def walk(grid: Grid, recipe: Recipe, data: Path, show: bool = True) -> dict[str, Any]:
     """Every cell of a grid on every set: what the results file holds beside the machine."""
     found = run(recipe, show_progress=show)
-    sets = {"pool_val": of_recipe(recipe, found)}
-    sets |= {h.name: sets.get(h.name, {}) | evaluated(recipe, found, h, data, show) for h in grid.held}
+    sets, held = {"pool_val": of_recipe(recipe, found)}, {}
+    for h in grid.held:
+        done, base = evaluated(recipe, found, h, data, show)
+        sets[h.name] = sets.get(h.name, {}) | compared(done, base, h.metrics)
+        for key, e in done.items():
+            held.setdefault(key, {}).setdefault(h.name, {}).update(e.scores)
     cells = [
         {"job": name_of(c["strategy"], c["budget"], c["seed"]), **{k: v for k, v in c.items() if k != "rows"}}
+        | ({"held": held[key]} if (key := key_of(c)) in held else {})
         for c in found["cells"]
     ]
     return {
@@ -84,6 +90,7 @@ def walk(grid: Grid, recipe: Recipe, data: Path, show: bool = True) -> dict[str,
         "recipe": found["recipe"] | {k: Path(found["recipe"][k]).name for k in ("pool", "evaluation")},
         "reduction": grid.reduction,
         "interval": INTERVAL,
+        "statistic": STATISTIC,
         "base": found["base"],
         "sets": sets,
         "chosen": properties(recipe),
@@ -97,20 +104,22 @@ def name_of(strategy: str, budget: int, seed: int) -> str:
     return f"{strategy}-b{budget}-s{seed}"
 
 
+def key_of(cell: dict[str, Any]) -> tuple[str, int, int, int | None]:
+    return cell["strategy"], cell["budget"], cell["seed"], cell["response_tokens"]
+
+
 def of_recipe(recipe: Recipe, found: dict[str, Any]) -> dict[str, Any]:
     """By metric, what all cells give on the recipe's own evaluation."""
     out = Path(recipe.out)
     cells: Cells = {
-        (c["strategy"], c["budget"], c["seed"], c["response_tokens"]): read_evaluation(
-            out / "cells" / name_of(c["strategy"], c["budget"], c["seed"]) / "evaluation"
-        )
+        key_of(c): read_evaluation(out / "cells" / name_of(c["strategy"], c["budget"], c["seed"]) / "evaluation")
         for c in found["cells"]
     }
     return compared(cells, read_evaluation(out / "base" / "evaluation"), recipe.metrics)
 
 
-def evaluated(recipe: Recipe, found: dict[str, Any], held: Held, data: Path, show: bool) -> dict[str, Any]:
-    """By metric, what the cells give on one more set; those that were evaluated before are read."""
+def evaluated(recipe: Recipe, found: dict[str, Any], held: Held, data: Path, show: bool) -> tuple[Cells, Evaluation]:
+    """The cells and the base model on one more set; those that were evaluated before are read."""
     out = Path(recipe.out)
     pool = slice_of(read_pool(str(data / held.file)), held.rows, recipe)
     wanted = [
@@ -142,8 +151,8 @@ def evaluated(recipe: Recipe, found: dict[str, Any], held: Held, data: Path, sho
     cells: Cells = {}
     for c in wanted:
         folder = out / "cells" / name_of(c["strategy"], c["budget"], c["seed"])
-        cells[c["strategy"], c["budget"], c["seed"], c["response_tokens"]] = scores(folder, folder / "adapter")
-    return compared(cells, base, held.metrics)
+        cells[key_of(c)] = scores(folder, folder / "adapter")
+    return cells, base
 
 
 def compared(cells: Cells, base: Evaluation, metrics: Sequence[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import functools
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from edjax.batching import batches, bucket, by_length, chunks, pad
 from edjax.errors import DataError, UsageError
+from edjax.grouping import groups_of, macro_scores
 from edjax.metrics import exact_match, normalise, rouge_l
 from edjax.pool import Pool
 from edjax.progress import progress
@@ -29,12 +30,18 @@ CONTINUATIONS = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Means over rows by metric, how many rows each mean is over, and the rows themselves."""
+    """Means over rows by metric, how many rows each mean is over, and the rows themselves.
+
+    Where a column was named to group by, `macro` holds by metric the mean over its values of each value's mean,
+    `groups` how many values there are, and every row its own under "group".
+    """
 
     scores: dict[str, float]
     counts: dict[str, int]
     rows: list[dict[str, Any]]
     seconds: float
+    macro: dict[str, float] = field(default_factory=dict)
+    groups: int = 0
 
 
 def evaluate(
@@ -51,6 +58,7 @@ def evaluate(
     dtype: str = "float32",
     quantize: str = "none",
     mesh: str = "",
+    group_by: str | None = None,
     overwrite: bool = False,
     show_progress: bool = True,
     loaded: LoadedModel | None = None,
@@ -76,11 +84,12 @@ def evaluate(
       dtype: float32 or bfloat16 weights and activations.
       quantize: none, or int8 or nf4 for the projections of the base model.
       mesh: devices to share the rows and the model among, as in `edjax.lm.mesh.parse_mesh`; of one process.
+      group_by: a column of the rows whose values are to count alike: `macro` beside the means over rows.
       loaded: the model, if the caller has it already (with its adapter in place, if `adapter` is None), in `dtype`.
       log: is told where the adapter does not fit what it is put on: another base model, tokenizer or template.
 
     Raises:
-      DataError: a row without a response; a damaged adapter.
+      DataError: a row without a response, or without a value to group by; a damaged adapter.
       UsageError: an unknown metric; a mesh that does not fit the devices, the model or `batch_size`.
     """
     if unknown := [m for m in metrics if m not in METRICS]:
@@ -88,6 +97,7 @@ def evaluate(
     for i, response in enumerate(pool.responses):
         if response is None:
             raise DataError(f"{pool.source}: row {pool.ids[i]!r} has no response to compare with{pool.unanswered(i)}")
+    groups = None if group_by is None else groups_of(pool, group_by)
     from edjax.lm.load import digest, load
     from edjax.lm.mesh import check_rows, parse_mesh, place, using
 
@@ -105,6 +115,7 @@ def evaluate(
         "batch_size": batch_size,
         "dtype": dtype,
         "quantize": quantize,
+        **({} if group_by is None else {"group_by": group_by}),
     }
     lm = place(loaded.model, devices)
     if adapter is not None:
@@ -115,16 +126,18 @@ def evaluate(
             log(said)
     if out is None:
         with using(devices):
-            return _evaluate(pool, lm, loaded, settings, show_progress)
+            return _grouped(_evaluate(pool, lm, loaded, settings, show_progress), groups)
     out = Path(out)
     inputs = {"pool": pool.digest, "model": digest(loaded.directory), "adapter": adapter and adapter_digest(adapter)}
     with writing(out, kind="evaluation", config=settings, inputs=inputs, overwrite=overwrite) as artifact:
         if not artifact.complete:
             with using(devices):
-                done = _evaluate(pool, lm, loaded, settings, show_progress)
+                done = _grouped(_evaluate(pool, lm, loaded, settings, show_progress), groups)
             with atomic_write(out / "rows.jsonl", "w") as f:
                 f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in done.rows)
-            write_json(out / "scores.json", {"scores": done.scores, "counts": done.counts, "seconds": done.seconds})
+            head = {"scores": done.scores, "counts": done.counts, "seconds": done.seconds}
+            head |= {"macro": done.macro, "groups": done.groups} if groups is not None else {}
+            write_json(out / "scores.json", head)
             artifact.finish(rows=len(pool), pool=pool.source)
     return read_evaluation(out)
 
@@ -138,7 +151,16 @@ def read_evaluation(path: str | Path) -> Evaluation:
     head = read_json(path / "scores.json")
     with open(path / "rows.jsonl", encoding="utf-8") as f:
         rows = [json.loads(line) for line in f]
-    return Evaluation(head["scores"], head["counts"], rows, head["seconds"])
+    macro = {"macro": head.get("macro", {}), "groups": head.get("groups", 0)}
+    return Evaluation(head["scores"], head["counts"], rows, head["seconds"], **macro)
+
+
+def _grouped(done: Evaluation, groups: Sequence[str] | None) -> Evaluation:
+    if groups is None:
+        return done
+    rows = [{**row, "group": group} for row, group in zip(done.rows, groups, strict=True)]
+    macro = macro_scores(done.rows, groups, list(done.scores))
+    return replace(done, rows=rows, macro=macro, groups=len(set(groups)))
 
 
 def references(record: dict[str, Any], response: str) -> list[str]:

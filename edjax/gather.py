@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edjax.analysis import INTERVAL, Cell, analyse, verdict
+from edjax.analysis import INTERVAL, STATISTIC, Cell, against_baseline, analyse, interval_of_mean, verdict
 from edjax.errors import DataError
 from edjax.evaluate import HIGHER_IS_BETTER, METRICS, Evaluation, read_evaluation
 from edjax.features import Features, read_features
@@ -31,6 +31,13 @@ class Part(NamedTuple):
 
     path: Path
     manifest: dict[str, Any]
+
+
+class _By(NamedTuple):
+    """A column whose values count alike, and each evaluation row's value."""
+
+    column: str
+    groups: tuple[str, ...]
 
 
 def gather(
@@ -178,14 +185,23 @@ def _of_the_models(parts: dict[str, list[Part]], selections: dict[str, Selection
                 "budget": budget,
                 "seed": seed,
                 "scores": evaluation.scores,
+                **_macro(evaluation),
                 "response_tokens": facts.get("response_tokens"),
                 "seconds": seconds,
             }
         )
         values.append(Cell(name, budget, seed, _values(evaluation, metric)))
     better = HIGHER_IS_BETTER[metric]
+    by = _grouped(done)
+    weighed = {} if by is None else {"group_by": by.column, "groups": len(set(by.groups))}
     results: dict[str, Any] = {
-        "metric": {"name": metric, "higher_is_better": better, "interval": INTERVAL},
+        "metric": {
+            "name": metric,
+            "higher_is_better": better,
+            "interval": INTERVAL,
+            "statistic": STATISTIC,
+            **weighed,
+        },
         "evaluation": {"source": done[0][0].manifest.get("pool"), "rows": len(done[0][1].rows), "digest": most},
         "cells": cells,
     }
@@ -194,20 +210,34 @@ def _of_the_models(parts: dict[str, list[Part]], selections: dict[str, Selection
         return results | {
             "verdict": "The model was not evaluated before finetuning, so what the labels bought is not known."
         }
-    results["base"] = {"scores": base[1].scores, "seconds": base[1].seconds}
+    results["base"] = {"scores": base[1].scores, **_macro(base[1]), "seconds": base[1].seconds}
     if not values:
         return results | {"verdict": "Only the model before finetuning was evaluated so far."}
     before = _values(base[1], metric)
-    found = analyse(values, before, higher_is_better=better)
-    said = _bought(values, before, metric, better)
+    found = analyse(values, before, higher_is_better=better, groups=by and by.groups)
+    said = _bought(values, before, metric, better, by)
+    column = by and by.column
     if any(len(points) > 1 for points in found["curves"].values()) and "random" in found["curves"]:
-        said = f"{verdict(found['savings'], found['differences'], found['curves'], metric, better)} {said}"
+        said = f"{verdict(found, metric, better, group_by=column)} {said}"
     elif found["differences"]:
-        found["savings"] = []  # a line through one budget says nothing of the budgets below it
-        said = f"{_against_random(found['differences'], better)} {said}"
+        found["savings"] = []  # one budget is no curve
+        said = f"{against_baseline(found['differences'], better)} {said}"
     else:
         said += " No model was trained on as many random prompts, so what choosing them was worth is not measured."
     return results | found | {"verdict": said}
+
+
+def _grouped(done: Sequence[tuple[Part, Evaluation]]) -> _By | None:
+    """The column that every one of the evaluations was grouped by, and each row's value in it."""
+    columns = {p.manifest["config"].get("group_by") for p, _ in done}
+    column = columns.pop()
+    if columns or column is None:
+        return None
+    return _By(column, tuple(row["group"] for row in done[0][1].rows))
+
+
+def _macro(evaluation: Evaluation) -> dict[str, Any]:
+    return {"macro": evaluation.macro} if evaluation.macro else {}
 
 
 def _names(adapters: Sequence[Part], selections: dict[str, Selection]) -> dict[Path, str]:
@@ -215,32 +245,35 @@ def _names(adapters: Sequence[Part], selections: dict[str, Selection]) -> dict[P
     return {p.path: by_ids.get(p.manifest.get("ids", ""), p.path.name) for p in adapters}
 
 
-def _bought(cells: Sequence[Cell], before: np.ndarray, metric: str, higher_is_better: bool) -> str:
-    """The best adapter against the model before it, with the paired interval."""
-    base = [Cell("before", c.budget, c.seed, before) for c in cells]
-    compared = analyse([*cells, *base], before, higher_is_better=higher_is_better, baseline="before")["differences"]
-    if not compared:
+def _bought(cells: Sequence[Cell], before: np.ndarray, metric: str, higher_is_better: bool, by: _By | None) -> str:
+    """The best adapters against the model before them, paired, by Student's t over the rows, or over the groups' means:
+    how these very adapters would do on other rows."""
+    values: dict[tuple[str, int], list[np.ndarray]] = {}
+    for c in cells:
+        values.setdefault((c.strategy, c.budget), []).append(c.values)
+    rows = np.flatnonzero(np.isfinite(np.stack([before, *(v for group in values.values() for v in group)])).all(axis=0))
+    if not len(rows):
         return "No evaluation row has a score of every model."
+    of = np.arange(len(rows)) if by is None else np.unique([by.groups[i] for i in rows], return_inverse=True)[1]
+
+    def means(v: np.ndarray) -> np.ndarray:
+        return np.bincount(of, v[rows]) / np.bincount(of)
+
     sign = 1 if higher_is_better else -1
-    best = max(compared, key=lambda d: sign * d["mean"])
-    start = float(np.nanmean(before))
-    sure = min(sign * best["low"], sign * best["high"]) > 0
-    tail = "" if sure else ", which leaves no change possible"
-    words = metric.replace("_", " ")
-    interval = f"95 % interval {best['low']:+.3f} to {best['high']:+.3f}{tail}"
+    gains = {key: means(np.mean(group, axis=0) - before) for key, group in values.items()}
+    (strategy, budget), best = max(gains.items(), key=lambda item: sign * item[1].mean())
+    gain, start = float(best.mean()), float(means(before).mean())
+    found, unit = interval_of_mean(best), "rows" if by is None else f"values of {by.column}"
+    if found["low"] is None or found["high"] is None:
+        interval = f"{len(best)} {unit}, too few for an interval"
+    else:
+        sure = min(sign * found["low"], sign * found["high"]) > 0
+        tail = "" if sure else ", which leaves no change possible"
+        interval = f"95 % interval {found['low']:+.3f} to {found['high']:+.3f} over {len(best)} {unit}{tail}"
     return (
-        f"Finetuning on {best['budget']} labels ({best['strategy']}) took {words} from {start:.3f} to "
-        f"{start + best['mean']:.3f}: {best['mean']:+.3f}, {interval}."
+        f"Finetuning on {budget} labels ({strategy}) took {metric.replace('_', ' ')} from {start:.3f} to "
+        f"{start + gain:.3f}: {gain:+.3f}, {interval}."
     )
-
-
-def _against_random(differences: Sequence[dict[str, Any]], higher_is_better: bool) -> str:
-    sign = 1 if higher_is_better else -1
-    best = max(differences, key=lambda d: sign * d["mean"])
-    low, high = sorted((sign * best["low"], sign * best["high"]))
-    word = "better than" if low > 0 else "worse than" if high < 0 else "not clearly different from"
-    interval = f"{best['mean']:+.3f}, 95 % interval {best['low']:+.3f} to {best['high']:+.3f}"
-    return f"With {best['budget']} labels {best['strategy']} is {word} random ({interval})."
 
 
 def _values(evaluation: Evaluation, metric: str) -> np.ndarray:

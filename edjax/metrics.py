@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 
 def normalise(text: str) -> str:
     """Lower case, single spaces, no quotes around and no full stop, ! or ? at the end.
@@ -33,3 +35,13 @@ def rouge_l(answer: str, references: Sequence[str]) -> float:
     Its tokenizer keeps ASCII letters and digits only: text in other scripts scores 0.
     """
     return max(_rouge().score(r, answer)["rougeL"].fmeasure for r in references)
+
+
+def macro_weights(groups: Sequence[str]) -> np.ndarray:
+    """(n,) float64 the weights of rows for which their weighted mean is the mean over groups of each group's mean.
+
+    >>> macro_weights(["a", "a", "b"]).tolist()
+    [0.25, 0.25, 0.5]
+    """
+    _, place, count = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    return 1 / (len(count) * count[place])

@@ -70,6 +70,7 @@ class Recipe:
     seeds: tuple[int, ...] = (0,)
     random_seeds: tuple[int, ...] | None = None  # seeds of the strategy random; None: seeds
     metric: str = "response_loss"
+    evaluation_group_by: str | None = None  # a column of the evaluation whose values count alike (macro); None: rows do
     metrics: tuple[str, ...] = METRICS
     template: str = "auto"
     dtype: str = "float32"
@@ -99,7 +100,7 @@ class Recipe:
     def _check(self) -> None:
         for name in _TEXTS:
             typed(name, getattr(self, name), str)
-        for name in ("pool_split", "evaluation_split"):
+        for name in ("pool_split", "evaluation_split", "evaluation_group_by"):
             if getattr(self, name) is not None:
                 typed(name, getattr(self, name), str)
         for name, least in _NUMBERS.items():

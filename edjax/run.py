@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from edjax.analysis import INTERVAL, Cell, analyse, verdict
+from edjax.analysis import INTERVAL, STATISTIC, Cell, analyse, verdict
 from edjax.errors import DataError, UsageError
 from edjax.evaluate import HIGHER_IS_BETTER, Evaluation, evaluate
 from edjax.features import Features
 from edjax.finetune import finetune
+from edjax.grouping import groups_of, macro_scores
 from edjax.growth import refuse_another_order, refuse_changes
 from edjax.pool import Pool, read_pool
 from edjax.recipe import Recipe
@@ -52,10 +53,13 @@ def run(
     held_out = read_pool(recipe.evaluation, split=recipe.evaluation_split)
     held_out = slice_of(held_out, recipe.evaluation_rows, recipe)
     _check(recipe, pool, out)
+    if recipe.evaluation_group_by:
+        groups_of(held_out, recipe.evaluation_group_by)
     from edjax.lm.load import digest, locate
 
     grid: dict[str, Any] = {k: list(getattr(recipe, k)) for k in ("strategies", "trained", "budgets", "seeds")}
     grid |= {"random_seeds": list(recipe.seeds_of("random")), "metric": recipe.metric}
+    grid |= {"evaluation_group_by": recipe.evaluation_group_by, "statistic": STATISTIC}  # of the cells, not in them
     if own := {name: recipe.variants[name] for name in recipe.strategies if name in recipe.variants}:
         grid["variants"] = json.loads(json.dumps(own))
     grows = ("variants", "metric")  # what was done under a variant's name says itself what was asked for
@@ -235,6 +239,15 @@ class _Walk:
         )
 
     @cached_property
+    def groups(self) -> tuple[str, ...] | None:
+        column = self.recipe.evaluation_group_by
+        return None if column is None else groups_of(self.held_out, column)
+
+    def macro(self, done: Evaluation) -> dict[str, dict[str, float]]:
+        """{"macro": by metric the mean over groups of each group's mean}, where the recipe names a column."""
+        return {} if self.groups is None else {"macro": macro_scores(done.rows, self.groups, self.recipe.metrics)}
+
+    @cached_property
     def cells(self) -> list[dict[str, Any]]:
         r, made = self.recipe, []
         plan = [(s, b, seed) for b in r.budgets for s in r.trained for seed in r.seeds_of(s)]
@@ -256,14 +269,18 @@ class _Walk:
         )
         scores = self.evaluation(self.loaded, path / "evaluation", path / "adapter")
         metric = self.recipe.metric
-        value = scores.scores.get(metric, float("nan"))
+        value, macro = scores.scores.get(metric, float("nan")), self.macro(scores)
+        said = f"{value:.4f}"
+        if macro:
+            said = f"{macro['macro'].get(metric, float('nan')):.4f} (macro; mean over rows {said})"
         again = " (done before)" if known else ""
-        self.say(f"{label}: {strategy}, {budget} labels, seed {seed}: {metric} {value:.4f}{again}")
+        self.say(f"{label}: {strategy}, {budget} labels, seed {seed}: {metric} {said}{again}")
         return {
             "strategy": strategy,
             "budget": budget,
             "seed": seed,
             "scores": scores.scores,
+            **macro,
             "train_loss": done.train_loss,
             "response_tokens": done.response_tokens,
             "seconds": {"finetune": done.seconds, "evaluate": scores.seconds},
@@ -286,16 +303,25 @@ class _Walk:
             ],
             _values(base.rows, metric),
             higher_is_better=higher,
+            groups=self.groups,
         )
+        column = r.evaluation_group_by
+        weighed = {"group_by": column, "groups": len(set(self.groups))} if self.groups else {}
         stages = self.stages(cells)
         from edjax.portrait import portrait
 
         return {
             "title": r.title or f"{self.pool.source}: {len(self.pool)} prompts, budgets up to {max(r.budgets)}",
-            "verdict": verdict(found["savings"], found["differences"], found["curves"], metric, higher),
+            "verdict": verdict(found, metric, higher, group_by=column),
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "command": command,
-            "metric": {"name": metric, "higher_is_better": higher, "interval": INTERVAL},
+            "metric": {
+                "name": metric,
+                "higher_is_better": higher,
+                "interval": INTERVAL,
+                "statistic": STATISTIC,
+                **weighed,
+            },
             "model": r.model,
             "pool": {"source": self.pool.source, "rows": len(self.pool), "digest": self.pool.digest},
             "evaluation": {
@@ -307,7 +333,7 @@ class _Walk:
             "versions": versions(),
             "hashes": {"model": digest(self.loaded.directory), "features": features.digest},
             "recipe": json.loads(json.dumps(asdict(r))),
-            "base": {"scores": base.scores, "seconds": base.seconds},
+            "base": {"scores": base.scores, **self.macro(base), "seconds": base.seconds},
             "cells": cells,
             **found,
             **portrait(self.pool, features, selections, r.normalise),

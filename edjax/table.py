@@ -11,16 +11,24 @@ def results_table(results: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    metrics = list(results["base"]["scores"])
+    metrics, by = list(results["base"]["scores"]), results["metric"].get("group_by")
+    primary = results["metric"]["name"]
+
+    def scores(scored: dict[str, Any]) -> list[float]:
+        macro = [scored["macro"][primary]] if by else []
+        return [*macro, *(scored["scores"][m] for m in metrics)]
+
     table = Table(title=results["title"], title_justify="left", header_style="bold")
     table.add_column("strategy")
     table.add_column("labels", justify="right")
     table.add_column("seeds", justify="right")
+    if by:
+        table.add_column(f"{primary.replace('_', ' ')} over {by} *", justify="right")
     for name in metrics:
-        star = " *" if name == results["metric"]["name"] else ""
+        star = " *" if name == primary and not by else ""
         table.add_column(name.replace("_", " ") + star, justify="right")
     table.add_column("finetune s", justify="right")
-    table.add_row("(before finetuning)", "0", "", *(f"{results['base']['scores'][m]:.4f}" for m in metrics), "")
+    table.add_row("(before finetuning)", "0", "", *(f"{v:.4f}" for v in scores(results["base"])), "")
     groups: dict[tuple[int, str], list[dict[str, Any]]] = {}
     for cell in results["cells"]:
         groups.setdefault((cell["budget"], cell["strategy"]), []).append(cell)
@@ -29,7 +37,7 @@ def results_table(results: dict[str, Any]) -> None:
         if budget != last:
             table.add_section()
         last = budget
-        means = (f"{np.mean([c['scores'][m] for c in cells]):.4f}" for m in metrics)
+        means = (f"{v:.4f}" for v in np.mean([scores(c) for c in cells], axis=0))
         seconds = np.mean([c["seconds"]["finetune"] for c in cells])
         table.add_row(strategy, str(budget), str(len(cells)), *means, f"{seconds:.1f}")
     console = Console(width=None if Console().is_terminal else 110)

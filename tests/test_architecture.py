@@ -14,18 +14,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*(ROOT / "edjax").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")])
 TREES = {p: ast.parse(p.read_text(encoding="utf-8")) for p in SOURCES}
 
-LEAVES = {
-    "errors",
-    "compiled",
-    "batching",
-    "metrics",
-    "progress",
-    "checkpoints",
-    "analysis",
-    "table",
-    "signals",
-    "kernels",
-}
+LEAVES = {"errors", "compiled", "batching", "metrics", "progress", "checkpoints", "table", "signals", "kernels"}
 STAGES = {"select", "score", "finetune", "evaluate"}
 ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     **{leaf: set() for leaf in LEAVES},
@@ -56,12 +45,14 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
         "signals",
         "health",
     },
-    "evaluate": {"errors", "store", "pool", "lm", "batching", "progress", "metrics"},
+    "grouping": {"errors", "pool", "metrics"},
+    "evaluate": {"errors", "store", "pool", "lm", "batching", "progress", "metrics", "grouping"},
     "handoff": {"errors", "store", "ids", "tools", "turns", "pool", "select"},
     "labels": {"errors", "ids", "turns", "handoff"},
     "verify": {"errors", "store"},
     "environment": {"lm"},
-    "report": {"errors", "store"},
+    "analysis": {"metrics"},
+    "report": {"errors", "store", "analysis"},
     "portrait": {"pool", "features", "select", "strategies"},
     "gather": {"errors", "store", "pool", "features", "select", "evaluate", "analysis", "portrait"},
     "recipe": {"errors", "settings", "features", "lm", "strategies", *STAGES},
@@ -76,12 +67,14 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
         "recipe",
         "growth",
         "analysis",
+        "grouping",
         "portrait",
         "report",
         *STAGES,
     },
     "demo": {"errors", "store", "recipe"},
     "cli": {
+        "analysis",
         "compiled",
         "errors",
         "store",

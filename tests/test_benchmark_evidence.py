@@ -10,8 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is run from a checkout, not installed
-from benchmarks import ablation, cost, count, evidence, label_efficiency, overhead, render
+from benchmarks import ablation, cost, count, evidence, label_efficiency, overhead, reanalyse, render
 from benchmarks.chosen import describe, distances
+from benchmarks.runner import RESULTS
 from edjax.features import Features
 from edjax.pool import read_pool
 
@@ -92,6 +93,31 @@ def test_the_tables_name_every_strategy(grid):
         assert all(f"`{s}`" in text for s in grid["recipe"]["strategies"]), text
     assert "labels for random's loss at 8" in evidence.savings(results)
     assert [name for name, *_ in render.drawings(results)] == ["label_efficiency-cpu", "against_random-cpu"]
+
+
+def test_worked_out_anew_from_its_cells_a_grid_is_the_same(grid):
+    assert all(("held" in c) == (c["budget"] == 8 and c["seed"] == 0) for c in grid["rows"])
+    assert reanalyse.reanalysed("label_efficiency-cpu", grid) == grid
+
+
+@pytest.mark.parametrize("path", sorted(p for k in reanalyse.KINDS for p in RESULTS.glob(f"{k}-*.json")), ids=str)
+def test_the_committed_tables_are_what_the_committed_cells_give(path):
+    result = json.loads(path.read_text())
+    new = reanalyse.reanalysed(path.stem, result)
+    if "sets" in result:
+        rounded = [json.loads(json.dumps(r["sets"]), parse_float=lambda v: round(float(v), 9)) for r in (new, result)]
+        assert rounded[0] == rounded[1] and new["statistic"] == result["statistic"]
+    else:
+        assert new == result
+
+
+def test_beside_every_saving_stands_the_null(grid):
+    results = {"label_efficiency-cpu": grid}
+    assert "| `random` against itself |  | not known | not known | 2 |" in evidence.savings(results)
+    assert evidence.saved({"share_saved": 0.2, "low": 0.1, "high": None}) == "**20 % (10 % or more)**"
+    assert evidence.saved({"share_saved": 0.2, "low": None, "high": 0.3}) == "20 % (up to 30 %)"
+    assert evidence.saved({"share_saved": 0.2, "low": None, "high": None}) == "20 % (no interval)"
+    assert evidence.difference({"mean": 0.1, "low": None, "high": None}) == " (+0.100)"
 
 
 def test_the_figures_are_drawn(grid, tmp_path):

@@ -214,3 +214,35 @@ def test_right_choice():
     assert right_choice({"choices": ["A"]}, "A") is None
     assert right_choice({"choices": "AB"}, "A") is None
     assert right_choice({}, "A") is None
+
+
+# Groups
+
+
+def test_the_values_of_a_column_can_count_alike(run, tmp_path):
+    pool = make_pool([(*row[:2], row[2] | {"task": t}) for row, t in zip(ROWS, "aaaabbc", strict=True)])
+    got = run(pool, metrics=("response_loss", "choice_accuracy"), group_by="task", out=tmp_path / "e")
+    losses = [r["response_loss"] for r in got.rows]
+    assert got.scores["response_loss"] == pytest.approx(np.mean(losses))
+    assert got.macro["response_loss"] == pytest.approx(np.mean([np.mean(losses[:4]), np.mean(losses[4:6]), losses[6]]))
+    right = {i: r["choice_accuracy"] for i, r in enumerate(got.rows) if r.get("choice_accuracy") is not None}
+    assert set(right) == {0, 1, 3, 5}, "tasks a and b"
+    assert got.macro["choice_accuracy"] == pytest.approx((np.mean([right[0], right[1], right[3]]) + right[5]) / 2)
+    assert got.groups == 3 and [r["group"] for r in got.rows] == list("aaaabbc")
+    assert read_evaluation(tmp_path / "e") == got
+
+
+def test_without_a_column_nothing_is_said_of_groups(result, run, pool, tmp_path):
+    assert result.macro == {} and "group" not in result.rows[0]
+    run(pool, metrics=("response_loss",), out=tmp_path / "e")
+    assert set(json.loads((tmp_path / "e" / "scores.json").read_text())) == {"scores", "counts", "seconds"}
+    assert "group_by" not in json.loads((tmp_path / "e" / "plan.json").read_text())["config"]
+
+
+@pytest.mark.parametrize("lacks", [{}, {"task": None}, {"task": ""}], ids=["absent", "null", "empty"])
+def test_a_row_without_a_group_is_named(run, lacks):
+    pool = make_pool([("a", "b", {"task": "t"}), ("c", "d", lacks)])
+    with pytest.raises(DataError, match=rf"row '{pool.ids[1]}' has no 'task' to group by \(1 such\)"):
+        run(pool, group_by="task")
+    with pytest.raises(DataError, match="'tsk'"):
+        run(pool, group_by="tsk")

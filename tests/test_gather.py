@@ -8,6 +8,7 @@ import pytest
 from edjax.errors import DataError
 from edjax.features import read_features
 from edjax.gather import gather
+from edjax.grouping import macro_scores
 from edjax.pool import read_pool
 from edjax.report import render
 from edjax.select import select, write_selection
@@ -16,13 +17,17 @@ from edjax.store import atomic_write, sha256_file, sha256_json, write_json, writ
 N, K, ROWS = 40, 8, 30
 
 
-def evaluation(path, losses, adapter=None, pool="e"):
+def evaluation(path, losses, adapter=None, pool="e", groups=None):
     inputs = {"pool": pool, "model": "m", "adapter": adapter and sha256_file(adapter / "adapter_model.safetensors")}
-    with writing(path, kind="evaluation", config={}, inputs=inputs) as artifact:
+    config = {"group_by": "task"} if groups else {}
+    with writing(path, kind="evaluation", config=config, inputs=inputs) as artifact:
         rows = [{"id": f"e{i}", "response_loss": float(v)} for i, v in enumerate(losses)]
+        rows = [row | {"group": g} for row, g in zip(rows, groups, strict=True)] if groups else rows
         (path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
         means = {"response_loss": float(np.mean(losses))}
-        write_json(path / "scores.json", {"scores": means, "counts": {"response_loss": len(losses)}, "seconds": 2.0})
+        head = {"scores": means, "counts": {"response_loss": len(losses)}, "seconds": 2.0}
+        macro = {"macro": macro_scores(rows, groups, ["response_loss"]), "groups": 3} if groups else {}
+        write_json(path / "scores.json", head | macro)
         artifact.finish(pool="eval.jsonl", rows=len(losses))
 
 
@@ -65,14 +70,45 @@ def test_the_whole_road(road):
     assert [(c["strategy"], c["budget"]) for c in results["cells"]] == [("k_center", K), ("random", K)]
     assert {d["strategy"] for d in results["differences"]} == {"k_center"}
     difference = results["differences"][0]
-    assert -0.6 < difference["mean"] < -0.4 and difference["high"] < 0
-    assert results["verdict"].startswith("With 8 labels k_center is better than random (-0.") and not results["savings"]
+    assert -0.6 < difference["mean"] < -0.4 and difference["high"] is None
+    assert results["verdict"].startswith("With 8 labels k_center is -0.") and not results["savings"]
+    assert "from random (1 seed against 1: too few for an interval, a lead at most)." in results["verdict"]
     assert "Finetuning on 8 labels (k_center) took response loss from" in results["verdict"]
+    assert f"over {ROWS} rows." in results["verdict"]
     assert {s["strategy"] for s in results["selections"]} == {"k_center", "random"} and results["map"]["total"] == N
     assert [s["name"] for s in results["stages"]] == ["score", "select", "finetune", "evaluate"]
-    assert results["overhead"]["score_and_select_share"] == pytest.approx(3 / 20, abs=0.1)
+    select = sum(json.loads(p.read_text())["seconds"] for p in road.glob("chosen-*/manifest.json"))
+    assert results["overhead"]["score_and_select_share"] == pytest.approx((3 + select) / 20, abs=1e-9)
     page = render(results)
     assert "k_center" in page and "t1" in page and "eval.jsonl" in page
+
+
+def test_three_adapters_each_have_an_interval(road):
+    rng = np.random.Generator(np.random.PCG64(2))
+    for strategy, loss in (("k_center", 2.0), ("random", 2.5)):
+        for seed in (1, 2):
+            again = road / f"tuned-{strategy}-{seed}"
+            adapter(again, [f"{strategy}{seed}"])
+            manifest = json.loads((road / f"tuned-{strategy}" / "manifest.json").read_text())
+            ours = json.loads((again / "manifest.json").read_text()) | {"ids": manifest["ids"], "rows": K}
+            (again / "manifest.json").write_text(json.dumps(ours))
+            evaluation(road / f"scores-{strategy}-{seed}", rng.normal(loss, 0.05, ROWS), again)
+    results, _ = gather([road])
+    assert results["verdict"].startswith("With 8 labels k_center is better than random (-0.")
+    assert "3 seeds against 3" in results["verdict"]
+
+
+def test_evaluations_that_were_grouped_are_compared_by_group(road, tmp_path):
+    groups = ["a"] * (ROWS - 2) + ["b", "c"]
+    high = [9.0, 9.0]
+    evaluation(tmp_path / "m" / "before", [3.0] * (ROWS - 2) + high, pool="g", groups=groups)
+    after = [2.0] * (ROWS - 2) + high
+    evaluation(tmp_path / "m" / "after", after, road / "tuned-k_center", pool="g", groups=groups)
+    results, _ = gather([tmp_path / "m", road / "tuned-k_center"])
+    assert results["metric"]["group_by"] == "task" and results["metric"]["groups"] == 3
+    assert results["curves"]["tuned-k_center"][0]["mean"] == pytest.approx((2 + 9 + 9) / 3)
+    assert "from 7.000 to 6.667: -0.333" in results["verdict"] and "over 3 values of task" in results["verdict"]
+    assert "response loss, mean over task" in render(results)
 
 
 def test_without_random_nothing_is_claimed_about_choosing(road):

@@ -206,3 +206,12 @@ def test_what_is_wrong_with_a_variant_is_said(tmp_path, case):
     text, said = VARIANTS[case]
     with pytest.raises(UsageError, match=said):
         recipe(tmp_path, f"variants:\n  {text}\n")
+
+
+def test_a_column_to_weigh_the_evaluation_by(tmp_path):
+    assert recipe(tmp_path).evaluation_group_by is None
+    assert recipe(tmp_path, "evaluation_group_by: task\n").evaluation_group_by == "task"
+    with pytest.raises(UsageError, match="evaluation_group_by holds 3, which is not text"):
+        recipe(tmp_path, "evaluation_group_by: 3\n")
+    with pytest.raises(UsageError, match="did you mean evaluation_group_by"):
+        recipe(tmp_path, "evaluation_groupby: task\n")

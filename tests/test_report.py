@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edjax.analysis import STATISTIC
 from edjax.errors import EnvError
 from edjax.report import charts, picked, render, svg, view, words, write
 from edjax.report.pool_map import pool_map
+from edjax.strategies import STRATEGIES
 
 BUDGETS = (64, 128, 256, 512)
 LOSSES = {
@@ -99,7 +101,8 @@ def sample() -> dict[str, Any]:
         "metric": {
             "name": "response_loss",
             "higher_is_better": False,
-            "interval": "95 % bootstrap over evaluation rows",
+            "interval": "95 %, Student's t over seeds",
+            "statistic": STATISTIC,
         },
         "model": "smollm2",
         "pool": {"source": "demo pool, seed 0", "rows": 3000, "digest": "ab" * 32},
@@ -114,14 +117,17 @@ def sample() -> dict[str, Any]:
         "cells": cells,
         "curves": curves,
         "savings": [
-            {"strategy": "k_center", "budget_needed": 313.0, "share_saved": 0.39, "note": "between 256 and 512"},
+            {"strategy": "k_center", "budget_needed": 313.0, "share_saved": 0.39, "note": "no interval below 3 seeds"},
             {
                 "strategy": "facility_location",
                 "budget_needed": 213.4,
                 "share_saved": 0.583,
                 "low": 0.41,
                 "high": 0.66,
-                "note": "between 128 and 256",
+                "seeds": 5,
+                "baseline_seeds": 10,
+                "null": {"low": -0.21, "high": 0.18, "splits": 252, "seeds": 10},
+                "note": "random turns: level where it does",
             },
         ],
         "differences": [
@@ -433,17 +439,44 @@ def test_seeds_are_counted_a_strategy() -> None:
     assert "Measured with 1 to 2 seeds a strategy" in text and "One seed is a lead" in text
 
 
-def test_a_strategy_that_costs_more_or_never_arrives_is_said_so() -> None:
+def test_beside_every_saving_stand_its_interval_its_seeds_and_the_null() -> None:
+    rows = {r["strategy"]: r for r in (view.view(sample())["savings"] or {})["rows"]}
+    assert rows["facility_location"]["labels"] == {
+        "saved": "58 %",
+        "interval": "41 to 66 %",
+        "null": "null \u221221 to 18 %",
+    }
+    assert rows["facility_location"]["seeds"] == "5 seeds against 10"
+    assert rows["k_center"]["labels"]["interval"] == "no interval"
+    assert rows["k_center"]["labels"]["null"] == "null not known"
+    tile = view.view(sample())["tiles"][0]
+    assert tile[:2] == ("58 %", "fewer labels than random")
+    assert "41 to 66 %; 5 seeds against 10; random against itself \u221221 to 18 %" in tile[2]
+
+
+@pytest.mark.parametrize("ends", [(-0.1, 0.7), (None, 0.7), (None, None)])
+def test_nothing_is_claimed_where_no_interval_lies_above_zero(ends: tuple[float | None, float | None]) -> None:
+    results = sample()
+    results["savings"][1]["low"], results["savings"][1]["high"] = ends
+    figure, what, small = view.view(results)["tiles"][0]
+    assert (figure, what) == ("0 of 2", "strategies were shown to save labels")
+    assert small.startswith("nearest 58 %: facility_location")
+    text = render(results)
+    assert "fewer labels than random" not in text and "random ones do" not in text and "≈ 213" not in text
+    assert "≈ 213" in render(sample())
+
+
+def test_a_strategy_that_needs_more_or_of_which_nothing_can_be_said() -> None:
     results = sample()
     results["savings"] = [
-        {"strategy": "k_center", "budget_needed": None, "share_saved": None, "note": ""},
-        {"strategy": "facility_location", "budget_needed": 640.0, "share_saved": -0.25, "note": ""},
+        {"strategy": "k_center", "budget_needed": None, "share_saved": None, "note": "takes over 11 times as many"},
+        {"strategy": "facility_location", "budget_needed": 640.0, "share_saved": -0.25, "high": -0.1, "note": ""},
     ]
     text = render(results)
-    assert "not reached" in text and "25 % more" in text and "No strategy reached" not in text
-    assert "more labels than random" in text and "fewer labels than random" not in text
+    assert "not said" in text and "takes over 11 times" in text and "<strong>−25 %</strong>" in text
+    assert "up to −10 %" in text and "fewer labels than random" not in text
     results["savings"].pop()
-    assert "No strategy reached what random reaches" in render(results)
+    assert "Of no strategy a saving can be said." in render(results)
 
 
 def test_savings_in_response_tokens_have_a_column_where_they_are_known() -> None:
@@ -453,9 +486,39 @@ def test_savings_in_response_tokens_have_a_column_where_they_are_known() -> None
         {"strategy": "k_center", "budget_needed": 900.0, "share_saved": 0.27, "note": ""},
         {"strategy": "facility_location", "budget_needed": 1900.0, "share_saved": -0.5, "note": ""},
     ]
-    rows = {r["strategy"]: r["tokens"] for r in view.view(results)["savings"]}
-    assert rows == {"k_center": "27 %", "facility_location": "50 % more"}
+    rows = {r["strategy"]: r["tokens"]["saved"] for r in view.view(results)["savings"]["rows"]}
+    assert rows == {"k_center": "27 %", "facility_location": "−50 %"}
     assert "Response tokens saved" in render(results)
+
+
+def test_a_mean_over_groups_is_named_and_the_mean_over_rows_stands_beside() -> None:
+    results = sample()
+    results["metric"] |= {"group_by": "task", "groups": 8}
+    for scored in (results["base"], *results["cells"]):
+        scored["macro"] = {"response_loss": scored["scores"]["response_loss"] + 1}
+    results["by_rows"] = {"savings": [{"strategy": "k_center", "share_saved": 0.11, "low": -0.1, "high": 0.3}]}
+    shown = view.view(results)
+    assert [m[0] for m in shown["cells"]["metrics"][:2]] == ["response loss, mean over task", "response loss"]
+    assert shown["cells"]["base"][:2] == ["3.310", "2.310"] and shown["curve"]["base"] == "3.310"
+    assert shown["savings"]["rows"][1]["by_rows"]["saved"] == "11 %"
+    text = render(results)
+    assert "By the mean over rows" in text and "The 8 values of task count alike" in text
+
+
+def test_savings_of_an_earlier_version_are_not_shown_as_they_are() -> None:
+    """Worked out anew from the cells; where these lack something, left out with a sentence."""
+    results = sample()
+    del results["metric"]["statistic"]
+    text = render(results)
+    assert "58 %" not in text and "worked out anew from its cells" in text
+    assert "A lead, not a result, by the curves of response loss alone: facility_location" in text
+    del results["cells"][0]["scores"]
+    text = render(results)
+    assert "Written by an earlier version of edjax" in text and 'id="savings"' not in text
+
+
+def test_the_words_are_of_strategies_that_exist() -> None:
+    assert set(words.STRATEGIES) == set(STRATEGIES)
 
 
 def test_the_best_score_of_a_budget_is_marked_in_the_right_direction() -> None:

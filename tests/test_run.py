@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -182,6 +183,51 @@ def test_more_budgets_and_strategies_only_add_cells(done, edjax):
     for c in got["cells"][:3:2]:
         assert c["scores"] == old[c["strategy"], c["budget"]]
     assert err.count("(done before)") == 2
+
+
+def test_a_column_named_afterwards_weighs_what_was_measured(done, edjax, shared):
+    path = edjax.cwd / "macro"
+    shutil.copytree(done[0], path)
+    out, err = edjax.run(path, "evaluation_group_by=task")
+    assert err.count("(done before)") == 4, "no cell is done again for it"
+    got = json.loads((path / "results.json").read_text())
+    rows = [json.loads(r) for r in (path / "base" / "evaluation" / "rows.jsonl").read_text().splitlines()]
+    with gzip.open(shared / "data" / "ci_eval.jsonl.gz") as f:
+        task = {r["id"]: r["task"] for r in map(json.loads, f)}
+    by_task = {}
+    for r in rows:
+        by_task.setdefault(task[r["id"]], []).append(r["response_loss"])
+    macro = statistics.fmean(statistics.fmean(v) for v in by_task.values())
+    assert got["base"]["macro"]["response_loss"] == pytest.approx(macro)
+    assert got["base"]["scores"] == done[3]["base"]["scores"]
+    assert got["metric"]["group_by"] == "task" and got["metric"]["groups"] == len(by_task)
+    points = {(name, p["budget"]): p["mean"] for name, curve in got["curves"].items() for p in curve}
+    for cell in got["cells"]:  # of one seed each
+        assert points[cell["strategy"], cell["budget"]] == pytest.approx(cell["macro"]["response_loss"])
+    assert got["by_rows"]["curves"] == done[3]["curves"]
+    assert "(mean over task)" in got["verdict"] and "response loss over task" in " ".join(out.split())
+    assert "macro; mean over rows" in err and "mean over task" in (path / "report.html").read_text()
+    _, err = edjax.run(path, "evaluation_group_by=tsk", code=3)
+    assert "tsk" in err and "Traceback" not in err
+
+
+def test_a_run_of_an_earlier_version_is_said_anew(done, edjax):
+    """Its savings came from another statistic: the same command works them out again, from the cells as they are."""
+    path = edjax.cwd / "earlier"
+    shutil.copytree(done[0], path)
+    old = json.loads((path / "results.json").read_text())
+    del old["metric"]["statistic"]
+    old |= {"verdict": "k_center: 82% saved", "savings": [{"strategy": "k_center", "share_saved": 0.82}]}
+    (path / "results.json").write_text(json.dumps(old))
+    out, err = edjax("report", path, "--out", path.parent / "old.html")
+    assert "82" not in out and "is of an earlier version: its savings were worked out anew" in err
+    assert "82%" not in (path.parent / "old.html").read_text()
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["grid"]["statistic"]
+    manifest["files"]["results.json"]["size"] = (path / "results.json").stat().st_size
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    _, err = edjax.run(path)
+    assert err.count("(done before)") == 4 and outcome(path) == outcome(done[0])
 
 
 def test_a_page_that_was_deleted_comes_back(done, edjax):

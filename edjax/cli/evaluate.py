@@ -26,6 +26,7 @@ from edjax.cli import options
 @options.DTYPE
 @click.option("--quantize", default="none", show_default=True, help="Keep the model's projections in int8 or nf4.")
 @options.MESH
+@click.option("--group-by", help="Column whose values are to count alike, beside the rows.")
 @options.OVERWRITE
 @options.pool_options
 @options.JSON
@@ -43,8 +44,11 @@ def evaluate(rows: str, metrics: str, reading: dict[str, Any], **settings: Any) 
     done = run_evaluate(
         data, metrics=tuple(m.strip() for m in metrics.split(",") if m.strip()), log=options.note, **settings
     )
-    lines = (f"{name:16} {value:8.4f}  over {done.counts[name]} rows" for name, value in done.scores.items())
-    options.tell({"scores": done.scores, "counts": done.counts, "seconds": done.seconds}, *lines)
+    lines, record = [], {"scores": done.scores, "counts": done.counts, "seconds": done.seconds}
+    for name, value in done.scores.items():
+        macro = f"  {done.macro[name]:8.4f}  over {settings['group_by']}" if name in done.macro else ""
+        lines.append(f"{name:16} {value:8.4f}  over {done.counts[name]} rows{macro}")
+    options.tell(record | ({"macro": done.macro, "groups": done.groups} if done.macro else {}), *lines)
 
 
 @click.command()

@@ -80,13 +80,16 @@ def report(directories: tuple[Path, ...], out: Path | None, pool: str | None, re
     Writes  the page, one file to open in a browser or to send
     """
     from edjax import report as page
+    from edjax.analysis import restated
     from edjax.gather import gather
     from edjax.store import read_json
 
     first = directories[0]
     run = len(directories) == 1 and (first / "results.json").exists()
     if run:
-        results = read_json(first / "results.json")
+        results = restated(read_json(first / "results.json"))
+        if results.get("restated"):
+            options.note(f"{first / 'results.json'} is of an earlier version: its savings were worked out anew")
     else:
         results, notes = gather(directories, pool=pool, reading=reading, command=shlex.join(["edjax", *sys.argv[1:]]))
         for text in notes:

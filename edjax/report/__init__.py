@@ -4,6 +4,7 @@
 
 No script, no font, no image and no request: the Content-Security-Policy in the file allows its own style sheet, by
 hash, and nothing else. Whatever stands in a prompt is text there. The shape of `results` is `schema.Results`.
+Savings that an earlier version wrote are worked out anew from the cells first, see `edjax.analysis.restated`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def render(results: Mapping[str, Any]) -> str:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
 
+    from edjax.analysis import restated
     from edjax.report.view import view
 
     here = files(__package__)
@@ -40,7 +42,7 @@ def render(results: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    context = view(results)
+    context = view(restated(results))
     css = here.joinpath("page.css").read_text("utf-8") + _map_rules(context["map"])
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     page = env.get_template("page.html").render(**context, css=Markup(css), css_hash=digest)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edjax.analysis import shares
 from edjax.report.reading import (
     BASELINE,
     best_saving,
     by_saving,
-    either,
     has_interval,
     interval_of,
+    is_clear,
     largest_budget,
     part,
     place,
@@ -21,21 +22,22 @@ from edjax.report.words import NONE, MetricWords, count, finite, number, percent
 
 
 def tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """The figures in large type: (figure, what it is, the small print)."""
+    """The figures in large type: (figure, what it is, the small print). A saving is one only beyond its interval."""
     out = []
     best, budget = best_saving(results), largest_budget(results)
+    others = sum(s["strategy"] != BASELINE for s in by_saving(results))
     if best and budget:
-        share, needed = finite(best.get("share_saved")), finite(best.get("budget_needed"))
-        saved = share is not None and share > 0
-        figure = percent(share if saved else -either(share, 0.0))
-        others = sum(s["strategy"] != BASELINE for s in by_saving(results))
-        print_ = f"{best['strategy']}, the best of {count(others, 'strategy', 'strategies')}"
-        low, high = finite(best.get("low")), finite(best.get("high"))
-        if low is not None and high is not None:
-            print_ += f"; {percent(low)} to {percent(high)}"
-        out.append((figure, "fewer labels than random" if saved else "more labels than random", print_))
-        if needed is not None:
-            out.append((number(round(needed)), f"labels do what {number(budget)} random ones do", "read off the curve"))
+        small = "; ".join(t for t in (best["strategy"], _interval(best), _seeds(best), _null(best)) if t)
+        needed = finite(best.get("budget_needed"))
+        if is_clear(best):
+            of = f"the best of {count(others, 'strategy', 'strategies')}"
+            out.append((_share(best), "fewer labels than random", f"{small}; {of}"))
+            if needed is not None:
+                what = f"labels do what {number(budget)} random ones do"
+                out.append((number(round(needed)), what, "random's curve shifted, over all budgets"))
+        else:
+            what = "strategy was shown to save labels" if others == 1 else "strategies were shown to save labels"
+            out.append((f"0 of {others}", what, f"nearest {_share(best)}: {small}"))
     share = finite(part(results, "overhead").get("select_share_of_finetune"))
     if share is not None:
         out.append((percent(share), "of finetuning time goes into selecting", "the scoring pass is listed under Time"))
@@ -59,7 +61,13 @@ def how_sure(results: Mapping[str, Any], metric: MetricWords) -> list[str]:
     if name and (clear := _clear(results, name, metric)):
         out.append(clear)
     elif not name and savings(results):
-        out.append("No strategy reached what random reaches with its largest budget.")
+        out.append("Of no strategy a saving can be said.")
+    if column := part(results, "metric").get("group_by"):
+        many = finite(part(results, "metric").get("groups"))
+        values = count(int(many), "value") if many else "values"
+        out.append(f"The {values} of {column} count alike; by the mean over rows the result stands beside.")
+    if results.get("restated"):
+        out.append("An earlier version wrote this file; savings and intervals were worked out anew from its cells.")
     return out
 
 
@@ -103,32 +111,64 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     return out
 
 
-def savings(results: Mapping[str, Any]) -> list[dict[str, str]] | None:
-    """Rows of the savings table, best first; `tokens` is the saving in response tokens, where it is known."""
-    out = []
+def savings(results: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The savings table, best first: `rows`, and whether it has columns for response tokens and for the mean over rows.
+
+    A cell is {"saved", "interval", "null"}, or None where nothing was computed.
+    """
     tokens = {s.get("strategy"): s for s in results.get("token_savings") or ()}
+    by_rows = {s.get("strategy"): s for s in part(results, "by_rows").get("savings") or ()}
+    rows = []
     for s in by_saving(results):
         if s["strategy"] == BASELINE:
             continue
         needed = finite(s.get("budget_needed"))
-        low, high = finite(s.get("low")), finite(s.get("high"))
-        counted = tokens.get(s["strategy"])
-        out.append(
+        rows.append(
             {
                 "strategy": s["strategy"],
-                "needed": number(round(needed)) if needed is not None else "not reached",
-                "saved": _share(s),
-                "interval": f"{percent(low)} to {percent(high)}" if low is not None and high is not None else "",
-                "tokens": _share(counted) if counted else "",
+                "needed": number(round(needed)) if needed is not None else NONE,
+                "labels": _cell(s),
+                "tokens": _cell(tokens.get(s["strategy"])),
+                "by_rows": _cell(by_rows.get(s["strategy"])),
+                "seeds": _seeds(s),
                 "note": str(s.get("note") or ""),
             }
         )
-    return out or None
+    return {"rows": rows, "tokens": bool(tokens), "by_rows": bool(by_rows)} if rows else None
+
+
+def _cell(s: Mapping[str, Any] | None) -> dict[str, str] | None:
+    if s is None:
+        return None
+    null = _null(s).replace("random against itself", "null").replace(":", "")
+    return {"saved": _share(s), "interval": _interval(s) or "no interval", "null": null}
 
 
 def _share(s: Mapping[str, Any]) -> str:
     share = finite(s.get("share_saved"))
-    return "not reached" if share is None else (percent(share) if share >= 0 else f"{percent(-share)} more")
+    return "not said" if share is None else _signed(shares.percent(share))
+
+
+def _interval(s: Mapping[str, Any]) -> str:
+    known = {"low": finite(s.get("low")), "high": finite(s.get("high"))}
+    return _signed(shares.ends(known)) if shares.has_interval(known) else ""
+
+
+def _null(s: Mapping[str, Any]) -> str:
+    """What random saves against itself, in words; that it is not known, where it is not."""
+    low, high = (finite(part(s, "null").get(end)) for end in ("low", "high"))
+    if low is None or high is None:
+        return "random against itself: not known"
+    return f"random against itself {_signed(shares.ends({'low': low, 'high': high}))}"
+
+
+def _seeds(s: Mapping[str, Any]) -> str:
+    mine, theirs = finite(s.get("seeds")), finite(s.get("baseline_seeds"))
+    return f"{number(mine)} seeds against {number(theirs)}" if mine and theirs else ""
+
+
+def _signed(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def differences(results: Mapping[str, Any], looks: Mapping[str, Style], metric: MetricWords) -> dict[str, Any] | None:

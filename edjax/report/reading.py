@@ -10,6 +10,7 @@ from edjax.report.svg import Style
 from edjax.report.words import finite
 
 BASELINE = "random"
+LOSS = "response_loss"
 
 
 def part(results: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -53,7 +54,7 @@ def strategies(results: Mapping[str, Any]) -> list[str]:
 
 
 def by_saving(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The savings, largest share first, those that never reached random last."""
+    """The savings, largest share first, those of which none can be said last."""
     rows = [s for s in results.get("savings") or () if s.get("strategy")]
     return sorted(rows, key=lambda s: -either(finite(s.get("share_saved")), -1e9))
 
@@ -74,6 +75,17 @@ def largest_budget(results: Mapping[str, Any]) -> float | None:
 
 
 def best_saving(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The strategy that saved most, of those that reached what random reaches."""
+    """The strategy that saved most, of those whose interval leaves out zero, where there are such."""
     rows = [s for s in by_saving(results) if s["strategy"] != BASELINE and finite(s.get("share_saved")) is not None]
-    return rows[0] if rows else None
+    return next((s for s in rows if is_clear(s)), rows[0] if rows else None)
+
+
+def is_clear(s: Mapping[str, Any]) -> bool:
+    """Whether a saving can be claimed: its interval lies above zero."""
+    return either(finite(s.get("low")), -1.0) > 0
+
+
+def primary(results: Mapping[str, Any], scored: Mapping[str, Any]) -> float | None:
+    """The primary metric of a cell or of the base model: by group where a column was named, else over rows."""
+    metric = part(results, "metric")
+    return finite(part(scored, "macro" if metric.get("group_by") else "scores").get(metric.get("name") or LOSS))

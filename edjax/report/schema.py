@@ -15,7 +15,10 @@ class Metric(TypedDict, total=False):
 
     name: str
     higher_is_better: bool
-    interval: str  # for example "95 % bootstrap over evaluation rows and seeds"
+    interval: str  # for example "95 %, Student's t over seeds"
+    statistic: str  # how savings were computed; without it they are of an earlier version, and are not shown
+    group_by: str  # the column whose values' means were averaged; absent where every row counts alike
+    groups: int  # how many values it has
 
 
 class Source(TypedDict, total=False):
@@ -30,6 +33,7 @@ class Base(TypedDict, total=False):
     """The model before any finetuning, on the same evaluation rows."""
 
     scores: Scores
+    macro: Scores  # the means over the values of Metric.group_by of each value's mean
     seconds: float
 
 
@@ -39,7 +43,8 @@ class Cell(TypedDict, total=False):
     strategy: str
     budget: int
     seed: int
-    scores: Scores
+    scores: Scores  # means over rows
+    macro: Scores
     response_tokens: int
     seconds: dict[str, float]  # "finetune", "evaluate"
 
@@ -54,25 +59,49 @@ class CurvePoint(TypedDict, total=False):
     n: int
 
 
+class Null(TypedDict, total=False):
+    """What random saves against itself: the central 95 % over the splits of its seeds in two."""
+
+    low: float
+    high: float
+    splits: int
+    seeds: int
+
+
 class Saving(TypedDict, total=False):
-    """Labels a strategy needs for the score random reaches at the largest budget; None where it never gets there."""
+    """How far a strategy's curve lies to the left of random's, see `edjax.analysis.savings`."""
 
     strategy: str
-    budget_needed: float | None
-    share_saved: float | None
-    low: float | None  # interval of share_saved, where one was computed
+    budget_needed: float | None  # labels for what random reaches with its largest budget
+    share_saved: float | None  # one less their share of that budget; None where none can be said
+    low: float | None  # interval of share_saved; one end is None where no budget bounds it, both where there is none
     high: float | None
+    seeds: int
+    baseline_seeds: int
+    null: Null | None
+    reason: str | None  # why there is none: base, flat, budgets, reach, noise
     note: str
 
 
 class Difference(TypedDict, total=False):
-    """Strategy minus random at one budget in the primary metric, with its paired interval."""
+    """Strategy minus random at one budget in the primary metric, on the same rows, with its interval over seeds."""
 
     strategy: str
     budget: int
     mean: float | None
     low: float | None
     high: float | None
+    seeds: int
+    baseline_seeds: int
+
+
+class ByRows(TypedDict, total=False):
+    """The same by the mean over rows, beside a primary metric that is a mean over a column's values."""
+
+    curves: dict[str, list[CurvePoint]]
+    differences: list[Difference]
+    savings: list[Saving]
+    token_savings: list[Saving]
 
 
 class Pick(TypedDict, total=False):
@@ -150,6 +179,8 @@ class Results(TypedDict, total=False):
     savings: list[Saving]
     token_savings: list[Saving]  # the same with budgets counted in response tokens; budget_needed is in tokens
     differences: list[Difference]
+    by_rows: ByRows
+    restated: bool  # of an earlier version, its savings worked out anew
     selections: list[Picked]
     overlap: Overlap | None
     map: PoolMap | None

@@ -8,11 +8,14 @@ from typing import Any
 from edjax.report import charts
 from edjax.report.reading import (
     BASELINE,
+    LOSS,
     best_saving,
     either,
     has_interval,
+    is_clear,
     mean,
     part,
+    primary,
 )
 from edjax.report.svg import Style
 from edjax.report.words import METRICS, MetricWords, duration, finite, metric_words, number
@@ -21,15 +24,10 @@ from edjax.report.words import METRICS, MetricWords, duration, finite, metric_wo
 def curve(results: Mapping[str, Any], looks: Mapping[str, Style], metric: MetricWords) -> dict[str, Any] | None:
     """The label-efficiency curve in two widths, and what is off the picture."""
     data = {str(name): points for name, points in part(results, "curves").items()}
-    name = part(results, "metric").get("name") or "response_loss"
-    base = finite(part(part(results, "base"), "scores").get(name))
+    base = primary(results, part(results, "base"))
     best = best_saving(results)
-    needed = finite(best.get("budget_needed")) if best else None
-    arrow = (
-        (best["strategy"], needed)
-        if best and needed is not None and either(finite(best.get("share_saved")), 0) > 0
-        else None
-    )
+    needed = finite(best.get("budget_needed")) if best and is_clear(best) else None
+    arrow = (best["strategy"], needed) if best and needed is not None else None
     wide, narrow = (
         charts.efficiency(data, looks, metric, base=base, needed=arrow, baseline=BASELINE, width=w)
         for w in (charts.WIDE, charts.NARROW)
@@ -53,17 +51,26 @@ def cells(results: Mapping[str, Any]) -> dict[str, Any] | None:
     base = part(part(results, "base"), "scores")
     if not runs and not base:
         return None
-    primary = part(results, "metric").get("name") or "response_loss"
+    first = part(results, "metric").get("name") or LOSS
+    by = part(results, "metric").get("group_by")
     seen = dict.fromkeys(k for scores in [base, *(part(c, "scores") for c in runs)] for k in scores)
-    names = sorted(seen, key=lambda k: (k != primary, list(METRICS).index(k) if k in METRICS else 99))
+    names = sorted(seen, key=lambda k: (k != first, list(METRICS).index(k) if k in METRICS else 99))
     better = part(results, "metric").get("higher_is_better")
-    words = {n: metric_words(n, better if n == primary else None) for n in names}
+    words = {n: metric_words(n, better if n == first else None) for n in names}
+    heads = [words[n] for n in names]
+    if by:
+        heads = [words[first].by(str(by)), *heads] if first in words else heads
 
     grouped: dict[tuple[Any, str], list[Mapping[str, Any]]] = {}
     for c in runs:
         grouped.setdefault((c.get("budget"), c["strategy"]), []).append(c)
-    sign = 1 if primary in words and words[primary].higher_is_better else -1
-    means = {key: mean(part(c, "scores").get(primary) for c in group) for key, group in grouped.items()}
+    sign = 1 if first in words and words[first].higher_is_better else -1
+    means = {key: mean(primary(results, c) for c in group) for key, group in grouped.items()}
+
+    def values(group: Sequence[Mapping[str, Any]]) -> list[list[Any]]:  # of each column
+        over_rows = [[part(c, "scores").get(n) for c in group] for n in names]
+        return [[primary(results, c) for c in group], *over_rows] if len(heads) > len(names) else over_rows
+
     order = sorted(grouped, key=lambda k: (either(finite(k[0]), 0), -sign * either(means[k], -sign * 1e300), k[1]))
     best: dict[Any, float] = {}
     for (budget, _), score in means.items():
@@ -83,7 +90,7 @@ def cells(results: Mapping[str, Any]) -> dict[str, Any] | None:
                 "budget": number(key[0]),
                 "strategy": key[1],
                 "seeds": number(len(group)),
-                "scores": [_cell(words[n], [part(c, "scores").get(n) for c in group]) for n in names],
+                "scores": [_cell(w, v) for w, v in zip(heads, values(group), strict=True)],
                 "tokens": number(mean(c.get("response_tokens") for c in group), 4),
                 "finetune": duration(mean(part(c, "seconds").get("finetune") for c in group)),
                 "evaluate": duration(mean(part(c, "seconds").get("evaluate") for c in group)),
@@ -93,14 +100,14 @@ def cells(results: Mapping[str, Any]) -> dict[str, Any] | None:
     return {
         "metrics": [
             (
-                words[n].label,
-                "higher is better" if words[n].higher_is_better else "lower is better",
-                "↑" if words[n].higher_is_better else "↓",
+                w.label,
+                "higher is better" if w.higher_is_better else "lower is better",
+                "↑" if w.higher_is_better else "↓",
             )
-            for n in names
+            for w in heads
         ],
         "rows": rows,
-        "base": [words[n].format(base.get(n)) for n in names] if base else None,
+        "base": [_cell(w, v)[0] for w, v in zip(heads, values([part(results, "base")]), strict=True)] if base else None,
         "base_seconds": duration(part(results, "base").get("seconds")),
     }
 

@@ -21,10 +21,12 @@ def view(results: Mapping[str, Any]) -> dict[str, Any]:
     metric = metric_words(
         part(results, "metric").get("name") or "response_loss", part(results, "metric").get("higher_is_better")
     )
+    if column := part(results, "metric").get("group_by"):
+        metric = metric.by(str(column))
     looks = styles(strategies(results), BASELINE)
     return {
         "title": results.get("title") or "Which prompts are worth annotating",
-        "verdict": results.get("verdict"),
+        "verdict": str(results.get("verdict") or "").replace(" %", "\N{NO-BREAK SPACE}%"),
         "sure": how_sure(results, metric),
         "tiles": tiles(results),
         "facts": facts(results),

@@ -101,6 +101,10 @@ class MetricWords(NamedTuple):
         x = finite(value)
         return minus(f"{100 * x:.1f} %") if self.share and x is not None else number(value, 4, whole=False)
 
+    def by(self, column: str) -> MetricWords:
+        """The same as a mean over a column's values."""
+        return self._replace(label=f"{self.label}, mean over {column}")
+
     def difference(self, value: Any) -> str:
         """A difference of two values, with its sign: +1.5 points, or −0.040."""
         x = finite(value)
@@ -136,8 +140,4 @@ STRATEGIES = {
     "k_center": "each pick is the prompt farthest from all picks so far",
     "facility_location": "each pick is the prompt that best stands for those not yet represented",
     "d_optimal": "each pick adds the most new directions to the picks so far",
-    "transductive": "each pick most reduces the uncertainty about a few target prompts",
-    "facility_location_mutual_information": "picks that cover a few target prompts",
-    "nearest_to_target": "the prompts nearest to the target prompts",
-    "cluster_then_score": "one prompt from each cluster, the one the model is least sure of",
 }
