@@ -15,7 +15,7 @@ import numpy as np
 
 from edjax.analysis import INTERVAL, Cell, analyse, verdict
 from edjax.errors import DataError, UsageError
-from edjax.evaluate import HIGHER_IS_BETTER, Evaluation, evaluate
+from edjax.evaluate import HIGHER_IS_BETTER, Evaluation, answers_of, evaluate
 from edjax.features import Features
 from edjax.finetune import finetune
 from edjax.pool import Pool, read_pool
@@ -48,6 +48,9 @@ def run(
     pool = slice_of(read_pool(recipe.pool), recipe.pool_rows, recipe)
     held_out = slice_of(read_pool(recipe.evaluation), recipe.evaluation_rows, recipe)
     _check(recipe, pool)
+    for metrics in ([recipe.metric], recipe.metrics):
+        answers_of(held_out, metrics)
+    from edjax.lm.dates import day_of
     from edjax.lm.load import digest, locate
 
     grid = {k: list(getattr(recipe, k)) for k in ("strategies", "trained", "budgets", "seeds")}
@@ -55,14 +58,16 @@ def run(
     named = ("out", "title", "finetune_strategies", "report_to", "pool", "evaluation")  # the last two by their digests
     settings = asdict(recipe) | asdict(recipe.finetune_config(0))
     fixed = {k: v for k, v in settings.items() if k not in (*grid, *named, "finetune", "seed")}
-    inputs = {"pool": pool.digest, "evaluation": held_out.digest, "model": digest(locate(recipe.model))}
+    directory = locate(recipe.model)
+    fixed |= day_of(directory, recipe.template, None if overwrite else out)
+    inputs = {"pool": pool.digest, "evaluation": held_out.digest, "model": digest(directory)}
     with writing(out, kind="run", config=fixed, inputs=inputs, overwrite=overwrite) as artifact:
         if artifact.complete:
             with contextlib.suppress(DataError):  # a missing or damaged file: walk again, to mend it or to name it
                 if read_manifest(out, "run").get("grid") == grid:
                     return read_json(out / "results.json")
             (out / "manifest.json").unlink()
-        walk = _Walk(recipe, out, pool, held_out, show_progress)
+        walk = _Walk(recipe, out, pool, held_out, show_progress, fixed.get("date"))
         results = walk.results(command)
         write_json(out / "results.json", results)
         from edjax import report
@@ -122,8 +127,8 @@ def _check(recipe: Recipe, pool: Pool) -> None:
 class _Walk:
     """The stages of one run, each done at most once; the model is loaded when the first of them needs it."""
 
-    def __init__(self, recipe: Recipe, out: Path, pool: Pool, held_out: Pool, show: bool):
-        self.recipe, self.out, self.pool, self.held_out, self.show = recipe, out, pool, held_out, show
+    def __init__(self, recipe: Recipe, out: Path, pool: Pool, held_out: Pool, show: bool, date: str | None):
+        self.recipe, self.out, self.pool, self.held_out, self.show, self.date = recipe, out, pool, held_out, show, date
 
     def say(self, text: str) -> None:
         if self.show:
@@ -141,6 +146,19 @@ class _Walk:
         return self.recipe.finetune_config(0).mesh
 
     @cached_property
+    def noted(self) -> dict[str, dict[str, Any]]:
+        """Which rows of the pool, with the responses that may be trained on, the model does not see as written."""
+        from edjax.lm.bounds import facts_of, notes_on
+        from edjax.lm.encode import Encoder
+
+        r, pool = self.recipe, self.pool
+        encoder = Encoder.of(self.loaded, r.template, r.finetune_config(0).max_length, self.date)
+        rows = encoder.rows(pool.ids, pool.messages, [str(t) for t in pool.responses], source=pool.source)
+        for note in notes_on(rows, pool.ids, encoder.bounds):
+            self.say(f"note: {pool.source}: {note}")
+        return facts_of(rows, pool.ids)
+
+    @cached_property
     def features(self) -> Features:
         r = self.recipe
         return score(
@@ -155,6 +173,7 @@ class _Walk:
             batch_size=r.score_batch_size,
             dtype=r.dtype,
             mesh=self.mesh,
+            date=self.date,
             show_progress=self.show,
             loaded=self.loaded,
         )
@@ -191,9 +210,12 @@ class _Walk:
 
     @cached_property
     def base(self) -> Evaluation:
-        return self.evaluation(self.loaded, self.out / "base" / "evaluation", None)
+        def note(text: str) -> None:
+            self.say(f"note: {self.held_out.source}: {text}")
 
-    def evaluation(self, loaded: Any, out: Path, adapter: Path | None) -> Evaluation:
+        return self.evaluation(self.loaded, self.out / "base" / "evaluation", None, log=note)
+
+    def evaluation(self, loaded: Any, out: Path, adapter: Path | None, **more: Any) -> Evaluation:
         r = self.recipe
         return evaluate(
             self.held_out,
@@ -207,8 +229,10 @@ class _Walk:
             batch_size=r.evaluation_batch_size,
             dtype=r.dtype,
             mesh=self.mesh,
+            date=self.date,
             show_progress=self.show,
             loaded=loaded,
+            **more,
         )
 
     @cached_property
@@ -228,6 +252,7 @@ class _Walk:
             self.recipe.model,
             out=path / "adapter",
             config=self.recipe.finetune_config(seed),
+            date=self.date,
             show_progress=self.show,
             loaded=self.loaded,
         )
@@ -253,6 +278,7 @@ class _Walk:
 
         r, metric = self.recipe, self.recipe.metric
         start = time.monotonic()
+        noted = self.noted
         features, selections, base = self.features, self.selections, self.base
         cells = self.cells
         higher = HIGHER_IS_BETTER[metric]
@@ -274,12 +300,13 @@ class _Walk:
             "command": command,
             "metric": {"name": metric, "higher_is_better": higher, "interval": INTERVAL},
             "model": r.model,
-            "pool": {"source": self.pool.source, "rows": len(self.pool), "digest": self.pool.digest},
+            "pool": {"source": self.pool.source, "rows": len(self.pool), "digest": self.pool.digest, **noted},
             "evaluation": {
                 "source": self.held_out.source,
                 "rows": len(self.held_out),
                 "digest": self.held_out.digest,
                 "counts": base.counts,
+                **base.noted,
             },
             "versions": versions(),
             "hashes": {"model": digest(self.loaded.directory), "features": features.digest},

@@ -32,14 +32,16 @@ def evaluate(
     """Score the model's answers on ROWS, with or without an adapter.
 
     \b
-    Reads   ROWS: any pool format, every row with a response; columns refs, answer and choices are used if there
+    Reads   ROWS: any pool format, every row with a response, refs or an answer; choices are used if there
     Writes  OUT/scores.json and OUT/rows.jsonl, if --out is given
     """
     from edjax.evaluate import evaluate as run_evaluate
 
     options.use_compilation_cache()
     data = options.read(rows, text_column, id_column, skip_bad_lines)
-    done = run_evaluate(data, metrics=tuple(m.strip() for m in metrics.split(",") if m.strip()), **settings)
+    done = run_evaluate(
+        data, metrics=tuple(m.strip() for m in metrics.split(",") if m.strip()), log=options.note, **settings
+    )
     lines = (f"{name:16} {value:8.4f}  over {done.counts[name]} rows" for name, value in done.scores.items())
     options.tell({"scores": done.scores, "counts": done.counts, "seconds": done.seconds}, *lines)
 

@@ -36,7 +36,7 @@ def finetune_options(f: Any) -> Any:
         "save_steps": "Steps between checkpoints; 0 for none.",
         "lora_target_modules": "Comma-separated projections, or all-linear.",
         "use_rslora": "Scale the adapter by alpha / sqrt(r) in place of alpha / r.",
-        "max_length": "Most tokens of prompt and response together.",
+        "max_length": options.MOST,
         "report_to": "Trackers: none, or tensorboard, wandb, trackio with commas; metrics.jsonl is always written.",
         "quantize": "Keep the base model's projections in int8 or nf4; needs pip install 'edjax[quant]'.",
     }
@@ -87,7 +87,7 @@ def finetune(
     data = options.read(rows, text_column, id_column, skip_bad_lines)
     held = None if validation is None else options.read(validation, text_column, id_column, skip_bad_lines)
     config = FinetuneConfig(**settings)
-    done = run_finetune(data, model, out=out, config=config, validation=held, overwrite=overwrite)
+    done = run_finetune(data, model, out=out, config=config, validation=held, overwrite=overwrite, log=options.note)
     lines = [f"{done.steps} steps on {len(data)} rows in {done.seconds:.1f} s, last loss {done.train_loss:.4f}"]
     if done.validation_loss is not None:
         lines.append(f"lowest validation loss {done.validation_loss:.4f}, after step {done.best_step}")

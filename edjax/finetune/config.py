@@ -29,7 +29,8 @@ class FinetuneConfig:
       per_device_train_batch_size: rows of a micro-batch on one device. An update sees this many rows times the devices
         along the mesh's axes data and fsdp times `gradient_accumulation_steps`, and its gradient is that of the mean
         over all their trained tokens: the one of the big batch.
-      max_length: bounds prompt plus response in tokens: a longer prompt loses its beginning, a longer response its end.
+      max_length: bounds prompt plus response in tokens, and never goes beyond the model's window: a prompt keeps its
+        last three quarters of it, a response its beginning, as much as is left (`edjax.lm.bounds`).
       assistant_only_loss: train every assistant turn of a conversation; else the last one only, the response.
       packing: lay several rows into sequences of up to `max_length` tokens, which then count as the rows of a batch.
         They do not see each other, and the loss is the same.

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from edjax.errors import DataError, UsageError
+from edjax.lm.bounds import Bounds, Row
+from edjax.lm.dates import dated, today
+from edjax.lm.spelling import ControlTokens, Spelling, Tokens
 from edjax.lm.untrusted import bounded
+
+if TYPE_CHECKING:
+    from edjax.lm.load import LoadedModel
 
 TEMPLATES = ("auto", "chat", "plain")
 Message = dict[str, str]
 
 
 class Encoder:
-    """Encodes rows one way throughout a run.
+    """Encodes rows one way, whether they are scored, trained on or evaluated.
+
+    What a row holds is text: a control token of the model in it, such as `<|im_end|>`, is written in letters
+    (`edjax.lm.spelling`), and only the template's own are control tokens. Long rows are cut by the one rule of
+    `edjax.lm.bounds`.
 
     A chat template is code of the model's maker. It runs in jinja2's sandbox, as `transformers` sets it up (no access
     to Python's internals, no files, no changes to its input), for 5 s of processor time a prompt at the most; memory is
@@ -23,13 +33,23 @@ class Encoder:
       tokenizer: a `transformers` tokenizer.
       template: "chat" puts the model's chat template around the prompt; "plain" joins the messages' text with
         newlines and ends it with one; "auto" is "chat" where the tokenizer has a template, else "plain".
-      max_length: prompts longer than this many tokens keep their last `max_length` tokens.
+      max_length: the most tokens of prompt and response together.
+      window: the most that the model can take (`max_position_embeddings`), which `max_length` does not go beyond.
+      date: the day, as 2026-01-31, that a template prints where it asks for today's; None: today.
 
     Raises:
-      UsageError: "chat" was asked of a tokenizer without a chat template.
+      UsageError: "chat" was asked of a tokenizer without a chat template; a `max_length` below 2.
     """
 
-    def __init__(self, tokenizer: Any, template: str = "auto", max_length: int = 1024):
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: str = "auto",
+        max_length: int = 1024,
+        *,
+        window: int | None = None,
+        date: str | None = None,
+    ):
         if template not in TEMPLATES:
             raise UsageError(f"template {template!r} is not one of {', '.join(TEMPLATES)}")
         has = bool(getattr(tokenizer, "chat_template", None))
@@ -37,18 +57,57 @@ class Encoder:
             raise UsageError("template chat: the model's tokenizer has no chat template; use --template plain")
         self.chat = has and template != "plain"
         self.tokenizer = tokenizer
-        self.max_length = max_length
+        self.bounds = Bounds.of(max_length, window)
+        self.control = ControlTokens(tokenizer)
+        if self.chat:
+            self._dated = self._on(date or today())
         self.end = self._end_of_turn() if self.chat else tokenizer.eos_token_id
+        self._appended = 0 if self.chat else _appended(tokenizer)
+
+    @classmethod
+    def of(cls, loaded: LoadedModel, template: str, max_length: int, date: str | None = None) -> Encoder:
+        """For a model, within its window."""
+        window = loaded.model.config.max_position_embeddings
+        return cls(loaded.tokenizer, template, max_length, window=window, date=date)
+
+    def rows(
+        self,
+        ids: Sequence[str],
+        messages: Sequence[Sequence[Message]],
+        responses: Iterable[str] | None = None,
+        *,
+        source: str,
+    ) -> list[Row]:
+        """All rows of a pool, as `row` encodes them; without `responses` their prompts alone.
+
+        Raises:
+          DataError: messages that the chat template refuses, a prompt without tokens; names the row.
+        """
+        answers = [None] * len(ids) if responses is None else responses
+        encoded = []
+        for name, turns, answer in zip(ids, messages, answers, strict=True):
+            try:
+                encoded.append(self.row(turns, answer))
+            except DataError as e:
+                raise DataError(f"{source}: row {name!r}: {e}") from e
+        return encoded
+
+    def row(self, messages: Sequence[Message], response: str | None = None) -> Row:
+        """The tokens of a prompt and its response that the model sees, and whether they are all there."""
+        whole = self._whole(messages)
+        prompt = whole[-self.bounds.prompt :]
+        answer = [] if response is None else self.response(response)
+        kept = answer[: self.bounds.response(prompt)]
+        cut = len(prompt) < len(whole) or len(kept) < len(answer)
+        return Row(prompt, kept, cut, self.control.held([*messages, response]))
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a prompt, ready to be continued by a response."""
-        if self.chat:
-            ids = self.tokenizer(self._render(messages), add_special_tokens=False).input_ids
-        else:
-            ids = self.tokenizer("\n".join(m["content"] for m in messages) + "\n").input_ids
-        if not ids:
-            raise DataError("a prompt has no tokens")
-        return ids[-self.max_length :]
+        """Token ids of a prompt, ready to be continued by a response; of a long one the last."""
+        return self.row(messages).prompt
+
+    def response(self, text: str) -> list[int]:
+        """Token ids of a response, and the token that ends it: the template's end of turn, else the end of text."""
+        return [*self._text(text, add_special_tokens=False), self.end]
 
     def answered(self, messages: Sequence[Message]) -> list[int]:
         """The places in `prompt(messages)` that an assistant wrote: earlier turns and the token that ends each.
@@ -61,32 +120,83 @@ class Encoder:
         """
         if not self.chat:
             raise UsageError("assistant_only_loss needs a chat template; the text of a plain prompt names no turns")
-        text = self._render(messages)
+        messages, spelling = self._hidden(messages)
+
+        def written(turns: Sequence[Message], reply: bool) -> str:
+            text = self._render(turns, reply=reply)
+            return self.control.shown(text, spelling) if spelling else text
+
+        text = written(messages, True)
         spans = []
         for n, message in enumerate(messages):
             if message["role"] == "assistant":
-                before = self._render(messages[:n])
-                after = self._render(messages[: n + 1], reply=False).rstrip()
+                before = written(messages[:n], True)
+                after = written(messages[: n + 1], False).rstrip()
                 if not (text.startswith(after) and after.startswith(before)):
                     raise DataError(
                         f"the chat template renders turn {n + 1} differently once the conversation goes on, so its "
                         "tokens cannot be told; leave assistant_only_loss off"
                     )
                 spans.append((len(before), len(after)))
-        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        if spelling:
+            found = self.control.encode(text, spelling)
+        else:
+            plain = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+            found = Tokens(plain.input_ids, plain.offset_mapping)
         places = [
             place
-            for place, (start, end) in enumerate(found.offset_mapping)
+            for place, (start, end) in enumerate(found.offsets)
             if end > start and any(first <= start and end <= last for first, last in spans)
         ]
-        cut = max(len(found.input_ids) - self.max_length, 0)
+        cut = max(len(found.ids) - self.bounds.prompt, 0)
         return [place - cut for place in places if place >= cut]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of generated ids, special tokens left out."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def _whole(self, messages: Sequence[Message]) -> list[int]:
+        """All token ids of a prompt."""
+        if self.chat:
+            messages, spelling = self._hidden(messages)
+            text = self._render(messages)
+            if spelling:
+                ids = self.control.encode(self.control.shown(text, spelling), spelling).ids
+            else:
+                ids = self.tokenizer(text, add_special_tokens=False).input_ids
+        else:
+            ids = self._text("\n".join(m["content"] for m in messages) + "\n", add_special_tokens=True)
+            ids = ids[: len(ids) - self._appended]
+        if not ids:
+            raise DataError("a prompt has no tokens")
+        return ids
+
+    def _hidden(self, messages: Sequence[Message]) -> tuple[Sequence[Message], Spelling | None]:
+        """The messages as the template gets them: marks hide control tokens in their contents, where there are any."""
+        return self.control.hide(messages) if self.control.held(messages) else (messages, None)
+
+    def _text(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """The token ids of text without a template."""
+        if self.control.held(text):
+            return self.control.encode(text, add_special_tokens=add_special_tokens).ids
+        return self.tokenizer(text, add_special_tokens=add_special_tokens).input_ids
+
+    def _on(self, day: str) -> dict[str, Any]:
+        """What a template that prints today's date is given in order to print this day's."""
+        try:
+            written = self.tokenizer.get_chat_template()
+            text, values = dated(written, day)
+        except Exception as e:  # not one template but several, or a format that is none
+            raise DataError(f"the model's chat template cannot be used: {e}") from e
+        return {} if text == written else {"chat_template": text, **values}
 
     def _render(self, messages: Sequence[Message], *, reply: bool = True) -> str:
         """The messages in the model's chat template; with `reply` up to where an assistant turn would begin."""
         try:
             with bounded():
-                return self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=reply)
+                return self.tokenizer.apply_chat_template(
+                    list(messages), tokenize=False, add_generation_prompt=reply, **self._dated
+                )
         except Exception as e:  # a template may raise anything, and does for roles it does not know
             raise DataError(f"the chat template refuses these messages: {e}") from e
 
@@ -102,10 +212,10 @@ class Encoder:
         added = len(ids) == 1 and ids[0] in self.tokenizer.added_tokens_decoder
         return ids[0] if added else self.tokenizer.eos_token_id
 
-    def response(self, text: str) -> list[int]:
-        """Token ids of a response, and the token that ends it: the template's end of turn, else the end of text."""
-        return [*self.tokenizer(text, add_special_tokens=False).input_ids, self.end]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of generated ids, special tokens left out."""
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+def _appended(tokenizer: Any) -> int:
+    """How many tokens a tokenizer puts after a text. A prompt goes on, so it has no use for an end of text."""
+    bare = tokenizer("a", add_special_tokens=False).input_ids
+    whole = tokenizer("a").input_ids
+    starts = [i for i in range(len(whole) - len(bare) + 1) if whole[i : i + len(bare)] == bare]
+    return len(whole) - len(bare) - starts[0] if starts and bare else 0
