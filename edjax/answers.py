@@ -214,7 +214,7 @@ def _numbered(
         else:
             meant = by_place if as_index else by_text
     assert meant is not None
-    if by_response and meant not in by_response:
+    if by_response and normalise(texts[meant]) not in {normalise(texts[i]) for i in by_response}:
         named = ", ".join(repr(texts[i]) for i in sorted(by_response))
         raise Unclear(
             f"has the answer {said}, the choice {texts[meant]!r} (places count from 0), and a response that is {named}"

@@ -31,7 +31,7 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     "features": {"errors", "store", "stream", "arrays", "ids"},
     "lm": {"errors", "store", "batching", "kernels"},
     "strategies": {"features", "stream", "kernels"},
-    "select": {"errors", "store", "pool", "ids", "features", "stream", "strategies", "kernels", "report"},
+    "select": {"errors", "memory", "store", "pool", "ids", "features", "stream", "strategies", "kernels", "report"},
     "score": {"errors", "memory", "store", "pool", "features", "lm", "kernels", "batching", "progress"},
     "finetune": {
         "errors",
@@ -71,6 +71,7 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     "demo": {"errors", "store", "recipe"},
     "cli": {
         "errors",
+        "memory",
         "store",
         "ids",
         "pool",
