@@ -227,7 +227,7 @@ TURNS = [
 ]
 
 
-@pytest.mark.parametrize("limit", [1024, 60, 45, 12, 2])
+@pytest.mark.parametrize("limit", [1024, 60, 45, 16, 2])
 def test_every_turn(chat, limit):
     """The trained tokens are, letter by letter, the assistant's text and the token that ends each of its turns."""
     encoder = Encoder(chat.tokenizer, max_length=limit)
