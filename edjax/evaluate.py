@@ -15,6 +15,7 @@ import numpy as np
 from edjax.answers import Answers, read_answers
 from edjax.batching import batches, bucket, by_length, chunks, height, pad
 from edjax.errors import DataError, UsageError
+from edjax.lm.bounds import Bounds, facts_of, notes_on
 from edjax.memory import enough_memory
 from edjax.metrics import exact_match, normalise, rouge_l
 from edjax.pool import Pool
@@ -98,6 +99,7 @@ def evaluate(
     """
     if unknown := [m for m in metrics if m not in METRICS]:
         raise UsageError(f"metrics {unknown} are unknown; edjax computes: {', '.join(METRICS)}")
+    Bounds.of(max_length)
     answers = answers_of(pool, metrics)
     from edjax.lm.dates import day_of
     from edjax.lm.load import digest, load
@@ -197,7 +199,6 @@ def _evaluate(
     show: bool,
     log: Callable[[str], None],
 ) -> Evaluation:
-    from edjax.lm.bounds import facts_of, notes_on
     from edjax.lm.encode import Encoder
     from edjax.lm.mesh import row_shards
 

@@ -18,6 +18,7 @@ from edjax.errors import DataError, UsageError
 from edjax.evaluate import HIGHER_IS_BETTER, Evaluation, answers_of, evaluate
 from edjax.features import Features
 from edjax.finetune import finetune
+from edjax.lm.bounds import facts_of, notes_on
 from edjax.pool import Pool, read_pool
 from edjax.recipe import Recipe
 from edjax.score import score
@@ -148,7 +149,6 @@ class _Walk:
     @cached_property
     def noted(self) -> dict[str, dict[str, Any]]:
         """Which rows of the pool, with the responses that may be trained on, the model does not see as written."""
-        from edjax.lm.bounds import facts_of, notes_on
         from edjax.lm.encode import Encoder
 
         r, pool = self.recipe, self.pool

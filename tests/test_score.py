@@ -106,6 +106,7 @@ def test_long_prompts_keep_their_end(stories, scored, oracle, pool):
         ({"max_new_tokens": -1}, "max_new_tokens"),
         ({"batch_size": 0}, "batch_size"),
         ({"shard_rows": 0}, "shard_rows"),
+        ({"max_length": 1}, "max_length is 1"),
         ({"template": "chat"}, "no chat template"),
         ({"template": "xml"}, "'xml' is not one of"),
     ],

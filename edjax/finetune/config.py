@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edjax.errors import UsageError
 from edjax.finetune.trackers import names
+from edjax.lm.bounds import Bounds
 from edjax.settings import like_default
 
 _ABOVE_ZERO = (
@@ -98,5 +99,4 @@ class FinetuneConfig:
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         names(self.report_to)
-        if self.max_length < 2:
-            raise UsageError(f"max_length is {self.max_length}; a prompt and a response need 2 tokens at the least")
+        Bounds.of(self.max_length)

@@ -38,7 +38,7 @@ class ControlTokens:
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
-        self.tokens = {t.content: t for t in tokenizer.added_tokens_decoder.values() if t.special and t.content}
+        self.tokens = {t.content: t for t in tokenizer.added_tokens_decoder.values() if t.special and t.content.strip()}
         self._spellers: dict[str, Any] = {}
 
     @cached_property

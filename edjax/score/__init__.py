@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edjax.features import SCORES, Features, from_table, read_features
+from edjax.lm.bounds import facts_of
 from edjax.memory import enough_memory
 from edjax.pool import Pool
 from edjax.progress import progress
@@ -195,8 +196,6 @@ def _shards(
     done: Callable[[str], bool],
 ) -> Iterator[tuple[str, pa.Table]]:
     """Yield (file name, table) for every shard that is not done yet; `facts` get what there is to say of all."""
-    from edjax.lm.bounds import facts_of
-
     job = prepare(pool, source() if callable(source) else source, config, mesh)
     layout = job.layout
     facts |= {"distinct": layout.distinct, **facts_of(job.rows, pool.ids)}

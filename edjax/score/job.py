@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edjax.errors import UsageError
+from edjax.lm.bounds import Bounds, Row, notes_on
 from edjax.pool import Pool
 from edjax.score.forward import Forward
 from edjax.score.layout import Layout, lay_out
 
 if TYPE_CHECKING:
-    from edjax.lm.bounds import Row
     from edjax.lm.load import LoadedModel
 
 POOLINGS = ("mean", "last", "weighted_mean")
@@ -29,8 +29,6 @@ class Job(NamedTuple):
 
     def notes(self, ids: Sequence[str]) -> list[str]:
         """What a person should know of prompts that the model does not see as they were written."""
-        from edjax.lm.bounds import notes_on
-
         return notes_on(self.rows, ids, self.encoder.bounds)
 
 
@@ -40,6 +38,7 @@ def check(config: dict[str, Any]) -> None:
         raise UsageError(f"pooling {config['pooling']!r} is not one of {', '.join(POOLINGS)}")
     if config["max_new_tokens"] < 0 or min(config["batch_size"], config["shard_rows"]) < 1:
         raise UsageError("max_new_tokens is 0 or more; batch_size and shard_rows are 1 or more")
+    Bounds.of(config["max_length"])
 
 
 def prepare(pool: Pool, loaded: LoadedModel, config: dict[str, Any], mesh: Any) -> Job:
