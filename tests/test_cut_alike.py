@@ -191,3 +191,20 @@ def test_padding_rows_change_no_update(small, tmp_path):
         finetune(rows, "m", out=tmp_path / str(size), config=config, loaded=small, show_progress=False)
         made.append(safetensors.numpy.load_file(tmp_path / str(size) / "adapter_model.safetensors"))
     assert all(np.array_equal(made[0][k], made[1][k]) for k in made[0])
+
+
+def test_a_run_says_it_once_and_keeps_it(small, tmp_path, capsys):
+    """Of the pool with its responses and of the held-out rows, not once a cell; and in the page's data."""
+    from edjax.recipe import make_recipe
+    from edjax.run import run
+
+    rows = [{"id": f"p{i}", "prompt": "xy"[i % 2] * (30 + 4 * i), "response": "y" * 12} for i in range(3)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    settings = {"strategies": ["random"], "budgets": [1, 2], "metrics": ["response_loss"], "max_new_tokens": 0}
+    train = {"max_steps": 1, "save_steps": 0, "lora_r": 1, "per_device_train_batch_size": 2}
+    files = {"pool": "rows.jsonl", "evaluation": "rows.jsonl", "out": str(tmp_path / "run")}
+    results = run(make_recipe({**files, **settings, **train, "model": str(small.directory)}, tmp_path))
+    said = [line for line in capsys.readouterr().err.splitlines() if "1 row is cut to 48" in line]
+    fact = {"rows": 1, "first": ["p2"]}  # 35 + 13 tokens fit, 39 + 13 do not
+    assert len(said) == 2 and all(line.startswith("edjax: note: ") for line in said)
+    assert results["pool"]["cut"] == results["evaluation"]["cut"] == fact
