@@ -51,6 +51,22 @@ def chunks(order: np.ndarray, size: int) -> Iterator[np.ndarray]:
     return (order[i : i + size] for i in range(0, len(order), size))
 
 
+def height(rows: int, most: int, multiple: int = 1) -> int:
+    """How many rows a batch of `rows` is padded to: few sizes, below twice the rows, and `most` at the most.
+
+    Args:
+      most: rows of a full batch.
+      multiple: the devices that rows are shared out among; it divides `most`.
+
+    >>> [height(n, 32) for n in (1, 2, 3, 17, 32)]
+    [1, 2, 4, 32, 32]
+    """
+    size = multiple
+    while size < rows:
+        size *= 2
+    return min(size, most)
+
+
 def pad(rows: Sequence[Sequence[int]], batch_size: int, length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Token rows as (batch_size, bucket) int32, right-padded with 0, and their lengths (batch_size,) int32.
 
@@ -66,8 +82,8 @@ def pad(rows: Sequence[Sequence[int]], batch_size: int, length: int | None = Non
 
 
 def batches(
-    rows: Sequence[Sequence[int]], order: np.ndarray, batch_size: int
+    rows: Sequence[Sequence[int]], order: np.ndarray, batch_size: int, multiple: int = 1
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(row indices, padded tokens, lengths) of every batch, the rows taken in `order`."""
+    """(row indices, padded tokens, lengths) of every batch, the rows taken in `order`; see `height` for `multiple`."""
     for batch in chunks(order, batch_size):
-        yield batch, *pad([rows[i] for i in batch], batch_size)
+        yield batch, *pad([rows[i] for i in batch], height(len(batch), batch_size, multiple))

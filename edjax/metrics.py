@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -17,9 +18,22 @@ def normalise(text: str) -> str:
     return " ".join(text.lower().split()).rstrip(" .!?\"'`").lstrip(" \"'`")
 
 
+def final_answers(text: str) -> list[str]:
+    """What stands after the last "####" at the beginning of a line, as in GSM8K (Cobbe et al. 2021), and the same
+    without commas between digits; [] where there is none.
+
+    >>> final_answers("500 + 700 = 1200\\n#### 1,200")
+    ['1,200', '1200']
+    """
+    found = re.findall(r"^####[ \t]*(\S.*?)\s*$", text, re.MULTILINE)
+    return list(dict.fromkeys([found[-1], re.sub(r"(?<=\d),(?=\d)", "", found[-1])])) if found else []
+
+
 def exact_match(answer: str, references: Sequence[str]) -> float:
-    """1.0 where the normalised answer equals a normalised reference, else 0.0."""
-    return float(normalise(answer) in {normalise(r) for r in references})
+    """1.0 where the normalised answer, or what it gives as its final one after "####", equals a normalised reference,
+    else 0.0."""
+    given = {normalise(text) for text in (answer, *final_answers(answer))}
+    return float(not given.isdisjoint(normalise(r) for r in references))
 
 
 @cache

@@ -15,11 +15,12 @@ import numpy as np
 
 from edjax.analysis import INTERVAL, STATISTIC, Cell, analyse, verdict
 from edjax.errors import DataError, UsageError
-from edjax.evaluate import HIGHER_IS_BETTER, Evaluation, evaluate
+from edjax.evaluate import HIGHER_IS_BETTER, Evaluation, answers_of, evaluate
 from edjax.features import Features
 from edjax.finetune import finetune
 from edjax.grouping import groups_of, macro_scores
 from edjax.growth import refuse_another_order, refuse_changes
+from edjax.lm.bounds import facts_of, notes_on
 from edjax.pool import Pool, read_pool
 from edjax.recipe import Recipe
 from edjax.score import score
@@ -55,6 +56,9 @@ def run(
     _check(recipe, pool, out)
     if recipe.evaluation_group_by:
         groups_of(held_out, recipe.evaluation_group_by)
+    for metrics in ([recipe.metric], recipe.metrics):
+        answers_of(held_out, metrics)
+    from edjax.lm.dates import day_of
     from edjax.lm.load import digest, locate
 
     grid: dict[str, Any] = {k: list(getattr(recipe, k)) for k in ("strategies", "trained", "budgets", "seeds")}
@@ -67,13 +71,15 @@ def run(
     named = ("out", "title", "finetune_strategies", "report_to", *rows)
     settings = asdict(recipe) | asdict(recipe.finetune_config(0))
     fixed = {k: v for k, v in settings.items() if k not in (*grid, *grows, *named, "finetune", "seed")}
-    inputs = {"pool": pool.digest, "evaluation": held_out.digest, "model": digest(locate(recipe.model))}
+    directory = locate(recipe.model)
+    fixed |= day_of(directory, recipe.template, None if overwrite else out)
+    inputs = {"pool": pool.digest, "evaluation": held_out.digest, "model": digest(directory)}
     with writing(out, kind="run", config=fixed, inputs=inputs, overwrite=overwrite, grows=grows) as artifact:
         if artifact.complete:
             with contextlib.suppress(DataError):  # a missing or damaged file: walk again, to mend it or to name it
                 if read_manifest(out, "run").get("grid") == grid:
                     return read_json(out / "results.json")
-        walk = _Walk(recipe, out, pool, held_out, show_progress)
+        walk = _Walk(recipe, out, pool, held_out, show_progress, fixed.get("date"))
         refuse_changes(out / "selections", recipe, walk.features, walk.candidates)
         (out / "manifest.json").unlink(missing_ok=True)
         results = walk.results(command)
@@ -138,8 +144,8 @@ def _check(recipe: Recipe, pool: Pool, out: Path) -> None:
 class _Walk:
     """The stages of one run, each done at most once; the model is loaded when the first of them needs it."""
 
-    def __init__(self, recipe: Recipe, out: Path, pool: Pool, held_out: Pool, show: bool):
-        self.recipe, self.out, self.pool, self.held_out, self.show = recipe, out, pool, held_out, show
+    def __init__(self, recipe: Recipe, out: Path, pool: Pool, held_out: Pool, show: bool, date: str | None):
+        self.recipe, self.out, self.pool, self.held_out, self.show, self.date = recipe, out, pool, held_out, show, date
 
     def say(self, text: str) -> None:
         if self.show:
@@ -157,6 +163,18 @@ class _Walk:
         return self.recipe.finetune_config(0).mesh
 
     @cached_property
+    def noted(self) -> dict[str, dict[str, Any]]:
+        """Which rows of the pool, with the responses that may be trained on, the model does not see as written."""
+        from edjax.lm.encode import Encoder
+
+        r, pool = self.recipe, self.pool
+        encoder = Encoder.of(self.loaded, r.template, r.finetune_config(0).max_length, self.date)
+        rows = encoder.rows(pool.ids, pool.messages, pool.responses, tools=pool.tools, source=pool.source)
+        for note in notes_on(rows, pool.ids, encoder.bounds):
+            self.say(f"note: {pool.source}: {note}")
+        return facts_of(rows, pool.ids)
+
+    @cached_property
     def features(self) -> Features:
         r = self.recipe
         return score(
@@ -171,6 +189,7 @@ class _Walk:
             batch_size=r.score_batch_size,
             dtype=r.dtype,
             mesh=self.mesh,
+            date=self.date,
             show_progress=self.show,
             loaded=self.loaded,
         )
@@ -218,9 +237,12 @@ class _Walk:
 
     @cached_property
     def base(self) -> Evaluation:
-        return self.evaluation(self.loaded, self.out / "base" / "evaluation", None)
+        def note(text: str) -> None:
+            self.say(f"note: {self.held_out.source}: {text}")
 
-    def evaluation(self, loaded: Any, out: Path, adapter: Path | None) -> Evaluation:
+        return self.evaluation(self.loaded, self.out / "base" / "evaluation", None, log=note)
+
+    def evaluation(self, loaded: Any, out: Path, adapter: Path | None, **more: Any) -> Evaluation:
         r = self.recipe
         return evaluate(
             self.held_out,
@@ -234,8 +256,10 @@ class _Walk:
             batch_size=r.evaluation_batch_size,
             dtype=r.dtype,
             mesh=self.mesh,
+            date=self.date,
             show_progress=self.show,
             loaded=loaded,
+            **more,
         )
 
     @cached_property
@@ -264,6 +288,7 @@ class _Walk:
             self.recipe.model,
             out=path / "adapter",
             config=self.recipe.finetune_config(seed),
+            date=self.date,
             show_progress=self.show,
             loaded=self.loaded,
         )
@@ -293,6 +318,7 @@ class _Walk:
 
         r, metric = self.recipe, self.recipe.metric
         start = time.monotonic()
+        noted = self.noted
         features, selections, base = self.features, self.selections, self.base
         cells = self.cells
         higher = HIGHER_IS_BETTER[metric]
@@ -323,12 +349,13 @@ class _Walk:
                 **weighed,
             },
             "model": r.model,
-            "pool": {"source": self.pool.source, "rows": len(self.pool), "digest": self.pool.digest},
+            "pool": {"source": self.pool.source, "rows": len(self.pool), "digest": self.pool.digest, **noted},
             "evaluation": {
                 "source": self.held_out.source,
                 "rows": len(self.held_out),
                 "digest": self.held_out.digest,
                 "counts": base.counts,
+                **base.noted,
             },
             "versions": versions(),
             "hashes": {"model": digest(self.loaded.directory), "features": features.digest},

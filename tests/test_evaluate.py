@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from lm_cases import greedy, make_pool, nll_of
 
+from edjax.answers import references, right_choice
 from edjax.errors import DataError, UsageError
-from edjax.evaluate import METRICS, evaluate, read_evaluation, references, right_choice
+from edjax.evaluate import METRICS, evaluate, read_evaluation
 from edjax.finetune import FinetuneConfig, finetune
 from edjax.lm.encode import Encoder
 from edjax.lm.peft import import_adapter
@@ -203,7 +204,8 @@ def test_rouge_l():
 def test_references():
     assert references({"refs": ["a", 5], "answer": "b"}, "c") == ["a", "5"]
     assert references({"refs": [], "answer": "b"}, "c") == ["b"]
-    assert references({"refs": "text", "answer": ""}, "c") == ["c"]
+    assert references({"refs": "text", "answer": ""}, "c") == ["text"]
+    assert references({"refs": None, "answer": ""}, "c") == ["c"]
     assert references({"answer": 0}, "c") == ["0"]
 
 

@@ -49,7 +49,7 @@ def halves(example):
 def test_first_loss_is_the_base_models(stories, encoder, tmp_path):
     """Step 1 of a fresh adapter: the mean over response tokens of a hand-made full forward, nothing else."""
     pool = story_pool(6)
-    rows = encode_rows(pool, encoder, 1024)
+    _, rows = encode_rows(pool, encoder)
     config = FinetuneConfig(num_train_epochs=1, per_device_train_batch_size=6, save_steps=0)
     finetune(pool, "stories", out=tmp_path / "a", config=config, loaded=stories, show_progress=False)
     first = json.loads((tmp_path / "a" / "metrics.jsonl").read_text().splitlines()[0])
@@ -88,19 +88,20 @@ def _leaves(tree):
     return jax.tree.leaves(tree)
 
 
-def test_encode_rows_cuts(encoder):
+def test_encode_rows_cuts(stories, encoder):
+    """Together at most `limit`: of a prompt the end, three quarters at the most; of a response the beginning, what is
+    left."""
     pool = make_pool([("Once upon a time there was a dog. " * 5, "The dog ran and ran. " * 3), ("Hi", "Yes")])
-    whole = encode_rows(pool, encoder, 1024)
-    p, r = halves(whole[0])
-    for limit in (2, 5, len(r), len(r) + 1, len(r) + 9, len(p) + len(r)):
-        for full, cut in zip(whole, encode_rows(pool, encoder, limit), strict=True):
-            (full_p, full_r), (cut_p, cut_r) = halves(full), halves(cut)
-            assert len(cut_p) >= 1
-            assert len(cut_r) >= 1
-            assert len(cut_p) + len(cut_r) <= limit
-            assert full_r[: len(cut_r)] == cut_r  # a response loses its end
-            assert full_p[-len(cut_p) :] == cut_p  # a prompt its beginning
-            assert len(cut_p) + len(cut_r) == min(limit, len(full_p) + len(full_r))
+    whole = [halves(e) for e in encode_rows(pool, encoder)[1]]
+    (p, r), _ = whole
+    for limit in (2, 5, len(r), len(r) + 1, len(r) + 9, 64, len(p) + len(r), 2 * len(p)):
+        rows, examples = encode_rows(pool, Encoder(stories.tokenizer, max_length=limit))
+        for (full_p, full_r), row, example in zip(whole, rows, examples, strict=True):
+            cut_p, cut_r = halves(example)
+            assert cut_p == full_p[-min(len(full_p), limit - max(limit // 4, 1)) :]
+            assert cut_r == full_r[: limit - len(cut_p)]
+            assert min(len(cut_p), len(cut_r)) >= 1
+            assert row.cut == ((cut_p, cut_r) != (full_p, full_r))
 
 
 def test_row_without_a_response(stories, tmp_path):
@@ -320,7 +321,7 @@ def test_loss_that_is_not_finite(stories, tmp_path):
     with pytest.raises(DataError, match=r"at step \d+ are not finite; rows row-\d") as e:
         finetune(pool, "stories", out=tmp_path / "a", config=config, loaded=stories, show_progress=False)
     step = int(str(e.value).split("at step ")[1].split()[0])
-    rows = encode_rows(pool, Encoder(stories.tokenizer), CONFIG.max_length)
+    _, rows = encode_rows(pool, Encoder(stories.tokenizer, max_length=CONFIG.max_length))
     lengths = np.array([len(e.tokens) for e in rows])
     chosen = batch_rows(lengths, 4, (step - 1) // 2, 0, True)[(step - 1) % 2]
     assert ", ".join(pool.ids[i] for i in chosen) in str(e.value)

@@ -227,13 +227,13 @@ TURNS = [
 ]
 
 
-@pytest.mark.parametrize("limit", [1024, 60, 45, 12, 2])
+@pytest.mark.parametrize("limit", [1024, 60, 45, 16, 2])
 def test_every_turn(chat, limit):
     """The trained tokens are, letter by letter, the assistant's text and the token that ends each of its turns."""
     encoder = Encoder(chat.tokenizer, max_length=limit)
     pool = conversation(TURNS)
-    (every,) = encode_rows(pool, encoder, limit, every_turn=True)
-    (last,) = encode_rows(pool, encoder, limit)
+    _, (every,) = encode_rows(pool, encoder, every_turn=True)
+    _, (last,) = encode_rows(pool, encoder)
     assert every.tokens == last.tokens
     assert len(every.tokens) <= limit
 
@@ -274,7 +274,7 @@ def test_a_template_that_forgets(chat):
     )
     try:
         with pytest.raises(DataError, match=r"row 'talk': the chat template renders turn 2 differently"):
-            encode_rows(conversation(TURNS), Encoder(chat.tokenizer), 1024, every_turn=True)
+            encode_rows(conversation(TURNS), Encoder(chat.tokenizer), every_turn=True)
     finally:
         chat.tokenizer.chat_template = loaded_template
 
@@ -295,7 +295,7 @@ def test_the_end_of_a_response_is_the_templates(tmp_path):
 def test_real_chat_template(smollm2):
     """SmolLM2: all assistant turns and nothing else, with the default system turn in front."""
     encoder = Encoder(smollm2.tokenizer)
-    (example,) = encode_rows(conversation(TURNS), encoder, 1024, every_turn=True)
+    _, (example,) = encode_rows(conversation(TURNS), encoder, every_turn=True)
     text = smollm2.tokenizer.decode([example.tokens[i] for i in example.trained])
     assert text == "Hello you<|im_end|>Well.<|im_end|>Bye<|im_end|>"
 

@@ -86,7 +86,7 @@ class Edjax:
         )
         assert "Traceback" not in done.stderr, done.stderr
         began = [float(t) for t in log.read_text().split()] if log.exists() else []
-        err = [line for line in done.stderr.splitlines() if line.strip()]
+        err = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("edjax: note")]
         return SimpleNamespace(
             code=done.returncode, err=err, steps=len(began), seconds=time.time() - max(began, default=0)
         )

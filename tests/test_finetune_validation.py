@@ -88,7 +88,7 @@ def test_what_is_logged_and_kept(stories, straight):
 
 
 def held_rows(stories):
-    found = encode_rows(HELD, Encoder(stories.tokenizer, max_length=32), 32)
+    _, found = encode_rows(HELD, Encoder(stories.tokenizer, max_length=32))
     return [(e.tokens[: e.trained[0]], e.tokens[e.trained[0] :]) for e in found]
 
 

@@ -283,7 +283,7 @@ def test_a_run_of_many_cells_killed_ten_times(edjax):
 def said(err):
     """The lines of stderr that are no news of the run's progress."""
     assert "Traceback" not in err
-    news = ("edjax: selected", "edjax: cell", "score: ", "finetune: ", "evaluate: ")
+    news = ("edjax: selected", "edjax: cell", "edjax: note", "score: ", "finetune: ", "evaluate: ")
     return [line for line in err.splitlines() if line and not line.startswith(news)]
 
 

@@ -91,7 +91,8 @@ def test_responses_are_not_looked_at(scored):
 
 
 def test_long_prompts_keep_their_end(stories, scored, oracle, pool):
-    got = scored(pool, max_length=6, max_new_tokens=0)
+    """The last three quarters of max_length; the rest is the response's."""
+    got = scored(pool, max_length=8, max_new_tokens=0)
     for i, (ids, *_) in enumerate(oracle):
         np.testing.assert_allclose(got.embeddings[i], forward(stories.model, ids[-6:])[1].mean(0), **TOL)
 
@@ -105,6 +106,7 @@ def test_long_prompts_keep_their_end(stories, scored, oracle, pool):
         ({"max_new_tokens": -1}, "max_new_tokens"),
         ({"batch_size": 0}, "batch_size"),
         ({"shard_rows": 0}, "shard_rows"),
+        ({"max_length": 1}, "max_length is 1"),
         ({"template": "chat"}, "no chat template"),
         ({"template": "xml"}, "'xml' is not one of"),
     ],

@@ -143,7 +143,7 @@ def test_lone_surrogates_reach_no_tokenizer(tmp_path, tokenizer):
     pool = read_pool(pool_file(tmp_path / "p.jsonl", row))
     assert pool.messages[0][1]["tool_calls"][0]["function"]["arguments"] == {"item": "\ufffd"}
     assert pool.tools[0][0]["function"]["description"] == "\ufffd"
-    assert len(encode_rows(pool, Encoder(tokenizer()), 1024)) == 1
+    assert len(encode_rows(pool, Encoder(tokenizer()))[0]) == 1
 
 
 # Templates
@@ -166,15 +166,15 @@ def test_a_template_that_leaves_tools_out_is_refused_with_the_row(tmp_path, case
     two = mid(call={"tool_calls": [CALL, CALL | {"id": "c2", "function": {"name": "look_up", "arguments": {}}}]})
     pool = read_pool(pool_file(tmp_path / "p.jsonl", {"id": "plain", "prompt": "Hi", "messages": [ASKED, ANSWER]}, two))
     with pytest.raises(DataError, match=f"row 't1': the model's chat template .*{said}"):
-        encode_rows(pool, Encoder(tokenizer(template)), 1024)
-    assert len(encode_rows(pool, Encoder(tokenizer()), 1024)) == 2
+        encode_rows(pool, Encoder(tokenizer(template)))
+    assert len(encode_rows(pool, Encoder(tokenizer()))[0]) == 2
 
 
 def test_a_plain_prompt_has_no_place_for_tools(tmp_path, stories, fails, shared):
     pool = read_pool(pool_file(tmp_path / "p.jsonl", {"id": "a", "messages": [ASKED, ANSWER]}, mid()))
     said = "row 't1': it offers tools, which only a chat template lays out; use --template chat"
     with pytest.raises(DataError, match=said):
-        encode_rows(pool, Encoder(stories.tokenizer), 1024)
+        encode_rows(pool, Encoder(stories.tokenizer))
     settings = {"layer": -1, "template": "plain", "max_length": 64, "batch_size": 4, "shard_rows": 8}
     with pytest.raises(DataError, match=said):
         prepare(pool, stories, settings, None)
@@ -182,19 +182,19 @@ def test_a_plain_prompt_has_no_place_for_tools(tmp_path, stories, fails, shared)
     assert said in line
     with pytest.raises(DataError, match="row 't1': it calls tools"):
         bare = read_pool(pool_file(tmp_path / "b.jsonl", mid(tools=[])))
-        encode_rows(bare, Encoder(stories.tokenizer), 1024)
+        encode_rows(bare, Encoder(stories.tokenizer))
 
 
 def test_the_real_template_has_no_place_for_them(tmp_path, smollm2):
     pool = read_pool(pool_file(tmp_path / "p.jsonl", mid()))
     with pytest.raises(DataError, match="row 't1': the model's chat template leaves out the tools on offer"):
-        encode_rows(pool, Encoder(smollm2.tokenizer), 1024)
+        encode_rows(pool, Encoder(smollm2.tokenizer))
 
 
 def test_a_call_is_trained_with_every_turn(tmp_path, tokenizer):
     made = tokenizer()
     pool = read_pool(pool_file(tmp_path / "p.jsonl", mid()))
-    (example,) = encode_rows(pool, Encoder(made), 1024, every_turn=True)
+    _, (example,) = encode_rows(pool, Encoder(made), every_turn=True)
     text = made.decode([example.tokens[i] for i in example.trained])
     assert "calls look_up with" in text and "One is left." in text and "count" not in text and "How many" not in text
 
@@ -212,7 +212,7 @@ def test_a_last_turn_that_calls_is_no_text(tmp_path, fails, shared):
     line = fails(3, "finetune", path, "--model", model, "--out", tmp_path / "a")
     assert "row 't2' has no response to learn (its last turn calls tools); label it, or leave it out" in line
     line = fails(3, "evaluate", path, "--model", model)
-    assert "row 't2' has no response to compare with (its last turn calls tools)" in line
+    assert "row 't2' has no response to compare with, and neither refs nor an answer (its last turn calls tools)" in line
 
 
 def test_an_answer_in_its_place(tmp_path):

@@ -14,6 +14,7 @@ import click
 from edjax.cli import evaluate, finetune, handoff, house, run, score, select
 from edjax.errors import EdjaxError
 from edjax.lm import torchless
+from edjax.memory import exhausted
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -97,7 +98,11 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as e:
         if debug:
             raise
-        code = _fail(f"unexpected {type(e).__name__}: {' '.join(str(e).split())[:500]}; --debug shows where", 1)
+        asked = exhausted(e)
+        if asked is not None:
+            code = _fail(f"memory runs out{asked}; lower a batch size or max_length, or take dtype bfloat16", 5)
+        else:
+            code = _fail(f"unexpected {type(e).__name__}: {' '.join(str(e).split())[:500]}; --debug shows where", 1)
     sys.exit(code)
 
 

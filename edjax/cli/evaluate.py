@@ -34,7 +34,7 @@ def evaluate(rows: str, metrics: str, reading: dict[str, Any], **settings: Any) 
     """Score the model's answers on ROWS, with or without an adapter.
 
     \b
-    Reads   ROWS: any pool format, every row with a response; columns refs, answer and choices are used if there
+    Reads   ROWS: any pool format, every row with a response, refs or an answer; choices are used if there
     Writes  OUT/scores.json and OUT/rows.jsonl, if --out is given
     """
     from edjax.evaluate import evaluate as run_evaluate

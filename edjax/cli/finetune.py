@@ -36,7 +36,7 @@ def finetune_options(f: Any) -> Any:
         "save_steps": "Steps between checkpoints; 0 for none.",
         "lora_target_modules": "Comma-separated projections, or all-linear.",
         "use_rslora": "Scale the adapter by alpha / sqrt(r) in place of alpha / r.",
-        "max_length": "Most tokens of prompt and response together.",
+        "max_length": options.MOST,
         "report_to": "Trackers: none, or tensorboard, wandb, trackio with commas; metrics.jsonl is always written.",
         "quantize": "Keep the base model's projections in int8 or nf4; needs pip install 'edjax[quant]'.",
     }
@@ -90,7 +90,7 @@ def finetune(
         raise click.UsageError("--validation-split-name needs --validation.", click.get_current_context())
     held = None if validation is None else options.read(validation, reading | {"split": validation_split_name})
     config = FinetuneConfig(**settings)
-    done = run_finetune(data, model, out=out, config=config, validation=held, overwrite=overwrite)
+    done = run_finetune(data, model, out=out, config=config, validation=held, overwrite=overwrite, log=options.note)
     taught = len(teaching(data, config.assistant_only_loss))
     lines = [f"{done.steps} steps on {taught} rows in {done.seconds:.1f} s, last loss {done.train_loss:.4f}"]
     if done.validation_loss is not None:

@@ -25,7 +25,8 @@ MESH = click.option("--mesh", default="", help="Devices: data=8 shares out rows,
 TEMPLATE = click.option(
     "--template", default="auto", show_default=True, help="auto, chat (the model's chat template) or plain."
 )
-MAX_LENGTH = click.option("--max-length", default=1024, show_default=True, help="Most tokens of a prompt.")
+MOST = "Most tokens of prompt and response together; prompts leave a quarter."
+MAX_LENGTH = click.option("--max-length", default=1024, show_default=True, help=MOST)
 JSON = click.option(
     "--json",
     is_flag=True,

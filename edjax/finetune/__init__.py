@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +12,21 @@ from typing import TYPE_CHECKING
 from edjax.errors import UsageError
 from edjax.finetune.config import FinetuneConfig as FinetuneConfig
 from edjax.finetune.result import Finetuned as Finetuned
+from edjax.memory import enough_memory
 from edjax.pool import Pool
 from edjax.store import sha256_json, writing
 
 if TYPE_CHECKING:
     from edjax.lm.load import LoadedModel
+
+LESS = (
+    "lower per_device_train_batch_size (and raise gradient_accumulation_steps) or max_length, or take dtype bfloat16, "
+    "quantize nf4 or a mesh"
+)
+
+
+def _silent(text: str) -> None:
+    pass
 
 
 def finetune(
@@ -25,9 +36,11 @@ def finetune(
     out: str | Path,
     config: FinetuneConfig | None = None,
     validation: Pool | None = None,
+    date: str | None = None,
     overwrite: bool = False,
     show_progress: bool = True,
     loaded: LoadedModel | None = None,
+    log: Callable[[str], None] = _silent,
 ) -> Finetuned:
     """Train a LoRA adapter on the responses of `pool` and write it in PEFT format.
 
@@ -48,13 +61,15 @@ def finetune(
       model: a name as in `edjax.lm.load.locate`.
       out: the directory to write.
       validation: rows with responses, for evaluation during training, early stopping and the choice of the adapter.
+      date: the day that a chat template prints where it asks for today's; None: that of `out`, else today.
       loaded: the base model, if the caller has it already.
+      log: is told how many rows are cut or hold control tokens.
 
     Raises:
       DataError: a row without a response; a loss that is not finite, or a gradient that is 0 (the step and its rows
         are named, the last good checkpoint stays).
       UsageError: settings that make no sense, or another run's directory.
-      EnvError: a tracker whose package is not installed.
+      EnvError: a tracker whose package is not installed; memory runs out.
     """
     import jax
 
@@ -62,6 +77,7 @@ def finetune(
     from edjax.finetune.log import REPORTED
     from edjax.finetune.loop import train
     from edjax.finetune.trackers import require
+    from edjax.lm.dates import day_of
     from edjax.lm.load import digest, load
     from edjax.lm.mesh import agreed, parse_mesh
 
@@ -78,6 +94,8 @@ def finetune(
     out = Path(out)
     settings = {"model": model, **asdict(config)}
     del settings["report_to"]
+    day = day_of(loaded.directory, config.template, None if overwrite else out)
+    settings |= day and {"date": date or day["date"]}
     inputs = {"pool": pool.digest, "model": digest(loaded.directory)}
     if validation is not None:
         inputs["validation"] = validation.digest
@@ -85,12 +103,14 @@ def finetune(
     with held if writes else contextlib.nullcontext() as artifact:
         if agreed(artifact is not None and artifact.complete):
             return _finished(out, loaded)
-        done = train(taught, held_out, loaded, out, config, show=show_progress, writes=writes)
+        with enough_memory("finetuning", LESS):
+            date = settings.get("date", date)
+            done = train(taught, held_out, loaded, out, config, date=date, show=show_progress, tell=log, writes=writes)
         if artifact is not None:
             shutil.rmtree(out / "checkpoints", ignore_errors=True)
             (out / REPORTED).unlink(missing_ok=True)
             facts = {name: getattr(done, name) for name in FACTS}
-            artifact.finish(**facts, rows=len(taught), ids=sha256_json(sorted(pool.ids)))
+            artifact.finish(**facts, **done.noted, rows=len(taught), ids=sha256_json(sorted(pool.ids)))
         return done
 
 

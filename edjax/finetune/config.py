@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edjax.errors import UsageError
 from edjax.finetune.trackers import names
+from edjax.lm.bounds import Bounds
 from edjax.settings import like_default
 
 _ABOVE_ZERO = (
@@ -29,7 +30,8 @@ class FinetuneConfig:
       per_device_train_batch_size: rows of a micro-batch on one device. An update sees this many rows times the devices
         along the mesh's axes data and fsdp times `gradient_accumulation_steps`, and its gradient is that of the mean
         over all their trained tokens: the one of the big batch.
-      max_length: bounds prompt plus response in tokens: a longer prompt loses its beginning, a longer response its end.
+      max_length: bounds prompt plus response in tokens, and never goes beyond the model's window: a prompt keeps its
+        last three quarters of it, a response its beginning, as much as is left (`edjax.lm.bounds`).
       assistant_only_loss: train every assistant turn of a conversation; else the last one only, the response.
       packing: lay several rows into sequences of up to `max_length` tokens, which then count as the rows of a batch.
         They do not see each other, and the loss is the same.
@@ -97,5 +99,4 @@ class FinetuneConfig:
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         names(self.report_to)
-        if self.max_length < 2:
-            raise UsageError(f"max_length is {self.max_length}; a prompt and a response need 2 tokens at the least")
+        Bounds.of(self.max_length)

@@ -8,13 +8,13 @@ from edjax.errors import DataError
 from edjax.lm.batch import Example
 
 if TYPE_CHECKING:
+    from edjax.lm.bounds import Row
     from edjax.lm.encode import Encoder
     from edjax.pool import Pool
 
 
-def encode_rows(pool: Pool, encoder: Encoder, max_length: int, *, every_turn: bool = False) -> list[Example]:
-    """The examples of rows that teach, cut to `max_length` tokens: a long prompt loses its beginning, a long response
-    its end.
+def encode_rows(pool: Pool, encoder: Encoder, *, every_turn: bool = False) -> tuple[list[Row], list[Example]]:
+    """Rows that teach (`teaching`) as the encoder cuts them, and the examples that they make.
 
     Args:
       every_turn: whether the assistant turns before the response carry loss too.
@@ -23,7 +23,12 @@ def encode_rows(pool: Pool, encoder: Encoder, max_length: int, *, every_turn: bo
       DataError: a row whose earlier turns cannot be told apart, or that cannot be encoded, named by its id.
       UsageError: `every_turn` with an encoder that has no chat template.
     """
-    return pool.each(lambda i: _example(pool, i, encoder, max_length, every_turn))
+    rows = encoder.rows(pool.ids, pool.messages, pool.responses, tools=pool.tools, source=pool.source)
+    examples = [Example.of(row.prompt, row.response) for row in rows]
+    if every_turn:
+        earlier = pool.each(lambda i: encoder.answered(pool.messages[i], pool.tools[i]))
+        examples = [_with_earlier(*both) for both in zip(examples, earlier, strict=True)]
+    return rows, examples
 
 
 def teaching(pool: Pool, every_turn: bool) -> Pool:
@@ -46,11 +51,6 @@ def teaching(pool: Pool, every_turn: bool) -> Pool:
     return pool.take(kept) if len(kept) < len(pool) else pool
 
 
-def _example(pool: Pool, i: int, encoder: Encoder, max_length: int, every_turn: bool) -> Example:
-    text = pool.responses[i]
-    response = [] if text is None else encoder.response(text)[: max(max_length - 1, 1)]
-    prompt = encoder.prompt(pool.messages[i], pool.tools[i])
-    earlier = encoder.answered(pool.messages[i], pool.tools[i]) if every_turn else []
-    cut = max(len(prompt) + len(response) - max_length, 0)
-    whole = Example.of(prompt[cut:], response)
-    return whole._replace(trained=[place - cut for place in earlier if place > cut] + whole.trained)
+def _with_earlier(example: Example, earlier: list[int]) -> Example:
+    """An example whose earlier assistant turns carry loss as well; the first token has nothing before it."""
+    return example._replace(trained=[place for place in earlier if place > 0] + example.trained)

@@ -6,14 +6,14 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edjax.batching import by_length, chunks
+from edjax.batching import by_length, chunks, height
 from edjax.checkpoints import Checkpoints
 from edjax.errors import DataError, UsageError
 from edjax.finetune.config import FinetuneConfig
@@ -25,6 +25,7 @@ from edjax.finetune.trackers import open_trackers
 from edjax.finetune.validation import Looks
 from edjax.health import check_update
 from edjax.lm.batch import Batch, Example, make_batch
+from edjax.lm.bounds import facts_of, notes_on
 from edjax.lm.encode import Encoder
 from edjax.lm.lora import LoraConfig, add_lora
 from edjax.lm.mesh import parse_mesh, row_shards
@@ -47,15 +48,19 @@ def train(
     out: Path,
     config: FinetuneConfig,
     *,
+    date: str | None,
     show: bool,
+    tell: Callable[[str], None],
     writes: bool = True,
 ) -> Finetuned:
     """Train an adapter on `pool` and write it to `out`, going on from the last checkpoint there is.
 
-    Of several processes that compute the same, one `writes`.
+    Of several processes that compute the same, one `writes` and tells what there is to note.
     """
     start = time.monotonic()
-    run = _Run(pool, validation, loaded, out if writes else None, config)
+    run = _Run(pool, validation, loaded, out if writes else None, config, date)
+    for note in run.notes if writes else ():
+        tell(note)
     trackers = open_trackers(config.report_to, out, dataclasses.asdict(config)) if writes else []
     with (
         MetricsLog(out / "metrics.jsonl" if writes else None, run.step, trackers) as log,
@@ -79,30 +84,43 @@ def train(
         response_tokens=sum(len(e.trained) for e in run.examples),
         validation_loss=run.looks.loss,
         best_step=run.looks.step if run.validation else None,
+        noted=run.facts,
         model=model,
     )
 
 
 @dataclass
 class _Rows:
-    """Examples, and the names of the rows they came from."""
+    """Examples, the names of the rows they came from, and what there is to note of these: in words, and as facts."""
 
     examples: list[Example]
     ids: list[str]
+    notes: list[str]
+    facts: dict[str, Any]
 
 
 class _Run:
     """Everything a run needs, and how far it is: `step` updates are done."""
 
     def __init__(
-        self, pool: Pool, validation: Pool | None, loaded: LoadedModel, out: Path | None, config: FinetuneConfig
+        self,
+        pool: Pool,
+        validation: Pool | None,
+        loaded: LoadedModel,
+        out: Path | None,
+        config: FinetuneConfig,
+        date: str | None,
     ) -> None:
         self.config = config
-        rows, self.validation = _rows(pool, validation, loaded.tokenizer, config)
-        self.examples, self.ids = rows.examples, rows.ids
+        encoder = Encoder.of(loaded, config.template, config.max_length, date)
+        rows, self.validation = _rows(pool, validation, encoder, config)
+        self.examples, self.ids, self.facts = rows.examples, rows.ids, rows.facts
+        held = self.validation.notes if self.validation else []
+        self.notes = [*rows.notes, *(f"validation: {note}" for note in held)]
         self.lengths = np.asarray([len(e.tokens) for e in self.examples])
         mesh = parse_mesh(config.mesh)
-        self.micro_batch = config.per_device_train_batch_size * row_shards(mesh)
+        shards = 1 if mesh is None else row_shards(mesh)
+        self.micro_batch = config.per_device_train_batch_size * shards
         self.batch_size = self.micro_batch * config.gradient_accumulation_steps
         self.order = Order.of(
             self.lengths,
@@ -111,6 +129,8 @@ class _Run:
             group_by_length=config.group_by_length,
             capacity=config.max_length if config.packing else None,
         )
+        least = shards * config.gradient_accumulation_steps  # rows that are shared out evenly
+        self.height = min(self.batch_size, -(-len(self.order.sequences) // least) * least)
         by_epochs = max(1, round(self.order.per_epoch * config.num_train_epochs))
         self.steps = config.max_steps if config.max_steps > 0 else by_epochs
         self.rate = schedule(config.lr_scheduler_type, config.learning_rate, self.steps, config.warmup_ratio)
@@ -125,7 +145,7 @@ class _Run:
             seed=config.seed,
             mesh=mesh,
         )
-        self.held_out = _whole(self.validation.examples, self.micro_batch) if self.validation else []
+        self.held_out = _whole(self.validation.examples, self.micro_batch, shards) if self.validation else []
         self.step, self.seconds, self.looks = 0, 0.0, Looks()
         self.best = self.trainer.copy() if self.validation else None
         self.checkpoints = Checkpoints(out / "checkpoints") if out and config.save_steps else None
@@ -177,7 +197,7 @@ class _Run:
 
     def _batch(self, step: int) -> Batch:
         sequences = [[self.examples[i] for i in rows] for rows in self.order.rows(step)]
-        whole = make_batch(sequences, self.batch_size, packed=self.config.packing)
+        whole = make_batch(sequences, self.height, packed=self.config.packing)
         return whole.split(self.config.gradient_accumulation_steps)
 
     def _entry(self, step: int, info: StepInfo, rate: float, began: float) -> dict[str, Any]:
@@ -230,13 +250,12 @@ class _Run:
             self.checkpoints.close()
 
 
-def _rows(pool: Pool, validation: Pool | None, tokenizer: Any, config: FinetuneConfig) -> tuple[_Rows, _Rows | None]:
+def _rows(pool: Pool, validation: Pool | None, encoder: Encoder, config: FinetuneConfig) -> tuple[_Rows, _Rows | None]:
     """The rows to train on and those to validate on."""
-    encoder = Encoder(tokenizer, config.template, config.max_length)
 
-    def encoded(rows: Pool) -> _Rows:
-        every_turn = config.assistant_only_loss
-        return _Rows(encode_rows(rows, encoder, config.max_length, every_turn=every_turn), list(rows.ids))
+    def encoded(some: Pool) -> _Rows:
+        rows, examples = encode_rows(some, encoder, every_turn=config.assistant_only_loss)
+        return _Rows(examples, list(some.ids), notes_on(rows, some.ids, encoder.bounds), facts_of(rows, some.ids))
 
     if validation is not None:
         return encoded(pool), encoded(validation)
@@ -248,7 +267,10 @@ def _rows(pool: Pool, validation: Pool | None, tokenizer: Any, config: FinetuneC
     return encoded(pool.take(kept)), encoded(pool.take(held))
 
 
-def _whole(examples: Sequence[Example], batch_size: int) -> list[Batch]:
+def _whole(examples: Sequence[Example], batch_size: int, shards: int) -> list[Batch]:
     """All examples once, from short to long."""
     order = by_length([len(e.tokens) for e in examples])
-    return [make_batch([[examples[i]] for i in rows], batch_size) for rows in chunks(order, batch_size)]
+    return [
+        make_batch([[examples[i]] for i in rows], height(len(rows), batch_size, shards))
+        for rows in chunks(order, batch_size)
+    ]

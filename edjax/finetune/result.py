@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ class Finetuned:
     """An adapter on disk and how its training went.
 
     `steps` is how many updates there were; `train_loss` their mean loss over the last epoch. With validation rows,
-    `validation_loss` is the lowest that was seen, after update `best_step`. `model` carries the adapter.
+    `validation_loss` is the lowest that was seen, after update `best_step`. `noted` counts the rows that were
+    cut or hold control tokens and names the first. `model` carries the adapter.
     """
 
     directory: Path
@@ -22,4 +23,5 @@ class Finetuned:
     response_tokens: int
     validation_loss: float | None = None
     best_step: int | None = None
+    noted: dict[str, Any] = field(default_factory=dict)
     model: Any = None

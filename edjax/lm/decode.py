@@ -51,7 +51,8 @@ def decode(
       hidden: (b, t, d) final hidden states of the prompts.
       cache: of the same prompts, t slots.
       lengths: (b,) int32 real tokens a row; a row of length 0 is batch padding and decodes nothing.
-      max_new_tokens: the most tokens a row gets; the loop ends earlier when every row has.
+      max_new_tokens: the most tokens a row gets, and none beyond the model's window (`max_position_embeddings`); the
+        loop ends earlier when every row has.
       statistics: whether to compute entropy, margin and nll (three passes over the logits) or leave them 0.
       sampling: how tokens are drawn; None takes the likeliest.
       keys: (b,) keys, one a row, for `sampling` (`edjax.lm.sampling.row_keys`); a row's tokens do not depend on the
@@ -65,6 +66,7 @@ def decode(
     stops = jnp.asarray(eos_ids, jnp.int32)
     slots = jnp.arange(t + max_new_tokens)
     prompt = (slots[None, :] < lengths[:, None]) & (slots < t)[None, :]
+    room = model.config.max_position_embeddings - lengths
 
     def take(out: Decoded, step, live: Array, logits: Array) -> tuple[Decoded, Array, Array]:
         if sampling is None or keys is None:
@@ -75,13 +77,13 @@ def decode(
         row = Decoded(token, live, *stats)
         kept = jax.tree.map(lambda a: jnp.where(live, a, jnp.zeros((), a.dtype)), row)
         out = jax.tree.map(lambda whole, a: whole.at[:, step].set(a.astype(whole.dtype)), out, kept)
-        return out, token, live & ~jnp.isin(token, stops)
+        return out, token, live & ~jnp.isin(token, stops) & (step + 1 < room)
 
     shape = (b, max_new_tokens)
     out = Decoded(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool), *(jnp.zeros(shape) for _ in range(3)))
     if max_new_tokens == 0:
         return out
-    out, token, live = take(out, 0, lengths > 0, model.logits(last_hidden(hidden, lengths)))
+    out, token, live = take(out, 0, (lengths > 0) & (room > 0), model.logits(last_hidden(hidden, lengths)))
 
     def go_on(state):
         _, step, _, live, _ = state

@@ -53,7 +53,7 @@ def generate(
       temperature: 0 takes the likeliest token; above 0 draws, see `edjax.lm.sampling.Sampling` for `top_k`, `top_p`
         and `min_p`.
       seed: prompt i draws with a key of (seed, i): batch size and the other prompts do not change its answer.
-      template, max_length: as in `edjax.lm.encode.Encoder`.
+      template, max_length: as in `edjax.lm.encode.Encoder`, so that a prompt is what it is in scoring and training.
 
     Raises:
       UsageError: numbers that make no sense, or filters without a temperature.
@@ -61,16 +61,16 @@ def generate(
     """
     if isinstance(prompts, str):
         raise UsageError("prompts is one text; give a list of them")
-    if max_new_tokens < 1 or batch_size < 1 or max_length < 1:
-        raise UsageError("max_new_tokens, batch_size and max_length are 1 or more")
+    if max_new_tokens < 1 or batch_size < 1:
+        raise UsageError("max_new_tokens and batch_size are 1 or more")
     if temperature == 0 and (top_k, top_p, min_p) != (None, None, None):
         raise UsageError("top_k, top_p and min_p need a temperature above 0; at 0 the likeliest token is taken")
     sampling = Sampling(temperature, top_k, top_p, min_p) if temperature != 0 else None
-    encoder = Encoder(loaded.tokenizer, template, max_length)
+    encoder = Encoder.of(loaded, template, max_length)
     rows = [encoder.prompt([{"role": "user", "content": p}] if isinstance(p, str) else p) for p in prompts]
     answers: list[Any] = [None] * len(rows)
     for batch, tokens, lengths in batches(rows, by_length([len(r) for r in rows]), batch_size):
-        keys = None if sampling is None else row_keys(seed, np.resize(batch, batch_size))
+        keys = None if sampling is None else row_keys(seed, np.resize(batch, len(tokens)))
         out = _answer(loaded.model, tokens, lengths, keys, max_new_tokens, loaded.eos_ids, sampling)
         host: list[Any] = [np.asarray(a) for a in out]
         for at, i in enumerate(batch):

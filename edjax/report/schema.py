@@ -22,11 +22,14 @@ class Metric(TypedDict, total=False):
 
 
 class Source(TypedDict, total=False):
-    """Rows read from a file, and the sha256 of it."""
+    """Rows read from a file, the sha256 of it, and the rows that the model does not see as they were written: how
+    many, and the first ids."""
 
     source: str
     rows: int
     digest: str
+    cut: dict[str, Any]  # "rows", "first": to max_length or the model's window
+    spelt: dict[str, Any]  # the same of rows with control tokens in their text
 
 
 class Base(TypedDict, total=False):

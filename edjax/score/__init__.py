@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edjax.features import SCORES, Features, from_table, read_features
+from edjax.lm.bounds import facts_of
+from edjax.memory import enough_memory
 from edjax.pool import Pool
 from edjax.progress import progress
 from edjax.score.dry_run import Estimate, probe
@@ -23,9 +25,10 @@ if TYPE_CHECKING:
 
     from edjax.lm.load import LoadedModel
 
-LAYOUT = 2  # the way rows are laid out in shards: what was begun in another way is not gone on with
+LAYOUT = 3  # the way rows are laid out in shards: what was begun in another way is not gone on with
 
 Log = Callable[[str], None]
+LESS = "lower batch_size (score_batch_size of a recipe) or max_length, or take dtype bfloat16 or a mesh"
 
 
 def _silent(text: str) -> None:
@@ -46,6 +49,7 @@ def score(
     shard_rows: int = 512,
     dtype: str = "float32",
     mesh: str = "",
+    date: str | None = None,
     overwrite: bool = False,
     show_progress: bool = True,
     loaded: LoadedModel | None = None,
@@ -64,18 +68,21 @@ def score(
       out: directory of Parquet shards, resumable shard by shard; None keeps the features in memory only.
       layer: as `transformers` counts `hidden_states`: 0 the embeddings, -1 the last after the final norm.
       pooling: "mean", "last" token, or "weighted_mean" (weights 1..t, Muennighoff 2022).
-      template, max_length: as in `edjax.lm.encode.Encoder`.
+      template, max_length: as in `edjax.lm.encode.Encoder`: of max_length tokens prompts leave a quarter to responses.
       batch_size: rows a batch. shard_rows: distinct prompts a shard; their copies are in the same one.
       dtype: float32 or bfloat16 weights and activations; scores are float32 either way.
       mesh: devices to share the rows and the model among, as in `edjax.lm.mesh.parse_mesh`; of one process.
+      date: the day that a chat template prints where it asks for today's; None: that of `out`, else today.
       loaded: the model, if the caller has it already.
-      log: is told how many prompts are copies.
+      log: is told how many prompts are copies, cut, or hold control tokens.
 
     Raises:
       UsageError: an unknown pooling or layer; `out` was made with other settings; a mesh that does not fit the
         devices, the model or `batch_size`.
-      DataError, EnvError: from the model.
+      DataError: from the model; a prompt that cannot be encoded.
+      EnvError: from the model; memory runs out.
     """
+    from edjax.lm.dates import day_of
     from edjax.lm.load import digest, load, locate
 
     config = {
@@ -91,25 +98,30 @@ def score(
         "layout": LAYOUT,
     }
     devices = _devices(config, mesh)
+    directory = loaded.directory if loaded else locate(model)
+    day = day_of(directory, template, None if out is None or overwrite else Path(out))
+    config |= day and {"date": date or day["date"]}
     facts: dict[str, Any] = {}
     source = loaded or (lambda: load(model, dtype, mesh=devices))
     scorer = functools.partial(_shards, pool, source, config, devices, show_progress, log, facts)
     if out is None:
         import pyarrow as pa
 
-        table = pa.concat_tables([t for _, t in scorer(lambda _: False)]).sort_by("row").drop_columns("row")
+        with enough_memory("scoring", LESS):
+            table = pa.concat_tables([t for _, t in scorer(lambda _: False)]).sort_by("row").drop_columns("row")
         return from_table(table, sha256_json({"pool": pool.digest, **config}), "scored pool")
     out = Path(out)
-    inputs = {"pool": pool.digest, "model": digest(loaded.directory if loaded else locate(model))}
+    inputs = {"pool": pool.digest, "model": digest(directory)}
     with writing(out, kind="features", config=config, inputs=inputs, overwrite=overwrite) as artifact:
         if not artifact.complete:
             spent = read_json(out / "timing.json") if (out / "timing.json").exists() else {}
             start = time.monotonic()
-            for name, table in scorer(lambda name: (out / name).exists()):
-                _write_shard(out / name, table)
-                spent[name] = round(time.monotonic() - start, 3)
-                write_json(out / "timing.json", spent)
-                start = time.monotonic()
+            with enough_memory("scoring", LESS):
+                for name, table in scorer(lambda name: (out / name).exists()):
+                    _write_shard(out / name, table)
+                    spent[name] = round(time.monotonic() - start, 3)
+                    write_json(out / "timing.json", spent)
+                    start = time.monotonic()
             artifact.finish(
                 rows=len(pool),
                 **facts,
@@ -153,10 +165,13 @@ def estimate(
     }
     devices = _devices(config, mesh)
     start = time.perf_counter()
-    loaded = loaded or load(model, dtype, mesh=devices)
-    load_s = time.perf_counter() - start
-    job = prepare(pool, loaded, config, devices)
-    return probe(job, len(pool), load_s, time.perf_counter() - start - load_s, log)
+    with enough_memory("scoring", LESS):
+        loaded = loaded or load(model, dtype, mesh=devices)
+        load_s = time.perf_counter() - start
+        job = prepare(pool, loaded, config, devices)
+        for note in job.notes(pool.ids):
+            log(note)
+        return probe(job, len(pool), load_s, time.perf_counter() - start - load_s, log)
 
 
 def _devices(config: dict[str, Any], mesh: str) -> Any:
@@ -189,7 +204,9 @@ def _shards(
     """Yield (file name, table) for every shard that is not done yet; `facts` get what there is to say of all."""
     job = prepare(pool, source() if callable(source) else source, config, mesh)
     layout = job.layout
-    facts["distinct"] = layout.distinct
+    facts |= {"distinct": layout.distinct, **facts_of(job.rows, pool.ids)}
+    for note in job.notes(pool.ids):
+        log(note)
     if layout.distinct < len(pool):
         log(f"{len(pool) - layout.distinct} of {len(pool)} prompts are exact copies of others and not computed again")
     names = [f"shard-{i:05d}.parquet" for i in range(len(layout.shards))]

@@ -45,25 +45,28 @@ class Estimate(NamedTuple):
 
 
 def probe(job: Job, rows: int, load_s: float, encode_s: float, log: Any) -> Estimate:
-    """Run up to ten batches, from the narrowest to the widest, and extrapolate.
+    """Run up to ten batches, from the narrowest to the widest, the largest among them, and extrapolate.
 
     A batch of r rows of width w with s decoded steps is taken to last a + b r w + c r w^2 + d s, the four from a
     least-squares fit, none negative; where few tokens are decoded s is that of the batches probed, on average.
     """
     layout, forward = job.layout, job.forward
     every = list(layout.batches())
-    where = np.unique(np.linspace(0, len(every) - 1, min(PROBES, len(every))).round().astype(int))
+    shapes = [(forward.rows(b), b.width) for b in every]
+    padded = np.array([rows * width for rows, width in shapes])
+    spread = np.linspace(0, len(every) - 1, min(PROBES, len(every))).round().astype(int)
+    where = np.unique([*spread[:-1], spread[-1] if len(every) <= PROBES else int(np.argmax(padded))])
     programs: dict[Any, Any] = {}
     runs: list[Timed] = []
     for i in where:
-        if every[i].width not in {every[j].width for j in where[: len(runs)]}:
-            log(f"probe {len(runs) + 1} of {len(where)}: {forward.rows} x {every[i].width} tokens")
+        if shapes[i] not in {shapes[j] for j in where[: len(runs)]}:
+            log(f"probe {len(runs) + 1} of {len(where)}: {shapes[i][0]} x {shapes[i][1]} tokens")
         runs.append(forward.timed(*forward.padded(layout, every[i], job.prompts), programs))
     steps = np.array([int(r.got["n_new_tokens"].max()) if "n_new_tokens" in r.got else 0 for r in runs])
     widths = np.array([b.width for b in every])
-    shapes = len(set(widths.tolist()))
-    compute = extrapolate(widths[where], steps, np.array([r.run_s for r in runs]), widths)
-    compile_s = sum(r.compile_s for r in runs) / len(set(widths[where].tolist())) * shapes
+    heights = np.array([rows for rows, _ in shapes])
+    compute = extrapolate(widths[where], steps, np.array([r.run_s for r in runs]), widths, heights[where], heights)
+    compile_s = sum(r.compile_s for r in runs) / len({shapes[i] for i in where}) * len(set(shapes))
     lengths = layout.lengths
     return Estimate(
         rows=rows,
@@ -72,9 +75,9 @@ def probe(job: Job, rows: int, load_s: float, encode_s: float, log: Any) -> Esti
         shortest=int(lengths.min()),
         mean=float(lengths.mean()),
         longest=int(lengths.max()),
-        padded_tokens=int(widths.sum()) * forward.rows,
+        padded_tokens=int(padded.sum()),
         batches=len(every),
-        programs=shapes,
+        programs=len(set(shapes)),
         probed=len(where),
         weight_bytes=runs[-1].weights,
         peak_bytes=max(r.peak for r in runs),
@@ -86,16 +89,24 @@ def probe(job: Job, rows: int, load_s: float, encode_s: float, log: Any) -> Esti
     )
 
 
-def extrapolate(probed: np.ndarray, steps: np.ndarray, seconds: np.ndarray, widths: np.ndarray) -> float:
-    """Seconds of batches of all `widths`, from the widths, decoded steps and seconds of those probed."""
+def extrapolate(
+    probed: np.ndarray,
+    steps: np.ndarray,
+    seconds: np.ndarray,
+    widths: np.ndarray,
+    probed_rows: np.ndarray | int = 1,
+    rows: np.ndarray | int = 1,
+) -> float:
+    """Seconds of batches of all `widths` and `rows`, from the widths, decoded steps, seconds and rows of those
+    probed."""
     from scipy.optimize import nnls
 
-    def terms(width: np.ndarray, step: np.ndarray) -> np.ndarray:
-        return np.stack([np.ones(len(width)), width, width.astype(float) ** 2, step], axis=1)
+    def terms(width: np.ndarray, step: np.ndarray, height: np.ndarray | int) -> np.ndarray:
+        return np.stack([np.ones(len(width)), height * width, height * width.astype(float) ** 2, step], axis=1)
 
-    scale = np.maximum(terms(probed, steps).max(0), 1)
-    fit = nnls(terms(probed, steps) / scale, seconds)[0]
-    return float((terms(widths, np.full(len(widths), steps.mean())) / scale @ fit).sum())
+    scale = np.maximum(terms(probed, steps, probed_rows).max(0), 1)
+    fit = nnls(terms(probed, steps, probed_rows) / scale, seconds)[0]
+    return float((terms(widths, np.full(len(widths), steps.mean()), rows) / scale @ fit).sum())
 
 
 def describe(e: Estimate, out: Any) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edjax.batching import pad
+from edjax.batching import height, pad
 from edjax.score.layout import Batch, Layout
 
 EIGEN = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
@@ -83,24 +83,31 @@ class Forward:
     """
 
     def __init__(self, loaded: Any, config: dict[str, Any], mesh: Any):
-        self.model, self.rows, self.mesh = loaded.model, config["batch_size"], mesh
+        from edjax.lm.mesh import row_shards
+
+        self.model, self.mesh = loaded.model, mesh
+        self._most, self._multiple = config["batch_size"], 1 if mesh is None else row_shards(mesh)
         new = config["max_new_tokens"]
         self.first = {"layer": config["layer"], "pooling": config["pooling"], "decoding": new > 0}
         self.then = {"max_new_tokens": new, "eos_ids": loaded.eos_ids}
 
     def padded(self, layout: Layout, batch: Batch, prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
         """A batch's tokens and lengths."""
-        return pad([prompts[i] for i in layout.firsts(batch)], self.rows, batch.width)
+        return pad([prompts[i] for i in layout.firsts(batch)], self.rows(batch), batch.width)
+
+    def rows(self, batch: Batch) -> int:
+        """How many rows a batch is padded to."""
+        return height(batch.stop - batch.start, self._most, self._multiple)
 
     def timed(self, tokens: np.ndarray, lengths: np.ndarray, programs: dict[Any, Any]) -> Timed:
-        """A batch, compiled apart from being run; `programs` keeps what was compiled, by width."""
+        """A batch, compiled apart from being run; `programs` keeps what was compiled, by shape."""
         import jax
 
         spent = {"compile": 0.0, "run": 0.0}
         memory: list[Any] = []
 
         def run(jitted: Any, static: dict[str, Any], *args: Any) -> Any:
-            key, start = (jitted, tokens.shape[1]), time.perf_counter()
+            key, start = (jitted, tokens.shape), time.perf_counter()
             if key not in programs:
                 programs[key] = jitted.lower(self.model, *args, **static).compile()
                 spent["compile"] += time.perf_counter() - start

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edjax.errors import UsageError
+from edjax.lm.bounds import Bounds, Row, notes_on
 from edjax.pool import Pool
 from edjax.score.forward import Forward
 from edjax.score.layout import Layout, lay_out
@@ -17,20 +19,26 @@ POOLINGS = ("mean", "last", "weighted_mean")
 
 
 class Job(NamedTuple):
-    """The encoded prompts of a pool, their layout, the model's pass, and the encoder."""
+    """The encoded rows of a pool and their prompts, the prompts' layout, the model's pass, and the encoder."""
 
+    rows: list[Row]
     prompts: list[list[int]]
     layout: Layout
     forward: Forward
     encoder: Any
+
+    def notes(self, ids: Sequence[str]) -> list[str]:
+        """What a person should know of prompts that the model does not see as they were written."""
+        return notes_on(self.rows, ids, self.encoder.bounds)
 
 
 def check(config: dict[str, Any]) -> None:
     """Refuse settings that make no sense whatever the model."""
     if config["pooling"] not in POOLINGS:
         raise UsageError(f"pooling {config['pooling']!r} is not one of {', '.join(POOLINGS)}")
-    if config["max_new_tokens"] < 0 or min(config["batch_size"], config["shard_rows"], config["max_length"]) < 1:
-        raise UsageError("max_new_tokens is 0 or more; batch_size, shard_rows and max_length are 1 or more")
+    if config["max_new_tokens"] < 0 or min(config["batch_size"], config["shard_rows"]) < 1:
+        raise UsageError("max_new_tokens is 0 or more; batch_size and shard_rows are 1 or more")
+    Bounds.of(config["max_length"])
 
 
 def prepare(pool: Pool, loaded: LoadedModel, config: dict[str, Any], mesh: Any) -> Job:
@@ -48,7 +56,8 @@ def prepare(pool: Pool, loaded: LoadedModel, config: dict[str, Any], mesh: Any) 
     layers = loaded.model.config.num_layers
     if not -layers - 1 <= config["layer"] <= layers:
         raise UsageError(f"layer {config['layer']} is outside the model's {-layers - 1}..{layers}")
-    encoder = Encoder(loaded.tokenizer, config["template"], config["max_length"])
-    prompts = pool.each(lambda i: encoder.prompt(pool.messages[i], pool.tools[i]))
+    encoder = Encoder.of(loaded, config["template"], config["max_length"], config.get("date"))
+    rows = encoder.rows(pool.ids, pool.messages, tools=pool.tools, source=pool.source)
+    prompts = [row.prompt for row in rows]
     layout = lay_out(prompts, config["batch_size"], config["shard_rows"], jax.default_backend())
-    return Job(prompts, layout, Forward(loaded, config, mesh), encoder)
+    return Job(rows, prompts, layout, Forward(loaded, config, mesh), encoder)

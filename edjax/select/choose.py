@@ -13,6 +13,7 @@ import numpy as np
 
 from edjax.errors import UsageError
 from edjax.features import Features, not_a_score
+from edjax.memory import enough_memory
 from edjax.select import duplicates, gains, groups, labelled, quality, tokens
 from edjax.select.candidates import columns_of, finite, valid
 from edjax.select.options import Options, whole
@@ -54,6 +55,7 @@ def select(features: Features, strategy: str, budget: int | None = None, **optio
       UsageError: an unknown strategy, a budget that is negative, not whole, or beyond the pool; an option that makes no
         sense; embeddings left on disk for a strategy that needs them in memory.
       DataError: rows that are not finite; a column the features do not hold; labelled ids that no row has.
+      EnvError: memory runs out.
     """
     _strategy(strategy, features)
     if budget is not None:
@@ -83,6 +85,7 @@ class Chooser:
         self.features, self.options, self.candidates = features, options, candidates
         self._parts: dict[tuple[str, ...], _Part] = {}
 
+    @enough_memory("selecting", "take a prefilter, or k_center or d_optimal within a smaller memory, or fewer rows")
     def choose(self, strategy: str, budgets: Sequence[int | None]) -> list[Selection]:
         """One selection a budget, each as `select` alone would make it; one order serves all where it can.
 

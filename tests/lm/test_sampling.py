@@ -200,7 +200,7 @@ def test_the_loop_ends_with_its_last_row(sampling):
         token = jnp.where(hidden[..., 0] >= 5, 3, 7)
         return 100.0 * jax.nn.one_hot(token, 9)
 
-    model = SimpleNamespace(extend=extend, logits=say)
+    model = SimpleNamespace(extend=extend, logits=say, config=SimpleNamespace(max_position_embeddings=64))
     cache = Cache(*jnp.zeros((2, 1, 2, 4, 1, 1)))
     lengths = jnp.array([4, 0], jnp.int32)
     keys = row_keys(0, np.arange(2))
