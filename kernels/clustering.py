@@ -114,8 +114,8 @@ def _assign(pool: Points, centres, *, precision, shards):
         near = d2 <= jnp.min(d2, axis=1, keepdims=True) + distances.NOISE * scale
         return near & (jnp.sum(near, axis=1, keepdims=True) > 1)
 
-    def of_tile(*rows):
-        tile = Points(*rows, rows[0], pool.frame)
+    def of_tile(x, norms, valid):
+        tile = Points(x, norms, valid, x, pool.frame)
         d2 = distances.squared_distances(tile, spots, precision=precision, doubtful=between_two)
         return jnp.argmin(d2, axis=1).astype(jnp.int32)
 

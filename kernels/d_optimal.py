@@ -43,15 +43,17 @@ def d_optimal(
     growth of the log determinant (matrix determinant lemma). The same order as greedy MAP inference of the
     determinantal point process with L = I + X X^T / ridge (Chen, Zhang & Zhou 2018, arXiv 1709.05135, Algorithm 1),
     but held in feature space, (d, d) instead of (n, budget), so it goes on when budget > d. At least 1 - 1/e of the
-    best value (Nemhauser, Wolsey & Fisher 1978).
+    best value (Nemhauser, Wolsey & Fisher 1978). Leverages within 2^-16 of the largest count as equal to it, and the
+    lowest row among them is picked: rounding alone sets apart those of rows of one length.
 
     Args:
         x: (n, d) rows, any real dtype; computed in float32. A row holding NaN or infinity is picked only when no
             other row is left, with gain -inf.
         budget: how many rows, 0 <= budget <= n - labelled; may be larger than d.
-        ridge: > 0, in squared units of x. Default 0.1 times the mean squared norm of the centred rows (after
-            `weights`): of the range 0.1 to 10 that covered a real pool well, the end that spreads most.
-        labelled: (p,) int indices of rows that already have labels: they start A and are never picked.
+        ridge: > 0, in squared units of x; below 1e-30 of the largest square it counts as that. Default 0.1 times the
+            mean squared norm of the centred rows (after `weights`): of the range 0.1 to 10 that covered a real pool well, the end that spreads most.
+        labelled: (p,) int indices of rows that already have labels: they start A and are never picked; as in
+            `k_center`.
         weights: (n,) float >= 0: row i counts as weights_i x_i (quality times diversity of a determinantal process).
         centre: subtract the mean first. The objective is not the same under a shift; centred it is, and float32 then
             holds at any offset.
@@ -74,13 +76,13 @@ def d_optimal(
     budget = greedy.check_budget(budget, x.shape[0] - given)
     if weights is not None:
         weights = checks.check_vector(weights, x.shape[0], "weights")
-    ridge, block = check_ridge(ridge), greedy.check_block(block)
+    given_ridge, block = check_ridge(ridge), greedy.check_block(block)
     precision = checks.check_precision(precision)
     if budget == 0:
         return greedy.nothing()
     return _d_optimal(
         x,
-        ridge,
+        given_ridge,
         labelled,
         weights,
         budget=budget,
@@ -93,9 +95,7 @@ def d_optimal(
 
 @stacked.jitted("budget", "centre", "block", "precision", "shards")
 def _d_optimal(x, ridge, labelled, weights, *, budget, centre, block, precision, shards):
-    unit = 1.0
-    if weights is not None:
-        weights, unit = geometry.unit_weights(weights)
+    weights, unit = (None, 1.0) if weights is None else geometry.unit_weights(weights)
     pool = design(x, weights, centre=centre, precision=precision)
     ridge = default_ridge(pool) if ridge is None else ridge_in(ridge, pool.frame.scale, unit)
     return greedy.maximize(
@@ -261,8 +261,6 @@ def check_ridge(ridge: Any) -> tuple[jax.Array, jax.Array] | None:
     if ridge is None:
         return None
     checks.check_positive(ridge, "ridge")
-    if isinstance(ridge, jax.core.Tracer):
-        mantissa, power = jnp.frexp(ridge.astype(jnp.float32))
-    else:
-        mantissa, power = np.frexp(np.asarray(ridge, np.float64))
-    return jnp.asarray(mantissa, jnp.float32), jnp.asarray(power, jnp.int32)
+    traced = isinstance(ridge, jax.core.Tracer)
+    parts: Any = jnp.frexp(ridge.astype(jnp.float32)) if traced else np.frexp(np.asarray(ridge, np.float64))
+    return jnp.asarray(parts[0], jnp.float32), jnp.asarray(parts[1], jnp.int32)

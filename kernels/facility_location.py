@@ -56,7 +56,8 @@ def facility_location(
         similarity: "rbf" or "cosine".
         bandwidth: > 0, for "rbf".
         represented: (m, d) rows to cover, if not those of x itself.
-        labelled: (p,) int indices of rows of x that already have labels: they cover first and are never picked.
+        labelled: (p,) int indices of rows of x that already have labels: they cover first and are never picked; as in
+            `k_center`.
         weights: (m,) float >= 0, w above: how much each row to cover counts; default ones.
         quality: (n,) float >= 0: the gain of candidate j counts quality_j times.
         form: "resident" computes the (n, m) similarities once and keeps them, "tiled" computes columns when they are

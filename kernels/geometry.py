@@ -78,8 +78,11 @@ class Points(NamedTuple):
 
     def cut(self, start: jax.Array, size: int) -> "Points":
         """`size` rows from `start` on."""
-        rows = (lax.dynamic_slice_in_dim(a, start, size) for a in self[:4])
-        return Points(*rows, self.frame)
+
+        def part(a: jax.Array) -> jax.Array:
+            return lax.dynamic_slice_in_dim(a, start, size)
+
+        return Points(part(self.x), part(self.norms), part(self.valid), part(self.raw), self.frame)
 
 
 def finite_rows(x: jax.Array) -> jax.Array:

@@ -33,16 +33,20 @@ def k_center(
     Pick t is argmax_i w_i min_{j in S} ||x_i - x_j||, and its gain is that distance: the covering radius before the
     pick. The radius after k picks is at most twice the best possible (Gonzalez 1985, "Clustering to minimize the
     maximum intercluster distance"; as active learning, Sener & Savarese 2018, arXiv 1708.00489, Algorithm 1).
-    Differs from the usual code in its exact blocks (see `greedy`) and in centring the pool first, without which
-    float32 distances fail at large offsets.
+    Differs from the usual code in its exact blocks (see `greedy`) and in measuring close pairs by differences (see
+    `distances`), without which float32 distances fail at large offsets and inside clusters that are far apart.
 
     Args:
         x: (n, d) rows, any real dtype; computed in float32. A row holding NaN or infinity is passed over: it is
-            picked only when no other row is left, with gain -inf.
+            picked only when no other row is left, with gain -inf. Finite numbers of any size float32 holds will do, as
+            long as rows are not 10^15 times farther apart than others.
         budget: how many rows, 0 <= budget <= n - labelled.
         first: the first pick: None or "mean" for the row nearest the mean, a row index, or "random" (needs `key`).
-            Its gain is inf, the distance to an empty set. Not with `labelled`.
-        labelled: (p,) int indices of rows that already have labels: they start the state and are never picked.
+            Its gain is inf, the distance to an empty set. Not with `labelled`. A row that holds NaN is an error
+            where it is known, and the row nearest the mean in its stead where x or first is traced. "random" draws
+            among the other rows.
+        labelled: (p,) int indices of rows that already have labels: they start the state and are never picked; those
+            that hold NaN or infinity count for nothing. Given twice, a row counts once.
         weights: (n,) float >= 0, w above; default ones.
         key: a `jax.random.key`, for first="random".
         block: candidates refreshed at a time; changes the time, not the picks.
@@ -51,7 +55,8 @@ def k_center(
             a million rows a device it cuts a temporary of 128 n bytes to 16 MB. Measured when the call is eager.
 
     Raises:
-        ValueError: naming the value, for a bad shape, budget, block, first, row index or weight.
+        ValueError: naming the value, for a bad shape, dtype (booleans, objects, text, complex numbers), budget, block,
+            first, row index or weight; or a finite number that float32 cannot hold.
 
     Cost: 2 n d budget FLOPs as matrix products, half of that on a large pool and a small budget (see `front`); memory
     one copy of the pool.
@@ -157,8 +162,8 @@ def _closer(pool, square_weights, nearest, centres, count, *, precision, shards)
     """min(nearest, w^2 squared distance to the first `count` of `centres`), (n,)."""
     size = centres.norms.shape[0]
     chunk = min(_CHUNK, size)
-    padded = (jnp.pad(a, ((0, -size % chunk), *((0, 0),) * (a.ndim - 1))) for a in centres[:4])
-    centres = Points(*padded, pool.frame)
+    rest = jnp.minimum(jnp.arange(size + -size % chunk), size - 1)  # beyond `count`: any row will do
+    centres = centres.take(rest)
 
     def of_tile(x, norms, valid, raw, nearest, *scale):
         tile = Points(x, norms, valid, raw, pool.frame)

@@ -92,8 +92,8 @@ def k_center_streamed(
     """`k_center` of a pool that stays on the host: a NumPy array or memmap, read in tiles once per round.
 
     The device holds one tile, one block and nothing of size n; the host holds 8 n bytes. The picks are those of
-    `k_center`. `x` is anything with `shape` (n, d) that takes a slice and an int array of rows. Not for use inside
-    `jit`. Cost: (rounds + 3) passes over the pool, see `Selection.refreshes`.
+    `k_center`, options mean and are checked as they are there. `x` is anything with `shape` (n, d) that takes a slice
+    and an int array of rows. Not for use inside `jit`. Cost: (rounds + 3) passes over the pool, see `Selection.refreshes`.
 
     >>> x = np.array([[0.0, 0.0], [0.1, 0.0], [5.0, 0.0], [0.0, 3.0]])
     >>> k_center_streamed(x, 3).indices.tolist()
@@ -115,7 +115,7 @@ def k_center_streamed(
         block_ = Block(jnp.zeros(given), (jnp.zeros(()), pool.rows(rows)), ())
         _, bounds = _commit("k_center", pool, ridge, (), bounds, block_, jnp.arange(given), given)
     else:
-        if drawn:
+        if drawn and key is not None:
             start = random_row(key, jnp.asarray(pool.valid))
         start = start_row(jnp.asarray(pool.from_centre())) if start is None else start
         here = np.arange(pool.n) == int(start)
@@ -147,17 +147,17 @@ def d_optimal_streamed(
         return greedy.nothing()
     pool = _HostPool(x, tile, precision, centre="mean" if centre else "none")
     own = DEFAULT_RIDGE * pool.spread or 1.0
-    ridge = jnp.float32(own) if given is None else ridge_in(given, pool.frame.scale, 1.0)
-    bounds = np.where(pool.valid, pool.norms / np.float32(ridge), INVALID).astype(np.float32)
-    state = no_picks(pool.d, jnp.asarray(ridge), jnp.asarray(bounds))
+    own_ridge = jnp.float32(own) if given is None else ridge_in(given, pool.frame.scale, 1.0)
+    bounds = np.where(pool.valid, pool.norms / np.float32(own_ridge), INVALID).astype(np.float32)
+    state = no_picks(pool.d, jnp.asarray(own_ridge), jnp.asarray(bounds))
     rows = np.asarray(labelled)
     for start in range(0, len(rows) + _LABELLED if len(rows) else 0, _LABELLED):
         some = pool.rows(rows[start : start + _LABELLED]).x.astype(jnp.float32)
         some = jnp.pad(some, ((0, _LABELLED - len(some)), (0, 0)))
         given_ = labelled_block(state, some, jnp.asarray(bounds), precision)
-        state, bounds = _commit("d_optimal", pool, ridge, state, bounds, given_, jnp.arange(_LABELLED), _LABELLED)
+        state, bounds = _commit("d_optimal", pool, own_ridge, state, bounds, given_, jnp.arange(_LABELLED), _LABELLED)
     bounds[rows] = EXCLUDED
-    return _stream("d_optimal", pool, ridge, state, bounds, budget, block)
+    return _stream("d_optimal", pool, own_ridge, state, bounds, budget, block)
 
 
 def _checked(x, labelled, budget, block, tile, precision):
