@@ -51,7 +51,8 @@ def d_optimal(
             other row is left, with gain -inf.
         budget: how many rows, 0 <= budget <= n - labelled; may be larger than d.
         ridge: > 0, in squared units of x; below 1e-30 of the largest square it counts as that. Default 0.1 times the
-            mean squared norm of the centred rows (after `weights`): of the range 0.1 to 10 that covered a real pool well, the end that spreads most.
+            mean squared norm of the centred rows (after `weights`): of the range 0.1 to 10 that covered a real pool
+            well, the end that spreads most.
         labelled: (p,) int indices of rows that already have labels: they start A and are never picked; as in
             `k_center`.
         weights: (n,) float >= 0: row i counts as weights_i x_i (quality times diversity of a determinantal process).

@@ -92,8 +92,9 @@ def k_center_streamed(
     """`k_center` of a pool that stays on the host: a NumPy array or memmap, read in tiles once per round.
 
     The device holds one tile, one block and nothing of size n; the host holds 8 n bytes. The picks are those of
-    `k_center`, options mean and are checked as they are there. `x` is anything with `shape` (n, d) that takes a slice
-    and an int array of rows. Not for use inside `jit`. Cost: (rounds + 3) passes over the pool, see `Selection.refreshes`.
+    `k_center`; options mean and are checked as they are there. `x` is anything with `shape` (n, d) that takes a slice
+    and an int array of rows. Not for use inside `jit`. Cost: (rounds + 3) passes over the pool, see
+    `Selection.refreshes`.
 
     >>> x = np.array([[0.0, 0.0], [0.1, 0.0], [5.0, 0.0], [0.0, 3.0]])
     >>> k_center_streamed(x, 3).indices.tolist()

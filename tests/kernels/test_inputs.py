@@ -32,9 +32,9 @@ def pool():
 @every_one
 def test_a_labelled_row_that_holds_nan_counts_for_nothing(name):
     x = pool()
-    x[[5, 9]] = np.nan
-    for real in ([2, 30], []):
-        without, given = ALL[name](x, 20, labelled=real), ALL[name](x, 20, labelled=[*real, 5, 9])
+    x[[5, 9, 11]] = np.nan
+    for bad, real in (([5, 9], [2]), ([5, 9, 11], [])):
+        without, given = ALL[name](x, 20, labelled=real), ALL[name](x, 20, labelled=[*real, *bad])
         assert given.indices.tolist() == without.indices.tolist()
         np.testing.assert_allclose(given.gains, without.gains, rtol=1e-6)
 
@@ -116,7 +116,7 @@ def test_what_is_no_pool_is_refused(name, make, says):
 
 
 @every_one
-@pytest.mark.parametrize("dtype", [">f4", ">f8", np.longdouble, ">i2", np.int64, np.uint32, np.uint8, np.float16])
+@pytest.mark.parametrize("dtype", [">f4", ">f8", np.longdouble, ">i2", np.int64, np.uint32])
 def test_other_dtypes_are_read_as_what_they_hold(name, dtype):
     x = np.round(pool() * 4 + 30)
     x = np.maximum(x, 0)

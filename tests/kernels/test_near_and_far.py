@@ -21,7 +21,7 @@ def radius(x, picks):
     return np.sqrt(np.min([np.square(x - x[j]).sum(1) for j in np.asarray(picks)], axis=0).max())
 
 
-@pytest.mark.parametrize("d", [2, 4, 16])
+@pytest.mark.parametrize("d", [3, 16])
 def test_k_center_covers_two_clusters_that_are_far_apart(d):
     x = two_clusters(d)
     best = radius(x, reference.k_center(x, 60).indices)
