@@ -90,7 +90,7 @@ def updates(x: jax.Array, widths: tuple[int, ...], repeats: int) -> Iterator[dic
     frame = geometry.Frame(jnp.float32(1), jnp.zeros((2, x.shape[1]), jnp.float32))
 
     def rows(x, norms):
-        return geometry.Points(x, norms, norms < jnp.inf, x, frame)
+        return geometry.Points(x, norms, norms < jnp.inf, x, geometry.every(x), frame)
 
     @jax.jit
     def nearest(x, norms, bounds, some, some_norms):

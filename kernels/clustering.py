@@ -115,7 +115,7 @@ def _assign(pool: Points, centres, *, precision, shards):
         return near & (jnp.sum(near, axis=1, keepdims=True) > 1)
 
     def of_tile(x, norms, valid):
-        tile = Points(x, norms, valid, x, pool.frame)
+        tile = Points(x, norms, valid, x, geometry.every(x), pool.frame)
         d2 = distances.squared_distances(tile, spots, precision=precision, doubtful=between_two)
         return jnp.argmin(d2, axis=1).astype(jnp.int32)
 
@@ -124,7 +124,7 @@ def _assign(pool: Points, centres, *, precision, shards):
 
 def _spots(pool: Points, centres):
     valid = jnp.full(centres.shape[0], True)
-    return Points(centres, geometry.square_norms(centres), valid, centres, pool.frame)
+    return Points(centres, geometry.square_norms(centres), valid, centres, geometry.every(centres), pool.frame)
 
 
 def _to_own(pool: Points, centres, labels, *, shards):

@@ -60,12 +60,10 @@ def nearest(
     count: jax.Array,
     *,
     precision: Precision = "highest",
-    raw: Callable[[jax.Array], jax.Array] | None = None,
 ) -> jax.Array:
     """min over the first `count` of `centres` (c, d) of ||x_i - c_j||^2, (n,); exact where `known` (n,) is above 0.
 
-    Where it is not, nothing can come of it and 0 may be returned. raw: the rows as given at some places of x, where
-    `x.raw` does not hold them.
+    Where it is not, nothing can come of it and 0 may be returned.
     """
     norms = jnp.where(jnp.arange(centres.norms.shape[0]) < count, centres.norms, jnp.inf)
     if x.x.shape[1] <= DIRECT:
@@ -73,13 +71,12 @@ def nearest(
     d2, scale = _expansion(x.x, x.norms, centres.x, norms, precision)
     # Below zero is no distance: it marks rows that are close to a centre, at no cost beside the minimum's.
     low = jnp.min(jnp.where((d2 > _CLOSE[precision] * scale) | (scale == jnp.inf), d2, -1), axis=1)
-    left = (low < 0) & (known > 0)
+    left, all_of_them = (low < 0) & (known > 0), geometry.every(centres.x)
 
     def measure(carry):
         low, left = carry
         at = _some(left)
-        rows = x.raw[at] if raw is None else raw(at)
-        exact = _of_raw(rows[:, None], centres.raw[None], x.frame.scale)
+        exact = _of_given(x.given(at)[:, None], centres.given(all_of_them)[None], x.frame.scale)
         exact = jnp.min(jnp.where(norms < jnp.inf, exact, jnp.inf), axis=1)
         return low.at[at].set(jnp.where(left[at], exact, low[at])), left.at[at].set(False)
 
@@ -172,9 +169,9 @@ def _differences(a: Points, b: Points) -> jax.Array:
     return jnp.where((a.norms[:, None] < jnp.inf) & (b.norms[None, :] < jnp.inf), total, jnp.inf)
 
 
-def _of_raw(a, b, scale):
+def _of_given(a, b, scale):
     """sum ((a - b) scale)^2 over the last axis, of rows as given."""
-    return jnp.sum(jnp.square((a.astype(jnp.float32) - b.astype(jnp.float32)) * scale), axis=-1)
+    return jnp.sum(jnp.square((a - b) * scale), axis=-1)
 
 
 def _with_differences(d2, close, a, b):
@@ -184,7 +181,7 @@ def _with_differences(d2, close, a, b):
         def measure(carry):
             of_row, left = carry
             at = _some(left)
-            exact = _of_raw(a.raw[i], b.raw[at], a.frame.scale)
+            exact = _of_given(a.given(i), b.given(at), a.frame.scale)
             return of_row.at[at].set(jnp.where(left[at], exact, of_row[at])), left.at[at].set(False)
 
         return d2.at[i].set(lax.while_loop(lambda carry: jnp.any(carry[1]), measure, (d2[i], close[i]))[0])

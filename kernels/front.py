@@ -61,12 +61,11 @@ def with_front(
         def step(i, nearest):
             some = lax.dynamic_slice_in_dim(picked, i * _CHUNK, _CHUNK)
             d2 = distances.nearest(
-                Points(x, norms, norms < jnp.inf, x, pool.frame),
+                Points(x, norms, norms < jnp.inf, pool.raw, pool.places[ids], pool.frame),
                 nearest,
                 pool.take(some),
                 count - i * _CHUNK,
                 precision=precision,
-                raw=lambda at: pool.raw[ids[at]],
             )
             return jnp.minimum(nearest, d2 if square_weights is None else distances.weighted(d2, square_weights[ids]))
 

@@ -62,19 +62,25 @@ class Points(NamedTuple):
     """A pool made ready to be measured.
 
     x: (n, d) rows in the frame, zero where a row is invalid. norms: (n,) squared norms of `x`, infinite where a row is
-    invalid, which so is at no finite distance from any. valid: (n,) False where a row held NaN or infinity. raw: (n, d)
-    the rows as given, for differences of rows that the shift would round. frame: where `x` is measured from.
+    invalid, which so is at no finite distance from any. valid: (n,) False where a row held NaN or infinity. raw: (r, d)
+    the rows as given, for differences of rows that the shift would round; `places` (n,) int32 says which are these, so
+    that none is copied. frame: where `x` is measured from.
     """
 
     x: jax.Array
     norms: jax.Array
     valid: jax.Array
     raw: jax.Array
+    places: jax.Array
     frame: Frame
 
     def take(self, ids: jax.Array) -> "Points":
         """These rows alone."""
-        return Points(self.x[ids], self.norms[ids], self.valid[ids], self.raw[ids], self.frame)
+        return Points(self.x[ids], self.norms[ids], self.valid[ids], self.raw, self.places[ids], self.frame)
+
+    def given(self, at: jax.Array) -> jax.Array:
+        """The rows at some positions, as given."""
+        return self.raw[self.places[at]].astype(jnp.float32)
 
     def cut(self, start: jax.Array, size: int) -> "Points":
         """`size` rows from `start` on."""
@@ -82,7 +88,7 @@ class Points(NamedTuple):
         def part(a: jax.Array) -> jax.Array:
             return lax.dynamic_slice_in_dim(a, start, size)
 
-        return Points(part(self.x), part(self.norms), part(self.valid), part(self.raw), self.frame)
+        return Points(part(self.x), part(self.norms), part(self.valid), self.raw, part(self.places), self.frame)
 
 
 def finite_rows(x: jax.Array) -> jax.Array:
@@ -176,7 +182,12 @@ def points(x: jax.Array, *, frame: Frame | None = None, precision: Precision = "
     rows = place(x, valid, frame, precision)
     # Without the barrier XLA merges sums of the norms with theirs and holds all squares, (n, d), for both.
     norms = lax.optimization_barrier(square_norms(rows))
-    return Points(rows, jnp.where(valid, norms, jnp.inf), valid, x, frame)
+    return Points(rows, jnp.where(valid, norms, jnp.inf), valid, x, every(x), frame)
+
+
+def every(x: jax.Array) -> jax.Array:
+    """The places of all rows, (n,) int32."""
+    return jnp.arange(x.shape[0], dtype=jnp.int32)
 
 
 def place(x: jax.Array, valid: jax.Array, frame: Frame, precision: Precision = "highest") -> jax.Array:

@@ -165,8 +165,8 @@ def _closer(pool, square_weights, nearest, centres, count, *, precision, shards)
     rest = jnp.minimum(jnp.arange(size + -size % chunk), size - 1)  # beyond `count`: any row will do
     centres = centres.take(rest)
 
-    def of_tile(x, norms, valid, raw, nearest, *scale):
-        tile = Points(x, norms, valid, raw, pool.frame)
+    def of_tile(x, norms, valid, places, nearest, *scale):
+        tile = Points(x, norms, valid, pool.raw, places, pool.frame)
 
         def step(i, nearest):
             some = centres.cut(i * chunk, chunk)
@@ -175,7 +175,8 @@ def _closer(pool, square_weights, nearest, centres, count, *, precision, shards)
 
         return lax.fori_loop(0, (count + chunk - 1) // chunk, step, nearest)
 
-    rows = (*pool[:4], nearest) if square_weights is None else (*pool[:4], nearest, square_weights)
+    scale = () if square_weights is None else (square_weights,)
+    rows = (pool.x, pool.norms, pool.valid, pool.places, nearest, *scale)
     return geometry.over_rows(of_tile, *rows, width=chunk, shards=shards)
 
 

@@ -319,5 +319,5 @@ def _round(kind, rows, weights, ridge, state, bounds, ids, rest, rest_id, room, 
 @partial(jax.jit, static_argnames=("kind", "precision"))
 def _commit_tile(kind, rows, norms, valid, weights, frame, ridge, state, bounds, block, order, count, precision):
     # What `geometry.points` gives, without measuring the norms and the validity again.
-    pool = Points(geometry.place(rows, valid, frame), norms, valid, rows, frame)
+    pool = Points(geometry.place(rows, valid, frame), norms, valid, rows, geometry.every(rows), frame)
     return _objective(kind, pool, ridge, precision, weights).commit(state, bounds, block, order, count)
