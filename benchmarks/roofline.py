@@ -87,7 +87,7 @@ def ceilings(sizes: tuple[int, ...], copied: int, repeats: int) -> dict[str, Any
 def updates(x: jax.Array, widths: tuple[int, ...], repeats: int) -> Iterator[dict[str, Any]]:
     """The update step alone, at each width c: time and FLOP/s (2 n d c), as k_center and as d_optimal do it."""
     norms = jnp.sum(x * x, axis=1)
-    frame = geometry.Frame(jnp.float32(1), jnp.zeros((2, x.shape[1]), jnp.float32))
+    frame = geometry.unmoved(x.shape[1])
 
     def rows(x, norms):
         return geometry.Points(x, norms, norms < jnp.inf, x, geometry.every(x), frame)

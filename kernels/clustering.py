@@ -83,8 +83,8 @@ def kmeans(
 def _kmeans(x, key, initial, *, clusters, iterations, precision, shards):
     given = geometry.points(x, precision=precision)
     # Centres are no rows that were given: differences are taken in the frame.
-    scale, shift = given.frame
-    pool = given._replace(raw=given.x, frame=geometry.Frame(jnp.float32(1), shift))
+    scale, shift, _ = given.frame
+    pool = given._replace(raw=given.x, frame=geometry.unmoved(x.shape[1]))
     assign = partial(_assign, pool, precision=precision, shards=shards)
     if initial is None:
         centres = _plus_plus(pool, clusters, key)

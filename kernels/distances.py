@@ -139,7 +139,7 @@ def unit_points(x: jax.Array, precision: Precision = "highest", frame: geometry.
     unit, zero = unit_rows(x)
     if frame is None:
         frame = geometry.own_frame(unit)
-        frame = geometry.Frame(jnp.float32(1), frame.shift / frame.scale)
+        frame = geometry.unmoved(x.shape[1])._replace(shift=frame.shift / frame.scale)
     found = geometry.points(unit, frame=frame, precision=precision)
     return found._replace(norms=jnp.where(zero, jnp.inf, found.norms), raw=found.x)
 

@@ -51,11 +51,12 @@ class Frame(NamedTuple):
     """Where rows are measured from and in what unit: x * scale - shift[0] - shift[1].
 
     scale: () float32, a power of two, so that it rounds nothing. shift: (2, d) in scaled units; two terms, since one
-    float32 is too coarse for a mean at a large offset.
+    float32 is too coarse for a mean at a large offset. mean: (2, d) the pool's in the frame, likewise.
     """
 
     scale: jax.Array
     shift: jax.Array
+    mean: jax.Array
 
 
 class Points(NamedTuple):
@@ -98,20 +99,34 @@ def finite_rows(x: jax.Array) -> jax.Array:
 
 def own_frame(x: jax.Array, *, centre: Centre = "near", others: tuple[jax.Array, ...] = ()) -> Frame:
     """The frame of a pool, see `frame_of`; rows of `others` have room in it too."""
-    low, high, valid = _range(x)
-    bounds = [(low, high), *(_range(y)[:2] for y in others)]
-    reach = jnp.max(jnp.stack([jnp.maximum(jnp.abs(a), jnp.abs(b)) for a, b in bounds]), axis=0)
-    unit = power_of_two(-exponent(jnp.max(reach, initial=0)))
+    rows, valid = _filled(x)
+    of_all = [rows, *(_filled(y)[0] for y in others)]
+    low = jnp.stack([jnp.min(y, axis=0, initial=jnp.inf) for y in of_all])
+    high = jnp.stack([jnp.max(y, axis=0, initial=-jnp.inf) for y in of_all])
+    low, high = (jnp.where(jnp.isfinite(side), side, 0) for side in (low, high))
+    unit = power_of_two(-exponent(_largest(low, high)))
+    # From one of the rows on, the mean is a sum of what is of the size of the spread.
+    one = rows[:1] * unit if rows.shape[0] else jnp.zeros((1, rows.shape[1]), jnp.float32)
     count = jnp.maximum(jnp.sum(valid), 1).astype(jnp.float32)
+    rest = jnp.sum(rows * unit - one, axis=0) / count
+    if centre == "mean":  # once more, in case that row is far out
+        rough = one[0] + rest
+        one, rest = rough[None], jnp.sum(jnp.where(valid[:, None], rows * unit - rough, 0), axis=0) / count
+    return frame_of(low, high, jnp.stack([one[0], rest]), centre)
 
-    def mean(shift):
-        # The barrier keeps XLA from holding the rows' differences for a sum that it could fuse.
-        return jnp.sum(jnp.where(valid[:, None], x.astype(jnp.float32) * unit - shift, 0), axis=0) / count
 
-    rough = mean(jnp.zeros(x.shape[1], jnp.float32))
-    rest = mean(rough) if centre != "none" else jnp.zeros_like(rough)
-    lows, highs = (jnp.stack(side) for side in zip(*bounds, strict=True))
-    return frame_of(lows, highs, jnp.stack([rough, rest]), centre)
+def _filled(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The rows in float32, the first valid one in place of each that is not (0 where none is); and which are valid."""
+    valid = finite_rows(x)
+    if not x.shape[0]:
+        return x.astype(jnp.float32), valid
+    one = jnp.argmax(valid)
+    fill = jnp.where(valid[one], x[one].astype(jnp.float32), 0)
+    return jnp.where(valid[:, None], x.astype(jnp.float32), fill), valid
+
+
+def _largest(low: jax.Array, high: jax.Array) -> jax.Array:
+    return jnp.max(jnp.maximum(jnp.abs(low), jnp.abs(high)), initial=0)
 
 
 def frame_of(low: jax.Array, high: jax.Array, mean: jax.Array, centre: Centre) -> Frame:
@@ -125,8 +140,7 @@ def frame_of(low: jax.Array, high: jax.Array, mean: jax.Array, centre: Centre) -
     numbers whole, so that equal distances stay equal; it shifts nothing where `distances` takes differences anyway.
     The scale brings the largest value below 2^_ROOM[centre]: squares that would overflow or vanish do neither.
     """
-    largest = jnp.max(jnp.maximum(jnp.abs(low), jnp.abs(high)), initial=0)
-    lift = -exponent(largest)
+    lift = -exponent(_largest(low, high))
     unit, d = power_of_two(lift), low.shape[1]
     low, high = low * unit, high * unit
     if centre == "none" or (centre == "near" and d <= DIRECT):
@@ -136,22 +150,14 @@ def frame_of(low: jax.Array, high: jax.Array, mean: jax.Array, centre: Centre) -
     else:
         spread = high[0] - low[0]
         step = power_of_two(exponent(spread) - 5)
-        near = jnp.where(spread > 0, jnp.round(mean[0] / step) * step, low[0])
+        near = jnp.where(spread > 0, jnp.round((mean[0] + mean[1]) / step) * step, low[0])
         shift = jnp.stack([near, jnp.zeros_like(near)])
-    reach = jnp.max(jnp.maximum(jnp.abs(low - shift[0]), jnp.abs(high - shift[0])), initial=0)
+    reach = _largest(low - shift[0], high - shift[0])
     room = 0 if centre != "near" else _ROOM - math.ceil(math.log2(max(d, 1))) // 2
     power = jnp.where(reach > 0, room - exponent(reach), 0)
     power = jnp.clip(lift + power, -_MOST, _MOST) - lift
-    return Frame(power_of_two(lift + power), shift * power_of_two(power))
-
-
-def _range(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(smallest, largest) value of each feature among the valid rows, (d,) each, 0 where none is; and which are."""
-    x, valid = x.astype(jnp.float32), finite_rows(x)
-    some = jnp.any(valid)
-    low = jnp.min(jnp.where(valid[:, None], x, jnp.inf), axis=0, initial=jnp.inf)
-    high = jnp.max(jnp.where(valid[:, None], x, -jnp.inf), axis=0, initial=-jnp.inf)
-    return jnp.where(some, low, 0), jnp.where(some, high, 0), valid
+    more = power_of_two(power)
+    return Frame(power_of_two(lift + power), shift * more, (mean - shift) * more)
 
 
 def exponent(v: jax.Array) -> jax.Array:
@@ -165,21 +171,26 @@ def power_of_two(e: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type((e.astype(jnp.int32) + 127) << 23, jnp.float32)
 
 
+def unmoved(d: int) -> Frame:
+    """The frame of rows as they are."""
+    return Frame(jnp.float32(1), jnp.zeros((2, d), jnp.float32), jnp.zeros((2, d), jnp.float32))
+
+
 def points(x: jax.Array, *, frame: Frame | None = None, precision: Precision = "highest") -> Points:
     """Rows in a frame, by default the pool's own; NaN and infinite rows are set to zero and marked.
 
     Distances do not change when a pool is shifted, but their float32 expansion |a|^2 + |b|^2 - 2ab does: at an offset
     of 1000 it loses all but the first picks, after centring none.
 
-    Cost: five passes over the pool, one copy of it.
+    Cost: seven passes over the pool, one copy of it.
 
     >>> pool = jnp.array([[1001.0, 1000.0], [999.0, 1000.0], [jnp.nan, 0.0]])
     >>> points(pool).valid.tolist()
     [True, True, False]
     """
     frame = own_frame(x) if frame is None else frame
-    valid = finite_rows(x)
-    rows = place(x, valid, frame, precision)
+    filled, valid = _filled(x)
+    rows = place(filled, valid, frame, precision, x.dtype)
     # Without the barrier XLA merges sums of the norms with theirs and holds all squares, (n, d), for both.
     norms = lax.optimization_barrier(square_norms(rows))
     return Points(rows, jnp.where(valid, norms, jnp.inf), valid, x, every(x), frame)
@@ -190,29 +201,26 @@ def every(x: jax.Array) -> jax.Array:
     return jnp.arange(x.shape[0], dtype=jnp.int32)
 
 
-def place(x: jax.Array, valid: jax.Array, frame: Frame, precision: Precision = "highest") -> jax.Array:
-    """The rows in a frame, zero where invalid."""
-    keep = x.dtype if precision == "fast" and x.dtype == jnp.bfloat16 else jnp.float32
+def place(
+    x: jax.Array, valid: jax.Array, frame: Frame, precision: Precision = "highest", dtype: Any = jnp.float32
+) -> jax.Array:
+    """The rows in a frame, zero where invalid. dtype: of the rows as given."""
+    keep = dtype if precision == "fast" and dtype == jnp.bfloat16 else jnp.float32
     rows = (x.astype(jnp.float32) * frame.scale - frame.shift[0]) - frame.shift[1]
     return jnp.where(valid[:, None], rows, 0).astype(keep)
 
 
-def centre_of(pool: Points) -> jax.Array:
-    """The mean of the valid rows in the pool's frame, (d,)."""
-    share = 1 / jnp.maximum(jnp.sum(pool.valid), 1).astype(jnp.float32)
-    rough = jnp.sum(pool.x.astype(jnp.float32) * share, axis=0)
-    return rough + jnp.sum(jnp.where(pool.valid[:, None], pool.x - rough, 0) * share, axis=0)
-
-
-def from_centre(pool: Points) -> jax.Array:
-    """||x_i - mean||^2 of each row, (n,), infinite where a row is invalid."""
-    return jnp.where(pool.valid, square_norms(pool.x - centre_of(pool)), jnp.inf)
+def from_mean(pool: Points) -> jax.Array:
+    """||x_i - mean||^2 of each row of a pool in its own frame, (n,), infinite where a row is invalid."""
+    mean = pool.frame.mean
+    return jnp.where(pool.valid, square_norms((pool.x - mean[0]) - mean[1]), jnp.inf)
 
 
 def mean_squared_distance(pool: Points) -> jax.Array:
     """Mean of ||x_i - x_j||^2 over all pairs of valid rows: 2 mean ||x - mean x||^2, without a pair formed."""
     share = 1 / jnp.maximum(jnp.sum(pool.valid), 1).astype(jnp.float32)
-    return 2 * jnp.sum(jnp.where(pool.valid, from_centre(pool), 0) * share)
+    mean = jnp.sum(pool.x.astype(jnp.float32), axis=0) * share
+    return 2 * jnp.sum(jnp.where(pool.valid, square_norms(pool.x - mean), 0) * share)
 
 
 def unit_weights(weights: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -101,9 +101,9 @@ def _k_center(x, first, labelled, weights, *, budget, block, precision, shards):
     return greedy.maximize(spread, budget, block=block)
 
 
-def start_row(from_centre: jax.Array) -> jax.Array:
+def start_row(from_mean: jax.Array) -> jax.Array:
     """The row nearest the mean, the lowest of those that are within rounding."""
-    return jnp.argmax(from_centre <= jnp.min(from_centre) * (1 + START_TIES))
+    return jnp.argmax(from_mean <= jnp.min(from_mean) * (1 + START_TIES))
 
 
 def objective(
@@ -126,7 +126,7 @@ def objective(
     closer = partial(_closer, pool, square_weights, precision=precision, shards=shards)
 
     def from_one():
-        start = start_row(geometry.from_centre(pool))
+        start = start_row(geometry.from_mean(pool))
         if first is not None:
             start = jnp.where(pool.valid[first], first, start)
         return jnp.where(jnp.arange(n) == start, jnp.inf, jnp.finfo(jnp.float32).max)

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from . import checks, distances, geometry
-from .geometry import Frame, Points, Precision
+from .geometry import Points, Precision
 
 _TILE_BYTES = 8 << 20
 _DOUBT = {"highest": 2e-6, "fast": 2.0**-8}  # what a matrix product may get a cosine wrong by, and some
@@ -108,7 +108,7 @@ def _filled(rows: np.ndarray, size: int) -> np.ndarray:
 def _unit(x):
     """Rows of length 1 (0 where they are 0), at no finite distance where a row held NaN or infinity."""
     unit, _ = distances.unit_rows(x)
-    return geometry.points(unit, frame=Frame(jnp.float32(1), jnp.zeros((2, x.shape[1]), jnp.float32)))
+    return geometry.points(unit, frame=geometry.unmoved(x.shape[1]))
 
 
 def _similarity(a: Points, b: Points, threshold, precision):

@@ -118,7 +118,7 @@ def k_center_streamed(
     else:
         if drawn and key is not None:
             start = random_row(key, jnp.asarray(pool.valid))
-        start = start_row(jnp.asarray(pool.from_centre())) if start is None else start
+        start = start_row(jnp.asarray(pool.from_mean())) if start is None else start
         here = np.arange(pool.n) == int(start)
         bounds = np.where(pool.valid, np.where(here, np.inf, np.finfo(np.float32).max), INVALID).astype(np.float32)
     bounds[rows] = EXCLUDED
@@ -198,23 +198,19 @@ class _HostPool:
         self.valid = np.concatenate(finite) if finite else np.zeros(0, bool)
         if not self.valid.any():
             low = high = np.zeros(self.d, np.float32)
-        self.mean = sums / max(int(self.valid.sum()), 1)
+        mean = sums / max(int(self.valid.sum()), 1)
         lift = geometry.power_of_two(-geometry.exponent(jnp.max(jnp.maximum(jnp.abs(low), jnp.abs(high)), initial=0)))
-        two_terms = jnp.asarray(_two_terms(self.mean * float(lift)))
+        two_terms = jnp.asarray(_two_terms(mean * float(lift)))
         self.frame = geometry.frame_of(jnp.asarray(low)[None], jnp.asarray(high)[None], two_terms, centre)
         norms = [np.asarray(_norms(rows, self.frame)) for _, rows in self.tiles()]
         self.norms = np.concatenate(norms)[: self.n] if norms else np.zeros(0, np.float32)
-        norms_of_valid, centre_ = self.norms[self.valid].astype(np.float64), self._in_frame(self.mean)
-        self.spread = max(float(norms_of_valid.sum()) / max(len(norms_of_valid), 1) - float(centre_ @ centre_), 0.0)
+        total = float(self.norms[self.valid].sum(dtype=np.float64)) / max(int(self.valid.sum()), 1)
+        mean = np.asarray(self.frame.mean, np.float64).sum(axis=0)
+        self.spread = max(total - float(mean @ mean), 0.0)
 
-    def _in_frame(self, mean: np.ndarray) -> np.ndarray:
-        return mean * float(self.frame.scale) - np.asarray(self.frame.shift, np.float64).sum(axis=0)
-
-    def from_centre(self) -> np.ndarray:
+    def from_mean(self) -> np.ndarray:
         """||x_i - mean||^2 of each row: one more pass over the pool."""
-        centre = jnp.asarray(_two_terms(self._in_frame(self.mean)))
-        found = [np.asarray(_from(rows, self.frame, centre)) for _, rows in self.tiles()]
-        return np.concatenate(found)[: self.n]
+        return np.concatenate([np.asarray(_from_mean(rows, self.frame)) for _, rows in self.tiles()])[: self.n]
 
     def _read(self):
         for start in range(0, self.n, self.tile):
@@ -256,9 +252,8 @@ def _norms(x, frame):
 
 
 @jax.jit
-def _from(x, frame, centre):
-    pool = geometry.points(x, frame=frame)
-    return jnp.where(pool.valid, geometry.square_norms((pool.x - centre[0]) - centre[1]), jnp.inf)
+def _from_mean(x, frame):
+    return geometry.from_mean(geometry.points(x, frame=frame))
 
 
 def _objective(kind: str, pool: Points, ridge: jax.Array, precision: Precision, weights=None, unit=1.0) -> Objective:
