@@ -50,7 +50,7 @@ def squared_distances(
     close = close & (scale < jnp.inf)
     if same is not None:
         d2, close = jnp.where(same, 0, d2), close & ~same
-    return _with_differences(jnp.maximum(d2, 0), close, a, b)
+    return _with_differences(jnp.where(close, -1, jnp.maximum(d2, 0)), a, b)
 
 
 def nearest(
@@ -174,8 +174,8 @@ def _of_given(a, b, scale):
     return jnp.sum(jnp.square((a - b) * scale), axis=-1)
 
 
-def _with_differences(d2, close, a, b):
-    """`d2` (n, m), where `close` by differences: some pairs of a row at a time."""
+def _with_differences(d2, a, b):
+    """`d2` (n, m), where it is below 0, which marks a pair, by differences: some pairs of a row at a time."""
 
     def row(i, d2):
         def measure(carry):
@@ -184,9 +184,9 @@ def _with_differences(d2, close, a, b):
             exact = _of_given(a.given(i), b.given(at), a.frame.scale)
             return of_row.at[at].set(jnp.where(left[at], exact, of_row[at])), left.at[at].set(False)
 
-        return d2.at[i].set(lax.while_loop(lambda carry: jnp.any(carry[1]), measure, (d2[i], close[i]))[0])
+        return d2.at[i].set(lax.while_loop(lambda carry: jnp.any(carry[1]), measure, (d2[i], d2[i] < 0))[0])
 
-    return lax.fori_loop(0, jnp.where(jnp.any(close), close.shape[0], 0), row, d2)
+    return lax.fori_loop(0, jnp.where(jnp.any(d2 < 0), d2.shape[0], 0), row, d2)
 
 
 def _some(left):
