@@ -23,8 +23,8 @@ import jax.numpy as jnp
 
 from benchmarks import count, runner
 from benchmarks.data import mixture
-from edjax.kernels import d_optimal, facility_location, k_center, plan
-from edjax.kernels.geometry import matmul, squared_distances
+from edjax.kernels import d_optimal, distances, facility_location, geometry, k_center, plan
+from edjax.kernels.geometry import matmul
 
 SEED = 0
 QUICK = (5_000, 128, 200)
@@ -87,10 +87,14 @@ def ceilings(sizes: tuple[int, ...], copied: int, repeats: int) -> dict[str, Any
 def updates(x: jax.Array, widths: tuple[int, ...], repeats: int) -> Iterator[dict[str, Any]]:
     """The update step alone, at each width c: time and FLOP/s (2 n d c), as k_center and as d_optimal do it."""
     norms = jnp.sum(x * x, axis=1)
+    frame = geometry.unmoved(x.shape[1])
+
+    def rows(x, norms):
+        return geometry.Points(x, norms, norms < jnp.inf, x, geometry.every(x), frame)
 
     @jax.jit
     def nearest(x, norms, bounds, some, some_norms):
-        return jnp.minimum(bounds, jnp.min(squared_distances(x, some, norms, some_norms), axis=1))
+        return jnp.minimum(bounds, distances.nearest(rows(x, norms), bounds, rows(some, some_norms), some.shape[0]))
 
     @jax.jit
     def leverage(x, norms, bounds, some, some_norms):

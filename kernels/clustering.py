@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from . import geometry, greedy
+from . import checks, distances, geometry, greedy
 from .geometry import Points, Precision
 
 
@@ -59,10 +59,11 @@ def kmeans(
     >>> sorted(round(float(c), 2) for c in found.centres[:, 0]), found.counts.tolist()
     ([0.1, 5.1], [2, 2])
     """
-    x = geometry.check_pool(x)
+    x = checks.check_pool(x)
     clusters = greedy.check_budget(clusters, x.shape[0], "clusters")
     if clusters < 1:
         raise ValueError("clusters must be at least 1, got 0")
+    initial = None if initial is None else checks.check_pool(initial, "initial")
     if initial is not None and initial.shape != (clusters, x.shape[1]):
         raise ValueError(f"initial must have shape ({clusters}, {x.shape[1]}), got {tuple(initial.shape)}")
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
@@ -73,46 +74,69 @@ def kmeans(
         initial,
         clusters=clusters,
         iterations=iterations,
-        precision=geometry.check_precision(precision),
+        precision=checks.check_precision(precision),
         shards=geometry.row_shards(x) if shards is None else shards,
     )
 
 
 @partial(jax.jit, static_argnames=("clusters", "iterations", "precision", "shards"))
 def _kmeans(x, key, initial, *, clusters, iterations, precision, shards):
-    pool = geometry.points(x, precision=precision)
+    given = geometry.points(x, precision=precision)
+    # Centres are no rows that were given: differences are taken in the frame.
+    scale, shift, _ = given.frame
+    pool = given._replace(raw=given.x, frame=geometry.unmoved(x.shape[1]))
     assign = partial(_assign, pool, precision=precision, shards=shards)
     if initial is None:
-        centres = _plus_plus(pool, clusters, key, precision)
+        centres = _plus_plus(pool, clusters, key)
     else:
-        centres = (initial.astype(jnp.float32) - pool.shift[0]) - pool.shift[1]
+        centres = geometry.place(initial, jnp.full(clusters, True), given.frame)
 
     def step(_, centres):
-        labels, _ = assign(centres)
+        labels = assign(centres)
         home = jnp.where(pool.valid, labels, clusters)  # out of range: dropped by the sums
         sums = jnp.zeros((clusters, x.shape[1]), jnp.float32).at[home].add(pool.x, mode="drop")
         counts = jnp.zeros(clusters, jnp.float32).at[home].add(1, mode="drop")
         return jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1)[:, None], centres)
 
     centres = lax.fori_loop(0, iterations, step, centres)
-    labels, distances = assign(centres)
+    labels = assign(centres)
+    apart = _to_own(pool, centres, labels, shards=shards) / scale / scale
     labels = jnp.where(pool.valid, labels, -1)
     counts = jnp.zeros(clusters, jnp.int32).at[jnp.where(pool.valid, labels, clusters)].add(1, mode="drop")
-    return Clusters(centres + pool.shift[0] + pool.shift[1], labels, jnp.where(pool.valid, distances, jnp.nan), counts)
+    return Clusters((centres + shift[0] + shift[1]) / scale, labels, jnp.where(pool.valid, apart, jnp.nan), counts)
 
 
 def _assign(pool: Points, centres, *, precision, shards):
-    """The nearest centre of each row and the squared distance to it."""
-    norms = geometry.square_norms(centres)
+    """The nearest centre of each row, the lowest among equals."""
+    spots = _spots(pool, centres)
 
-    def of_tile(x, x_norms):
-        d2 = geometry.squared_distances(x, centres, x_norms, norms, precision=precision)
-        return jnp.argmin(d2, axis=1).astype(jnp.int32), jnp.min(d2, axis=1)
+    def between_two(d2, scale):
+        near = d2 <= jnp.min(d2, axis=1, keepdims=True) + distances.NOISE * scale
+        return near & (jnp.sum(near, axis=1, keepdims=True) > 1)
 
-    return geometry.over_rows(of_tile, pool.x, pool.norms, width=centres.shape[0], shards=shards)
+    def of_tile(x, norms, valid):
+        tile = Points(x, norms, valid, x, geometry.every(x), pool.frame)
+        d2 = distances.squared_distances(tile, spots, precision=precision, doubtful=between_two)
+        return jnp.argmin(d2, axis=1).astype(jnp.int32)
+
+    return geometry.over_rows(of_tile, *pool[:3], width=centres.shape[0], shards=shards)
 
 
-def _plus_plus(pool: Points, clusters, key, precision):
+def _spots(pool: Points, centres):
+    valid = jnp.full(centres.shape[0], True)
+    return Points(centres, geometry.square_norms(centres), valid, centres, geometry.every(centres), pool.frame)
+
+
+def _to_own(pool: Points, centres, labels, *, shards):
+    """The squared distance of each row to the centre of its label."""
+
+    def of_tile(x, labels):
+        return geometry.square_norms(x - centres[labels])
+
+    return geometry.over_rows(of_tile, pool.x, labels, width=centres.shape[1], shards=shards)
+
+
+def _plus_plus(pool: Points, clusters, key):
     """k-means++ starts, (c, d); once every row is at distance 0 the rest are drawn evenly."""
 
     def draw(key, weights):
@@ -122,9 +146,7 @@ def _plus_plus(pool: Points, clusters, key, precision):
     def step(carry, key):
         nearest = carry
         j = draw(key, nearest)
-        d2 = geometry.squared_distances(pool.x, pool.x[j][None], pool.norms, pool.norms[j][None], precision=precision)[
-            :, 0
-        ]
+        d2 = distances.to_row(pool, pool.x[j])
         return jnp.where(pool.valid, jnp.minimum(nearest, d2), 0), pool.x[j].astype(jnp.float32)
 
     # An even first draw: with all distances equal, every valid row is as likely.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from . import geometry, greedy, stacked
+from . import checks, geometry, greedy, stacked
 from .geometry import Points, Precision
 from .greedy import EXCLUDED, INVALID, Block, Objective, Selection
 
@@ -17,6 +17,10 @@ _CHUNK = 32  # picks a pass over the pool takes in: a round brings about 25, and
 # A^-1 and the gains are computed afresh when the gains have fallen by this factor: each carries the rounding of the
 # numbers it was subtracted from.
 _FALL = 32.0
+
+# Leverages closer than this share count as equal: of rows of one length the first are, and carry rounding of a few
+# 1e-7; later ones carry up to 4e-6.
+TIES = 2.0**-16
 
 DEFAULT_RIDGE = 0.1  # times the mean squared norm of the centred rows
 
@@ -39,15 +43,18 @@ def d_optimal(
     growth of the log determinant (matrix determinant lemma). The same order as greedy MAP inference of the
     determinantal point process with L = I + X X^T / ridge (Chen, Zhang & Zhou 2018, arXiv 1709.05135, Algorithm 1),
     but held in feature space, (d, d) instead of (n, budget), so it goes on when budget > d. At least 1 - 1/e of the
-    best value (Nemhauser, Wolsey & Fisher 1978).
+    best value (Nemhauser, Wolsey & Fisher 1978). Leverages within 2^-16 of the largest count as equal to it, and the
+    lowest row among them is picked: rounding alone sets apart those of rows of one length.
 
     Args:
         x: (n, d) rows, any real dtype; computed in float32. A row holding NaN or infinity is picked only when no
             other row is left, with gain -inf.
         budget: how many rows, 0 <= budget <= n - labelled; may be larger than d.
-        ridge: > 0, in squared units of x. Default 0.1 times the mean squared norm of the centred rows (after
-            `weights`): of the range 0.1 to 10 that covered a real pool well, the end that spreads most.
-        labelled: (p,) int indices of rows that already have labels: they start A and are never picked.
+        ridge: > 0, in squared units of x; below 1e-30 of the largest square it counts as that. Default 0.1 times the
+            mean squared norm of the centred rows (after `weights`): of the range 0.1 to 10 that covered a real pool
+            well, the end that spreads most.
+        labelled: (p,) int indices of rows that already have labels: they start A and are never picked; as in
+            `k_center`.
         weights: (n,) float >= 0: row i counts as weights_i x_i (quality times diversity of a determinantal process).
         centre: subtract the mean first. The objective is not the same under a shift; centred it is, and float32 then
             holds at any offset.
@@ -65,18 +72,18 @@ def d_optimal(
     >>> d_optimal(x, budget=3, ridge=0.1).indices.tolist()
     [0, 2, 1]
     """
-    x = geometry.check_pool(x)
+    x = checks.check_pool(x)
     labelled, given = greedy.check_rows(labelled, x.shape[0])
     budget = greedy.check_budget(budget, x.shape[0] - given)
     if weights is not None:
-        weights = geometry.check_vector(weights, x.shape[0], "weights")
-    ridge, block = _check_ridge(ridge), greedy.check_block(block)
-    precision = geometry.check_precision(precision)
+        weights = checks.check_vector(weights, x.shape[0], "weights")
+    given_ridge, block = check_ridge(ridge), greedy.check_block(block)
+    precision = checks.check_precision(precision)
     if budget == 0:
         return greedy.nothing()
     return _d_optimal(
         x,
-        ridge,
+        given_ridge,
         labelled,
         weights,
         budget=budget,
@@ -89,8 +96,9 @@ def d_optimal(
 
 @stacked.jitted("budget", "centre", "block", "precision", "shards")
 def _d_optimal(x, ridge, labelled, weights, *, budget, centre, block, precision, shards):
+    weights, unit = (None, 1.0) if weights is None else geometry.unit_weights(weights)
     pool = design(x, weights, centre=centre, precision=precision)
-    ridge = default_ridge(pool) if ridge is None else ridge
+    ridge = default_ridge(pool) if ridge is None else ridge_in(ridge, pool.frame.scale, unit)
     return greedy.maximize(
         objective(pool, ridge, labelled=labelled, precision=precision, shards=shards), budget, block=block
     )
@@ -98,17 +106,28 @@ def _d_optimal(x, ridge, labelled, weights, *, budget, centre, block, precision,
 
 def design(x: jax.Array, weights: jax.Array | None, *, centre: bool, precision: Precision) -> Points:
     """The rows whose information counts: cleaned, centred if asked, scaled by their weights."""
-    pool = geometry.points(x, centre=centre, precision=precision)
+    frame = geometry.own_frame(x, centre="mean" if centre else "none")
+    pool = geometry.points(x, frame=frame, precision=precision)
     if weights is None:
         return pool
     rows = (pool.x * weights[:, None]).astype(pool.x.dtype)
-    return pool._replace(x=rows, norms=geometry.square_norms(rows))
+    return pool._replace(x=rows, norms=jnp.where(pool.valid, geometry.square_norms(rows), jnp.inf))
 
 
 def default_ridge(pool: Points) -> jax.Array:
     """0.1 times the mean squared norm of the centred rows; 1 where that is zero."""
     spread = DEFAULT_RIDGE * geometry.mean_squared_distance(pool) / 2
     return jnp.where(spread > 0, spread, 1.0)
+
+
+def ridge_in(ridge: tuple[jax.Array, jax.Array], scale: jax.Array, unit: jax.Array | float) -> jax.Array:
+    """A ridge, as mantissa and exponent, in the unit of rows that were multiplied by `scale` and divided by `unit`.
+
+    Kept between 2^-100 and 2^120, of squared norms around 1.
+    """
+    mantissa, power = ridge
+    power = power + 2 * (geometry.exponent(scale) - geometry.exponent(jnp.float32(unit)))
+    return mantissa * geometry.power_of_two(jnp.clip(power, -100, 120))
 
 
 class Design(NamedTuple):
@@ -227,7 +246,7 @@ def objective(
         inverse, bounds = lax.cond(fallen, afresh, lambda *same: same, *updated)
         return Design(inverse, gram, anchor), bounds
 
-    return Objective(init, refresh, take, commit, report=jnp.log1p, limit=_LIMIT)
+    return Objective(init, refresh, take, commit, report=jnp.log1p, limit=_LIMIT, ties=TIES)
 
 
 def update(inverse: jax.Array, rows: jax.Array, precision: Precision = "highest") -> jax.Array:
@@ -238,10 +257,11 @@ def update(inverse: jax.Array, rows: jax.Array, precision: Precision = "highest"
     return lax.linalg.triangular_solve(factor, half, left_side=True, lower=True)
 
 
-def _check_ridge(ridge: Any) -> jax.Array | None:
-    if ridge is None or isinstance(ridge, jax.core.Tracer):
-        return ridge
-    value = np.asarray(ridge)  # of a jax.Array too: inside a user's `jit` its comparisons would be traced
-    if value.shape != () or not (np.isfinite(value) and value > 0):
-        raise ValueError(f"ridge must be a positive finite number, got {ridge!r}")
-    return jnp.asarray(ridge, jnp.float32)
+def check_ridge(ridge: Any) -> tuple[jax.Array, jax.Array] | None:
+    """`ridge` as mantissa and exponent, which float32 may not hold together; or a ValueError that names it."""
+    if ridge is None:
+        return None
+    checks.check_positive(ridge, "ridge")
+    traced = isinstance(ridge, jax.core.Tracer)
+    parts: Any = jnp.frexp(ridge.astype(jnp.float32)) if traced else np.frexp(np.asarray(ridge, np.float64))
+    return jnp.asarray(parts[0], jnp.float32), jnp.asarray(parts[1], jnp.int32)

@@ -1,7 +1,5 @@
 """Facility location: pick rows so that every row has a similar one among the picks, on average."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -9,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from . import geometry, greedy, stacked, stochastic
+from . import checks, distances, geometry, greedy, stacked, stochastic
+from .distances import Unlikeness
 from .geometry import Points, Precision
 from .greedy import EXCLUDED, INVALID, Block, Objective, Selection
 
@@ -20,9 +19,7 @@ DEFAULT_BANDWIDTH = 0.25
 _MEMORY = 4 << 30
 _TILES = {True: 256, False: 1024}  # sides of the first pass's tiles: kept ones are transposed in cache, so smaller
 
-# Similarities closer than this share count as equal: they differ by rounding, and a copy of a pick would seem to
-# improve on it a little for every row it covers. By the dtype they are kept in.
-_SAME = {"float32": 1e-5, "bfloat16": 2.0**-7}
+_SAME = 2.0**-7  # similarities kept in bfloat16 that are closer than this share differ by rounding
 
 
 def facility_location(
@@ -59,7 +56,8 @@ def facility_location(
         similarity: "rbf" or "cosine".
         bandwidth: > 0, for "rbf".
         represented: (m, d) rows to cover, if not those of x itself.
-        labelled: (p,) int indices of rows of x that already have labels: they cover first and are never picked.
+        labelled: (p,) int indices of rows of x that already have labels: they cover first and are never picked; as in
+            `k_center`.
         weights: (m,) float >= 0, w above: how much each row to cover counts; default ones.
         quality: (n,) float >= 0: the gain of candidate j counts quality_j times.
         form: "resident" computes the (n, m) similarities once and keeps them, "tiled" computes columns when they are
@@ -85,12 +83,12 @@ def facility_location(
     >>> picks.indices.tolist(), [round(float(g), 1) for g in picks.gains]
     ([1, 3], [3.0, 2.0])
     """
-    x = geometry.check_pool(x)
+    x = checks.check_pool(x)
     n = x.shape[0]
     labelled, given = greedy.check_rows(labelled, n)
     budget = greedy.check_budget(budget, n - given)
     if represented is not None:
-        represented = geometry.check_pool(represented, "represented")
+        represented = checks.check_pool(represented, "represented")
         if represented.shape[1] != x.shape[1]:
             raise ValueError(f"represented has {represented.shape[1]} features, x has {x.shape[1]}")
     m = n if represented is None else represented.shape[0]
@@ -98,18 +96,18 @@ def facility_location(
         raise ValueError(f"similarity must be 'rbf' or 'cosine', got {similarity!r}")
     if form not in ("auto", "resident", "tiled"):
         raise ValueError(f"form must be 'auto', 'resident' or 'tiled', got {form!r}")
-    if similarity_dtype not in _SAME:
+    if similarity_dtype not in ("float32", "bfloat16"):
         raise ValueError(f"similarity_dtype must be 'float32' or 'bfloat16', got {similarity_dtype!r}")
     if form == "auto":
         form = "resident" if jnp.dtype(similarity_dtype).itemsize * n * m <= memory else "tiled"
     if epsilon is not None and key is None:
         raise ValueError(f"epsilon={epsilon!r} needs key, a jax.random.key")
     if weights is not None:
-        weights = geometry.check_vector(weights, m, "weights")
+        weights = checks.check_vector(weights, m, "weights")
     if quality is not None:
-        quality = geometry.check_vector(quality, n, "quality")
+        quality = checks.check_vector(quality, n, "quality")
     block = (256 if form == "resident" else 128) if block is None else greedy.check_block(block)
-    bandwidth, precision = _check_bandwidth(bandwidth), geometry.check_precision(precision)
+    bandwidth, precision = _check_bandwidth(bandwidth), checks.check_precision(precision)
     if budget == 0:
         return greedy.nothing()
     return _facility_location(
@@ -148,13 +146,19 @@ def _facility_location(
     precision,
     shards,
 ):
-    pool = geometry.points(x, centre=similarity == "rbf", precision=precision)
-    to_cover = None if represented is None else geometry.points(represented, shift=pool.shift, precision=precision)
+    to_cover = None
     if similarity == "rbf":
+        frame = geometry.own_frame(x, others=() if represented is None else (represented,))
+        pool = geometry.points(x, frame=frame, precision=precision)
+        if represented is not None:
+            to_cover = geometry.points(represented, frame=frame, precision=precision)
         gamma = bandwidth * geometry.mean_squared_distance(pool)
-        measure = partial(geometry.rbf, gamma=gamma, precision=precision)
+        measure = distances.rbf(gamma, x.shape[1], precision)
     else:
-        measure = partial(geometry.cosine, precision=precision)
+        pool = distances.unit_points(x, precision)
+        if represented is not None:
+            to_cover = distances.unit_points(represented, precision, pool.frame)
+        measure = distances.cosine(x.shape[1], precision)
     cover = objective(
         pool,
         measure,
@@ -174,7 +178,7 @@ def _facility_location(
 
 def objective(
     pool: Points,
-    measure: Callable[[Points, Points], jax.Array],
+    measure: Unlikeness,
     to_cover: Points | None = None,
     *,
     labelled: jax.Array | None = None,
@@ -185,9 +189,10 @@ def objective(
     symmetric: bool = False,
     bounded: bool = True,
 ) -> Objective:
-    """Facility location as an `Objective`; the state is the cover c_i = max_{j in S} s_ij, (m,) float32.
+    """Facility location as an `Objective`; the state is the gap 1 - max_{j in S} s_ij that is left, (m,) float32.
 
-    measure(a, b) -> (len(a), len(b)) similarities >= 0. kept: the dtype of the resident similarities, None for tiles.
+    measure: 1 - s. Differences of similarities near 1 are lost in float32, those of what they lack are not. kept: the
+    dtype of the resident similarities, None for tiles.
     symmetric: compute only half of the first pass; for a pool that covers itself and is not split over devices.
     bounded: False where nobody needs the first bounds; they are then infinite, and with tiles no pass is made.
     """
@@ -196,51 +201,49 @@ def objective(
     m = target.x.shape[0]
     w = jnp.where(target.valid, 1.0 if weights is None else weights, 0.0)
 
-    def rows_of(ids):
-        return Points(pool.x[ids], pool.norms[ids], pool.valid[ids], pool.shift)
-
     def columns(ids):
-        return measure(rows_of(ids), target)
+        itself = ids[:, None] == jnp.arange(n) if to_cover is None else None
+        return measure.between(pool.take(ids), target, itself)
 
-    same = _SAME[kept or "float32"]
+    def beyond(unlike, gap, norms):
+        """max(gap_i - (1 - s_i), 0), with differences that are rounding taken as none: a copy of a pick would seem to
+        improve on it a little for every row it covers."""
+        slack = _SAME * (1 - unlike) if kept == "bfloat16" else measure.slack(gap, norms)
+        return jnp.where(gap - unlike > slack, gap - unlike, 0)
 
-    def beyond(similarities, cover):
-        """max(s_i - c_i, 0), with differences that are rounding taken as none."""
-        return jnp.where(similarities * (1 - same) > cover, similarities - cover, 0)
-
-    def growth(similarities, cover):
-        return jnp.sum(beyond(similarities, cover) * w, axis=-1)
+    def growth(unlike, gap):
+        return jnp.sum(beyond(unlike, gap, target.norms) * w, axis=-1)
 
     def scaled(gains, ids):
         return gains if quality is None else gains * quality[ids]
 
     def init():
-        cover = jnp.zeros(m, jnp.float32)
+        gap = jnp.ones(m, jnp.float32)
         if labelled is not None and labelled.shape[0]:
-            cover = _cover_of(labelled, columns, cover, block)
+            gap = _gap_of(labelled, columns, gap, block)
         if not bounded and kept is None:
-            gains, similarities = jnp.full(n, jnp.inf), jnp.zeros((0, m), jnp.float32)
+            gains, unlike = jnp.full(n, jnp.inf), jnp.zeros((0, m), jnp.float32)
         elif symmetric:
-            gains, similarities = _first_gains_by_halves(pool, measure, beyond, w, cover, kept)
+            gains, unlike = _first_gains_by_halves(pool, measure, beyond, w, gap, kept)
         else:
-            gains, similarities = _first_gains(columns, growth, cover, n, m, block, kept)
+            gains, unlike = _first_gains(columns, growth, gap, n, m, block, kept)
         if quality is not None:
             gains = jnp.where(gains < jnp.inf, gains * quality, gains)
         bounds = jnp.where(pool.valid, gains, INVALID)
         if labelled is not None:
             bounds = bounds.at[labelled].set(EXCLUDED)
-        return (cover, similarities), bounds
+        return (gap, unlike), bounds
 
     def refresh(state, ids):
-        cover, similarities = state
-        similarities = columns(ids) if kept is None else _unpacked(similarities[ids], kept)
-        return Block(scaled(growth(similarities, cover), ids), (similarities, ids), cover)
+        gap, unlike = state
+        unlike = columns(ids) if kept is None else _unpacked(unlike[ids], kept)
+        return Block(scaled(growth(unlike, gap), ids), (unlike, ids), gap)
 
-    def take(fixed, cover, gains, j):
-        return jnp.maximum(cover, fixed[0][j]), gains
+    def take(fixed, gap, gains, j):
+        return jnp.minimum(gap, fixed[0][j]), gains
 
-    def peek(fixed, cover, j):
-        return scaled(growth(fixed[0][j], cover), fixed[1][j])
+    def peek(fixed, gap, j):
+        return scaled(growth(fixed[0][j], gap), fixed[1][j])
 
     def commit(state, bounds, block, order, count):
         bounds = bounds.at[block.fixed[1]].min(block.gains, indices_are_sorted=True, unique_indices=True)
@@ -249,20 +252,21 @@ def objective(
     return Objective(init, refresh, take, commit, peek=peek)
 
 
-def _cover_of(rows, columns, cover, block):
-    """max(cover, similarity to any of `rows`), a block of rows at a time."""
+def _gap_of(rows, columns, gap, block):
+    """min(gap, unlikeness to any of `rows`), a block of rows at a time; invalid rows are like none."""
     block = min(block, rows.shape[0])
     rows = jnp.pad(rows, (0, -rows.shape[0] % block), mode="edge").reshape(-1, block)
-    return lax.scan(lambda c, ids: (jnp.maximum(c, jnp.max(columns(ids), axis=0)), None), cover, rows)[0]
+    return lax.scan(lambda g, ids: (jnp.minimum(g, jnp.min(columns(ids), axis=0)), None), gap, rows)[0]
 
 
-# bfloat16 is kept as its bits: of a bfloat16 array XLA makes float32 copies on a CPU, whole ones.
+# bfloat16 is kept as its bits: of a bfloat16 array XLA makes float32 copies on a CPU, whole ones. It keeps the
+# similarity, whose small values matter more to a sum than what is lacking to large ones.
 def _packed(tile, kept):
-    return lax.bitcast_convert_type(tile.astype(jnp.bfloat16), jnp.uint16) if kept == "bfloat16" else tile
+    return lax.bitcast_convert_type((1 - tile).astype(jnp.bfloat16), jnp.uint16) if kept == "bfloat16" else tile
 
 
 def _unpacked(tile, kept):
-    return lax.bitcast_convert_type(tile, jnp.bfloat16).astype(jnp.float32) if kept == "bfloat16" else tile
+    return 1 - lax.bitcast_convert_type(tile, jnp.bfloat16).astype(jnp.float32) if kept == "bfloat16" else tile
 
 
 def _room(n, m, kept):
@@ -271,35 +275,35 @@ def _room(n, m, kept):
 
 def _rounded(tile, kept):
     """The values `tile` has once it is kept; `astype` there and back would be optimised away."""
-    return lax.reduce_precision(tile, exponent_bits=8, mantissa_bits=7) if kept == "bfloat16" else tile
+    return 1 - lax.reduce_precision(1 - tile, exponent_bits=8, mantissa_bits=7) if kept == "bfloat16" else tile
 
 
-def _first_gains(columns, growth, cover, n, m, block, kept):
-    """Gains of all rows for a cover, a block of candidates at a time; and the (n, m) similarities if kept."""
+def _first_gains(columns, growth, gap, n, m, block, kept):
+    """Gains of all rows for a gap, a block of candidates at a time; and the (n, m) unlikeness if kept."""
     block = min(block, n)
-    similarities = _room(n, m, kept)
+    unlike = _room(n, m, kept)
 
     def step(i, carry):
-        gains, similarities = carry
+        gains, unlike = carry
         start = jnp.minimum(i * block, n - block)
         tile = _rounded(columns(start + jnp.arange(block)), kept)
         if kept:
-            similarities = lax.dynamic_update_slice(similarities, _packed(tile, kept), (start, 0))
-        return lax.dynamic_update_slice(gains, growth(tile, cover), (start,)), similarities
+            unlike = lax.dynamic_update_slice(unlike, _packed(tile, kept), (start, 0))
+        return lax.dynamic_update_slice(gains, growth(tile, gap), (start,)), unlike
 
-    return lax.fori_loop(0, -(-n // block), step, (jnp.zeros(n, jnp.float32), similarities))
+    return lax.fori_loop(0, -(-n // block), step, (jnp.zeros(n, jnp.float32), unlike))
 
 
-def _first_gains_by_halves(pool, measure, beyond, w, cover, kept):
+def _first_gains_by_halves(pool, measure, beyond, w, gap, kept):
     """`_first_gains` where s_ij = s_ji: each tile on or above the diagonal serves both of its sides."""
     n = pool.x.shape[0]
     size = min(_TILES[kept is not None], n)
     tiles = -(-n // size)
     above = np.array([(i, j) for i in range(tiles) for j in range(i, tiles)], np.int32).reshape(-1, 2)
-    similarities = _room(n, n, kept)
+    unlike = _room(n, n, kept)
 
     def step(t, carry):
-        gains, similarities = carry
+        gains, unlike = carry
         i, j = jnp.asarray(above)[t]
         # The last tile starts early to stay inside; what it shares with the tile before counts nothing here.
         a, b = jnp.minimum(i * size, n - size), jnp.minimum(j * size, n - size)
@@ -308,29 +312,25 @@ def _first_gains_by_halves(pool, measure, beyond, w, cover, kept):
         def cut(v, start):
             return lax.dynamic_slice_in_dim(v, start, size)
 
-        def part(start):
-            return Points(cut(pool.x, start), cut(pool.norms, start), cut(pool.valid, start), pool.shift)
-
-        tile = _rounded(measure(part(a), part(b)), kept)
-        over_a = beyond(tile, cut(cover, a)[:, None])
-        over_b = beyond(tile, cut(cover, b)[None, :])
+        itself = (a + jnp.arange(size))[:, None] == b + jnp.arange(size)
+        tile = _rounded(measure.between(pool.cut(a, size), pool.cut(b, size), itself), kept)
+        over_a = beyond(tile, cut(gap, a)[:, None], cut(pool.norms, a)[:, None])
+        over_b = beyond(tile, cut(gap, b), cut(pool.norms, b))
         of_b = jnp.where(fresh_b, jnp.sum(over_a * (cut(w, a) * fresh_a)[:, None], axis=0), 0)
         of_a = jnp.where(fresh_a & (i != j), jnp.sum(over_b * (cut(w, b) * fresh_b)[None, :], axis=1), 0)
         gains = lax.dynamic_update_slice(gains, cut(gains, b) + of_b, (b,))
         gains = lax.dynamic_update_slice(gains, cut(gains, a) + of_a, (a,))
         if kept:
             tile = _packed(tile, kept)
-            similarities = lax.dynamic_update_slice(similarities, tile, (a, b))
-            similarities = lax.dynamic_update_slice(similarities, tile.T, (b, a))
-        return gains, similarities
+            unlike = lax.dynamic_update_slice(unlike, tile, (a, b))
+            unlike = lax.dynamic_update_slice(unlike, tile.T, (b, a))
+        return gains, unlike
 
-    return lax.fori_loop(0, len(above), step, (jnp.zeros(n, jnp.float32), similarities))
+    return lax.fori_loop(0, len(above), step, (jnp.zeros(n, jnp.float32), unlike))
 
 
 def _check_bandwidth(bandwidth: Any) -> jax.Array:
     if isinstance(bandwidth, jax.core.Tracer):
         return bandwidth
-    value = np.asarray(bandwidth)
-    if value.shape != () or not (np.isfinite(value) and value > 0):
-        raise ValueError(f"bandwidth must be a positive finite number, got {bandwidth!r}")
+    checks.check_positive(bandwidth, "bandwidth")
     return jnp.asarray(bandwidth, jnp.float32)

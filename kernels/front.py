@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from . import geometry
+from . import distances
 from .geometry import Points, Precision
 from .greedy import Objective, largest
 
@@ -60,11 +60,14 @@ def with_front(
 
         def step(i, nearest):
             some = lax.dynamic_slice_in_dim(picked, i * _CHUNK, _CHUNK)
-            d2 = geometry.squared_distances(x, pool.x[some], norms, pool.norms[some], precision=precision)
-            if square_weights is not None:
-                d2 = d2 * square_weights[ids][:, None]
-            known = i * _CHUNK + jnp.arange(_CHUNK) < count
-            return jnp.minimum(nearest, jnp.min(jnp.where(known, d2, jnp.inf), axis=1))
+            d2 = distances.nearest(
+                Points(x, norms, norms < jnp.inf, pool.raw, pool.places[ids], pool.frame),
+                nearest,
+                pool.take(some),
+                count - i * _CHUNK,
+                precision=precision,
+            )
+            return jnp.minimum(nearest, d2 if square_weights is None else distances.weighted(d2, square_weights[ids]))
 
         return lax.fori_loop(since // _CHUNK, (count + _CHUNK - 1) // _CHUNK, step, nearest)
 
@@ -78,17 +81,17 @@ def with_front(
 
     def refresh(state, ids):
         block = plain.refresh((), ids)
-        x, norms = block.fixed[1:]
-        gains = caught_up(block.gains, ids, x, norms, state.picked, jnp.min(state.seen[ids]), state.total)
+        rows = block.fixed[1]
+        gains = caught_up(block.gains, ids, rows.x, rows.norms, state.picked, jnp.min(state.seen[ids]), state.total)
         return block._replace(gains=gains, fixed=(*block.fixed, ids))
 
     def commit(state, bounds, block, order, count):
         total = state.total + count
-        bounds = bounds.at[block.fixed[3]].min(block.gains, indices_are_sorted=True, unique_indices=True)
-        picked = lax.dynamic_update_slice(state.picked, block.fixed[3][order], (state.total,))
+        bounds = bounds.at[block.fixed[2]].min(block.gains, indices_are_sorted=True, unique_indices=True)
+        picked = lax.dynamic_update_slice(state.picked, block.fixed[2][order], (state.total,))
 
         def first_pass(_, bounds):
-            return plain.commit((), bounds, block._replace(fixed=block.fixed[:3]), order, count)[1]
+            return plain.commit((), bounds, block._replace(fixed=block.fixed[:2]), order, count)[1]
 
         at_start = state.total == 0
         bounds = lax.fori_loop(0, at_start.astype(jnp.int32), first_pass, bounds)

@@ -1,4 +1,4 @@
-"""Centring, distances, similarities and row tiles: what every selector measures with.
+"""Frames, matrix products and row tiles: what every selector measures with.
 
 The precision policy lives here and nowhere else. `"highest"` (the default) runs every matrix product in full
 float32; `"fast"` lets the device choose (TF32 on a GPU, one bfloat16 pass on a TPU; on a CPU the two are the same)
@@ -11,16 +11,19 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 Precision = Literal["highest", "fast"]
+Centre = Literal["none", "near", "mean"]
 
 _LAX_PRECISION = {"highest": lax.Precision.HIGHEST, "fast": lax.Precision.DEFAULT}
 
-# Two float32 rows whose squared distance is below this share of |a|^2 + |b|^2 count as one point: below it the
-# expansion |a|^2 + |b|^2 - 2ab returns rounding noise, and copies of a row would seem to be apart.
-_SAME_POINT = 2e-6
+DIRECT = 8  # features up to which differences cost no more than a matrix product, see `distances`
+
+# Squared distances stay below 2^100 and are exact down to 2^-126: rows 10^15 times farther apart than others are
+# beside them, and nothing overflows on the way.
+_ROOM = 49
+_MOST = 126
 
 # A temporary of up to 64 MB is made whole: a tile copies its rows, and costs more than it saves. Above that, row
 # tiles and their temporaries are 16 MB each.
@@ -44,93 +47,186 @@ def square_norms(x: jax.Array) -> jax.Array:
     return jnp.sum(jnp.square(x.astype(jnp.float32)), axis=-1)
 
 
+class Frame(NamedTuple):
+    """Where rows are measured from and in what unit: x * scale - shift[0] - shift[1].
+
+    scale: () float32, a power of two, so that it rounds nothing. shift: (2, d) in scaled units; two terms, since one
+    float32 is too coarse for a mean at a large offset. mean: (2, d) the pool's in the frame, likewise.
+    """
+
+    scale: jax.Array
+    shift: jax.Array
+    mean: jax.Array
+
+
 class Points(NamedTuple):
     """A pool made ready to be measured.
 
-    x: (n, d) rows, shifted and with every invalid row set to zero. norms: (n,) squared norms of `x`. valid: (n,) False
-    where a row held NaN or infinity. shift: (2, d) the mean that was subtracted, as two terms, since one float32 is
-    too coarse at a large offset.
+    x: (n, d) rows in the frame, zero where a row is invalid. norms: (n,) squared norms of `x`, infinite where a row is
+    invalid, which so is at no finite distance from any. valid: (n,) False where a row held NaN or infinity. raw: (r, d)
+    the rows as given, for differences of rows that the shift would round; `places` (n,) int32 says which are these, so
+    that none is copied. frame: where `x` is measured from.
     """
 
     x: jax.Array
     norms: jax.Array
     valid: jax.Array
-    shift: jax.Array
+    raw: jax.Array
+    places: jax.Array
+    frame: Frame
+
+    def take(self, ids: jax.Array) -> "Points":
+        """These rows alone."""
+        return Points(self.x[ids], self.norms[ids], self.valid[ids], self.raw, self.places[ids], self.frame)
+
+    def given(self, at: jax.Array) -> jax.Array:
+        """The rows at some positions, as given."""
+        return self.raw[self.places[at]].astype(jnp.float32)
+
+    def cut(self, start: jax.Array, size: int) -> "Points":
+        """`size` rows from `start` on."""
+
+        def part(a: jax.Array) -> jax.Array:
+            return lax.dynamic_slice_in_dim(a, start, size)
+
+        return Points(part(self.x), part(self.norms), part(self.valid), self.raw, part(self.places), self.frame)
 
 
-def points(
-    x: jax.Array, *, centre: bool = True, precision: Precision = "highest", shift: jax.Array | None = None
-) -> Points:
-    """Shift a pool to its mean, set NaN and infinite rows to zero and mark them.
+def finite_rows(x: jax.Array) -> jax.Array:
+    """(n,) whether each row holds neither NaN nor infinity in float32."""
+    return jnp.all(jnp.isfinite(x.astype(jnp.float32)), axis=1)
+
+
+def own_frame(x: jax.Array, *, centre: Centre = "near", others: tuple[jax.Array, ...] = ()) -> Frame:
+    """The frame of a pool, see `frame_of`; rows of `others` have room in it too."""
+    rows, valid = _filled(x)
+    of_all = [rows, *(_filled(y)[0] for y in others)]
+    low = jnp.stack([jnp.min(y, axis=0, initial=jnp.inf) for y in of_all])
+    high = jnp.stack([jnp.max(y, axis=0, initial=-jnp.inf) for y in of_all])
+    low, high = (jnp.where(jnp.isfinite(side), side, 0) for side in (low, high))
+    unit = power_of_two(-exponent(_largest(low, high)))
+    # From one of the rows on, the mean is a sum of what is of the size of the spread.
+    one = rows[:1] * unit if rows.shape[0] else jnp.zeros((1, rows.shape[1]), jnp.float32)
+    count = jnp.maximum(jnp.sum(valid), 1).astype(jnp.float32)
+    rest = jnp.sum(rows * unit - one, axis=0) / count
+    if centre == "mean":  # once more, in case that row is far out
+        rough = one[0] + rest
+        one, rest = rough[None], jnp.sum(jnp.where(valid[:, None], rows * unit - rough, 0), axis=0) / count
+    return frame_of(low, high, jnp.stack([one[0], rest]), centre)
+
+
+def _filled(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The rows in float32, the first valid one in place of each that is not (0 where none is); and which are valid."""
+    valid = finite_rows(x)
+    if not x.shape[0]:
+        return x.astype(jnp.float32), valid
+    one = jnp.argmax(valid)
+    fill = jnp.where(valid[one], x[one].astype(jnp.float32), 0)
+    return jnp.where(valid[:, None], x.astype(jnp.float32), fill), valid
+
+
+def _largest(low: jax.Array, high: jax.Array) -> jax.Array:
+    return jnp.max(jnp.maximum(jnp.abs(low), jnp.abs(high)), initial=0)
+
+
+def frame_of(low: jax.Array, high: jax.Array, mean: jax.Array, centre: Centre) -> Frame:
+    """The frame of a pool of which this is known.
+
+    low, high: (p, d) smallest and largest value of each feature, first of the pool, then of other rows that are to have
+    room. mean: (2, d) the pool's, two terms, times the power of two that brings the largest value below 1.
+
+    centre: "none" shifts nothing. "mean" shifts to the mean. "near" shifts to a multiple, near the mean, of a power of
+    two that is 1/16 to 1/32 of the feature's range: distances do not depend on the shift, and such a one leaves whole
+    numbers whole, so that equal distances stay equal; it shifts nothing where `distances` takes differences anyway.
+    The scale brings the largest value below 2^_ROOM[centre]: squares that would overflow or vanish do neither.
+    """
+    lift = -exponent(_largest(low, high))
+    unit, d = power_of_two(lift), low.shape[1]
+    low, high = low * unit, high * unit
+    if centre == "none" or (centre == "near" and d <= DIRECT):
+        shift = jnp.zeros((2, d), jnp.float32)
+    elif centre == "mean":
+        shift = mean
+    else:
+        spread = high[0] - low[0]
+        step = power_of_two(exponent(spread) - 5)
+        near = jnp.where(spread > 0, jnp.round((mean[0] + mean[1]) / step) * step, low[0])
+        shift = jnp.stack([near, jnp.zeros_like(near)])
+    reach = _largest(low - shift[0], high - shift[0])
+    room = 0 if centre != "near" else _ROOM - math.ceil(math.log2(max(d, 1))) // 2
+    power = jnp.where(reach > 0, room - exponent(reach), 0)
+    power = jnp.clip(lift + power, -_MOST, _MOST) - lift
+    more = power_of_two(power)
+    return Frame(power_of_two(lift + power), shift * more, (mean - shift) * more)
+
+
+def exponent(v: jax.Array) -> jax.Array:
+    """e with |v| in [2^(e-1), 2^e), int32, but from -126 to 126, so that 2^e and 2^-e are floats."""
+    bits = lax.bitcast_convert_type(v.astype(jnp.float32), jnp.int32)
+    return jnp.minimum(((bits >> 23) & 255) - _MOST, _MOST)
+
+
+def power_of_two(e: jax.Array) -> jax.Array:
+    """2^e exactly, for -126 <= e <= 127."""
+    return lax.bitcast_convert_type((e.astype(jnp.int32) + 127) << 23, jnp.float32)
+
+
+def unmoved(d: int) -> Frame:
+    """The frame of rows as they are."""
+    return Frame(jnp.float32(1), jnp.zeros((2, d), jnp.float32), jnp.zeros((2, d), jnp.float32))
+
+
+def points(x: jax.Array, *, frame: Frame | None = None, precision: Precision = "highest") -> Points:
+    """Rows in a frame, by default the pool's own; NaN and infinite rows are set to zero and marked.
 
     Distances do not change when a pool is shifted, but their float32 expansion |a|^2 + |b|^2 - 2ab does: at an offset
-    of 1000 it loses all but the first picks, after centring none. `shift` gives the mean instead of measuring it.
+    of 1000 it loses all but the first picks, after centring none.
 
-    Cost: three passes over the pool, one copy of it.
+    Cost: seven passes over the pool, one copy of it.
 
     >>> pool = jnp.array([[1001.0, 1000.0], [999.0, 1000.0], [jnp.nan, 0.0]])
-    >>> points(pool).x.tolist(), points(pool).valid.tolist()
-    ([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]], [True, True, False])
+    >>> points(pool).valid.tolist()
+    [True, True, False]
     """
-    keep = x.dtype if precision == "fast" and x.dtype == jnp.bfloat16 else jnp.float32
-    x = x.astype(jnp.float32)
-    valid = jnp.all(jnp.isfinite(x), axis=1)
-    count = jnp.maximum(jnp.sum(valid), 1).astype(jnp.float32)
-    x = jnp.where(valid[:, None], x, 0)
-    if shift is None and centre:
-        rough = jnp.sum(x, axis=0) / count
-        rest = jnp.sum(jnp.where(valid[:, None], x - rough, 0), axis=0) / count
-        shift = jnp.stack([rough, rest])
-    elif shift is None:
-        shift = jnp.zeros((2, x.shape[1]), jnp.float32)
-    x = jnp.where(valid[:, None], (x - shift[0]) - shift[1], 0).astype(keep)
+    frame = own_frame(x) if frame is None else frame
+    filled, valid = _filled(x)
+    rows = place(filled, valid, frame, precision, x.dtype)
     # Without the barrier XLA merges sums of the norms with theirs and holds all squares, (n, d), for both.
-    return Points(x, lax.optimization_barrier(square_norms(x)), valid, shift)
+    norms = lax.optimization_barrier(square_norms(rows))
+    return Points(rows, jnp.where(valid, norms, jnp.inf), valid, x, every(x), frame)
 
 
-def squared_distances(
-    a: jax.Array,
-    b: jax.Array,
-    a_norms: jax.Array | None = None,
-    b_norms: jax.Array | None = None,
-    *,
-    precision: Precision = "highest",
+def every(x: jax.Array) -> jax.Array:
+    """The places of all rows, (n,) int32."""
+    return jnp.arange(x.shape[0], dtype=jnp.int32)
+
+
+def place(
+    x: jax.Array, valid: jax.Array, frame: Frame, precision: Precision = "highest", dtype: Any = jnp.float32
 ) -> jax.Array:
-    """||a_i - b_j||^2 for `a` (n, d), `b` (m, d) -> (n, m) float32, by one matrix product.
+    """The rows in a frame, zero where invalid. dtype: of the rows as given."""
+    keep = dtype if precision == "fast" and dtype == jnp.bfloat16 else jnp.float32
+    rows = (x.astype(jnp.float32) * frame.scale - frame.shift[0]) - frame.shift[1]
+    return jnp.where(valid[:, None], rows, 0).astype(keep)
 
-    The rows should be centred (see `points`). Distances that are rounding noise are exactly zero, so copies of a
-    row are at distance zero.
 
-    >>> squared_distances(jnp.array([[0.0, 0.0], [3.0, 4.0]]), jnp.array([[3.0, 4.0]])).tolist()
-    [[25.0], [0.0]]
-    """
-    scale = (square_norms(a) if a_norms is None else a_norms)[:, None] + (
-        square_norms(b) if b_norms is None else b_norms
-    )[None, :]
-    d2 = scale - 2 * matmul(a, b, precision)
-    return jnp.where(d2 > _SAME_POINT * scale, d2, 0)
+def from_mean(pool: Points) -> jax.Array:
+    """||x_i - mean||^2 of each row of a pool in its own frame, (n,), infinite where a row is invalid."""
+    mean = pool.frame.mean
+    return jnp.where(pool.valid, square_norms((pool.x - mean[0]) - mean[1]), jnp.inf)
 
 
 def mean_squared_distance(pool: Points) -> jax.Array:
-    """Mean of ||x_i - x_j||^2 over all pairs of valid rows: 2 (mean ||x||^2 - ||mean x||^2), without a pair formed."""
-    count = jnp.maximum(jnp.sum(pool.valid), 1).astype(jnp.float32)
-    mean = jnp.sum(pool.x.astype(jnp.float32), axis=0) / count
-    return 2 * jnp.maximum(jnp.sum(pool.norms) / count - jnp.sum(jnp.square(mean)), 0)
+    """Mean of ||x_i - x_j||^2 over all pairs of valid rows: 2 mean ||x - mean x||^2, without a pair formed."""
+    share = 1 / jnp.maximum(jnp.sum(pool.valid), 1).astype(jnp.float32)
+    mean = jnp.sum(pool.x.astype(jnp.float32), axis=0) * share
+    return 2 * jnp.sum(jnp.where(pool.valid, square_norms(pool.x - mean), 0) * share)
 
 
-def rbf(a: Points, b: Points, gamma: jax.Array, precision: Precision = "highest") -> jax.Array:
-    """exp(-||a_i - b_j||^2 / gamma), (n, m) float32; 1 for copies even where gamma is 0."""
-    d2 = squared_distances(a.x, b.x, a.norms, b.norms, precision=precision)
-    return jnp.exp(-d2 / jnp.maximum(gamma, jnp.finfo(jnp.float32).tiny))
-
-
-def cosine(a: Points, b: Points, precision: Precision = "highest") -> jax.Array:
-    """max(0, a_i . b_j / |a_i| |b_j|), (n, m) float32; 0 where either row is zero."""
-
-    def inverse(norms: jax.Array) -> jax.Array:
-        return jnp.where(norms > 0, lax.rsqrt(jnp.where(norms > 0, norms, 1)), 0)
-
-    return jnp.maximum(inverse(a.norms)[:, None] * matmul(a.x, b.x, precision) * inverse(b.norms), 0)
+def unit_weights(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Weights scaled by a power of two to below 1, so that their squares do not overflow, and what undoes it."""
+    power = exponent(jnp.max(weights, initial=0))
+    return weights * power_of_two(-power), power_of_two(power)
 
 
 def row_shards(x: Any) -> int | None:
@@ -177,34 +273,3 @@ def over_rows(fn: Callable[..., Any], *rows: jax.Array, width: int, shards: int 
     out = jax.tree.map(lambda a: jnp.zeros((shards, local, *a.shape[1:]), a.dtype), like)
     out = lax.fori_loop(0, math.ceil(local / tile), step, out)
     return jax.tree.map(lambda a: a.reshape(n, *a.shape[2:]), out)
-
-
-def check_pool(x: Any, name: str = "x") -> jax.Array:
-    """`x` as a JAX array, or a ValueError that names what is wrong with its shape or dtype."""
-    x = jnp.asarray(x)
-    if x.ndim != 2:
-        raise ValueError(f"{name} must be 2-dimensional (rows, features), got shape {tuple(x.shape)}")
-    if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
-        raise ValueError(f"{name} must hold real numbers, got dtype {x.dtype}")
-    return x
-
-
-def check_precision(precision: Any) -> Precision:
-    """`precision` if it is one of the two, or a ValueError that names it."""
-    if precision not in _LAX_PRECISION:
-        raise ValueError(f"precision must be 'highest' or 'fast', got {precision!r}")
-    return precision
-
-
-def check_vector(v: Any, n: int, name: str) -> jax.Array:
-    """`v` as a float32 (n,) array; concrete values must be finite and >= 0, also where other processes hold some."""
-    if not isinstance(v, jax.core.Tracer):
-        spread = isinstance(v, jax.Array) and not v.is_fully_addressable
-        values, xp = (v, jnp) if spread else (np.asarray(v), np)
-        if values.shape == (n,) and not (ok := xp.isfinite(values) & (values >= 0)).all():
-            bad = int(xp.argmin(ok))
-            raise ValueError(f"{name} must be finite and not negative, got {values[bad]} at row {bad}")
-    v = jnp.asarray(v, jnp.float32)
-    if v.shape != (n,):
-        raise ValueError(f"{name} must have shape ({n},), got {tuple(v.shape)}")
-    return v

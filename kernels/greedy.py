@@ -66,11 +66,13 @@ class Objective(NamedTuple):
         are exact where `peek` is None, and bounds otherwise.
     commit(state, bounds, block, order, count) -> (state, bounds): the pool's state after the first `count` positions
         of `order` (B,) were picked, in that order; `block.live` is as the last pick left it. `bounds` are those from
-        before the picks and may be tightened by what the picks changed; `EXCLUDED` must stay. The engine marks the
-        picks.
+        before the picks, which are marked `EXCLUDED` already, and may be tightened by what the picks changed; marks
+        must stay.
     peek(fixed, live, j) -> (): the exact gain of row j where `take` gives only bounds.
     report(gains) -> gains: from internal to documented units, increasing.
     limit: the most picks a round may take; None for B.
+    ties: gains below the largest by up to this share of it count as equal to it, where rounding alone sets them apart;
+        only with gains and bounds that are exact for all rows after each commit, and without `peek`.
     """
 
     init: Callable[[], tuple[State, jax.Array]]
@@ -80,10 +82,13 @@ class Objective(NamedTuple):
     peek: Callable[[Any, Any, jax.Array], jax.Array] | None = None
     report: Callable[[jax.Array], jax.Array] = lambda gains: gains
     limit: int | None = None
+    ties: float = 0.0
 
 
 def maximize(objective: Objective, budget: int, *, block: int = 256) -> Selection:
     """Pick `budget` rows greedily: at each step the row of largest gain, the lowest index among equals.
+
+    Equal are gains that differ by no more than `objective.ties` times the largest.
 
     budget: static int >= 0. block: static int >= 1, the candidates B of a round; it changes the time, not the picks
     (equal up to rounding where two gains differ by less than rounding). Traces under `jit` and `vmap`.
@@ -115,9 +120,7 @@ def maximize(objective: Objective, budget: int, *, block: int = 256) -> Selectio
 
     def one_round(carry):
         state, bounds, indices, gains, count, rounds = carry
-        top, ids = largest(bounds, min(size + 1, n))
-        rest, rest_id = (top[size], ids[size]) if size < n else (EXCLUDED, n)
-        ids = jnp.sort(ids[:size]).astype(jnp.int32)
+        ids, rest, rest_id = candidates_of(bounds, size, objective.ties)
         candidates = objective.refresh(state, ids)
         candidates = candidates._replace(gains=jnp.minimum(candidates.gains, bounds[ids]))
         done, order, got, taken = greedy_in_block(
@@ -126,10 +129,9 @@ def maximize(objective: Objective, budget: int, *, block: int = 256) -> Selectio
         # The buffers have room for a whole block past the budget: what lies beyond `got` is overwritten or cut off.
         indices = lax.dynamic_update_slice(indices, ids[order], (count,))
         gains = lax.dynamic_update_slice(gains, taken, (count,))
-        bounds = bounds.at[ids].set(candidates.gains, indices_are_sorted=True, unique_indices=True)
-        state, bounds = objective.commit(state, bounds, done, order, got)
-        marked = jnp.where(done.gains == EXCLUDED, EXCLUDED, bounds[ids])
+        marked = jnp.where(done.gains == EXCLUDED, EXCLUDED, candidates.gains)
         bounds = bounds.at[ids].set(marked, indices_are_sorted=True, unique_indices=True)
+        state, bounds = objective.commit(state, bounds, done, order, got)
         return state, bounds, indices, gains, count + got, rounds + 1
 
     zero = jnp.zeros((), jnp.int32)
@@ -153,6 +155,27 @@ def largest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     return top, ids
 
 
+def candidates_of(bounds: jax.Array, size: int, ties: float = 0.0) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The `size` rows of largest bound (ascending), the largest bound outside and the row that has it.
+
+    Bounds that tie with the largest count as it, so that the lowest rows among them are in. The row is -1, which no
+    row comes before, where the bound outside ties with none: rows below it might tie with a gain that is less.
+    """
+    n = bounds.shape[0]
+    most = jnp.max(bounds)
+    tied = (bounds >= tie_with(most, ties)) & (most > 0)
+    top, ids = largest(jnp.where(tied, most, bounds) if ties else bounds, min(size + 1, n))
+    rest, rest_id = (top[size], ids[size]) if size < n else (jnp.float32(EXCLUDED), jnp.int32(n))
+    if ties:
+        rest_id = jnp.where((rest == most) | (most <= 0), rest_id, -1)
+    return jnp.sort(ids[:size]).astype(jnp.int32), rest, rest_id.astype(jnp.int32)
+
+
+def tie_with(gain: jax.Array, ties: float) -> jax.Array:
+    """The least gain that counts as equal to `gain`, the largest."""
+    return jnp.where(gain > 0, gain * (1 - ties), gain) if ties else gain
+
+
 def greedy_in_block(objective, block, ids, rest, rest_id, room):
     """Greedy among the candidates while the best of them beats the largest bound outside.
 
@@ -162,16 +185,21 @@ def greedy_in_block(objective, block, ids, rest, rest_id, room):
     size = ids.shape[0]
     exact_all = jnp.full(size, True)
 
-    def beats_rest(gain, j):
-        return (gain > rest) | ((gain == rest) & (ids[j] < rest_id))
+    ties = objective.ties
+
+    def beats_rest(gain, most, j):
+        return (tie_with(most, ties) > rest) | ((gain >= tie_with(rest, ties)) & (ids[j] < rest_id))
 
     def best(gains):
         j = jnp.argmax(gains)
-        return j, gains[j]
+        most = gains[j]
+        if ties:
+            j = jnp.argmax(gains >= tie_with(most, ties))
+        return j.astype(jnp.int32), gains[j], most
 
     def running(carry):
-        _, _, _, j, gain, _, _, got = carry
-        return (got < room) & (gain > EXCLUDED) & beats_rest(gain, j)
+        _, _, _, (j, gain, most), _, _, got = carry
+        return (got < room) & (gain > EXCLUDED) & beats_rest(gain, most, j)
 
     def pick(live, gains, exact, order, taken, j, gain, got):
         live, gains = objective.take(block.fixed, live, gains, j)
@@ -184,21 +212,19 @@ def greedy_in_block(objective, block, ids, rest, rest_id, room):
         return live, gains.at[j].set(fresh), exact.at[j].set(True), order, taken, got
 
     def step(carry):
-        live, gains, exact, j, gain, order, taken, got = carry
+        live, gains, exact, (j, gain, _), order, taken, got = carry
         args = (live, gains, exact, order, taken, j, gain, got)
         if objective.peek is None:
             live, gains, exact, order, taken, got = pick(*args)
         else:
             live, gains, exact, order, taken, got = lax.cond(exact[j], pick, look, *args)
-        j, gain = best(gains)
-        return live, gains, exact, j.astype(jnp.int32), gain, order, taken, got
+        return live, gains, exact, best(gains), order, taken, got
 
-    j, gain = best(block.gains)
     order, taken = jnp.zeros(size, jnp.int32), jnp.full(size, EXCLUDED, jnp.float32)
-    live, gains, _, _, _, order, taken, got = lax.while_loop(
+    live, gains, _, _, order, taken, got = lax.while_loop(
         running,
         step,
-        (block.live, block.gains, exact_all, j.astype(jnp.int32), gain, order, taken, jnp.zeros((), jnp.int32)),
+        (block.live, block.gains, exact_all, best(block.gains), order, taken, jnp.zeros((), jnp.int32)),
     )
     return Block(gains, block.fixed, live), order, got, taken
 
@@ -218,15 +244,15 @@ def check_budget(budget: Any, available: int, name: str = "budget") -> int:
     return value
 
 
-def check_block(block: Any) -> int:
+def check_block(block: Any, name: str = "block") -> int:
     """`block` as an int >= 1, or a ValueError that names it."""
     if isinstance(block, bool) or not isinstance(block, int | np.integer) or block < 1:
-        raise ValueError(f"block must be a whole number of at least 1, got {block!r}")
+        raise ValueError(f"{name} must be a whole number of at least 1, got {block!r}")
     return int(block)
 
 
 def check_rows(rows: Any, n: int, name: str = "labelled") -> tuple[jax.Array, int]:
-    """Row indices as a (p,) int32 array and the number of distinct ones; None is no rows.
+    """The distinct row indices as a (p,) int32 array and their number; None is no rows.
 
     Concrete indices are checked; of traced ones only the count is known, and all are taken to be distinct.
     """
@@ -242,4 +268,5 @@ def check_rows(rows: Any, n: int, name: str = "labelled") -> tuple[jax.Array, in
     if host.min() < 0 or host.max() >= n:
         bad = host[(host < 0) | (host >= n)][0]
         raise ValueError(f"{name} holds row {bad}, but the pool has rows 0 to {n - 1}")
-    return jnp.asarray(host, jnp.int32), len(np.unique(host))
+    host = np.array(list(dict.fromkeys(host.tolist())))
+    return jnp.asarray(host, jnp.int32), len(host)

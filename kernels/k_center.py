@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from . import front, geometry, greedy, stacked
+from . import checks, distances, front, geometry, greedy, stacked
 from .geometry import Points, Precision
 from .greedy import EXCLUDED, INVALID, Block, Objective, Selection
+
+START_TIES = 1e-5  # squared distances to the mean closer than this share count as equal
 
 _CHUNK = 32  # picks a matrix product takes at a time: wide enough for full GEMM speed, narrow enough to waste little
 
@@ -31,16 +33,20 @@ def k_center(
     Pick t is argmax_i w_i min_{j in S} ||x_i - x_j||, and its gain is that distance: the covering radius before the
     pick. The radius after k picks is at most twice the best possible (Gonzalez 1985, "Clustering to minimize the
     maximum intercluster distance"; as active learning, Sener & Savarese 2018, arXiv 1708.00489, Algorithm 1).
-    Differs from the usual code in its exact blocks (see `greedy`) and in centring the pool first, without which
-    float32 distances fail at large offsets.
+    Differs from the usual code in its exact blocks (see `greedy`) and in measuring close pairs by differences (see
+    `distances`), without which float32 distances fail at large offsets and inside clusters that are far apart.
 
     Args:
         x: (n, d) rows, any real dtype; computed in float32. A row holding NaN or infinity is passed over: it is
-            picked only when no other row is left, with gain -inf.
+            picked only when no other row is left, with gain -inf. Finite numbers of any size float32 holds will do, as
+            long as rows are not 10^15 times farther apart than others.
         budget: how many rows, 0 <= budget <= n - labelled.
         first: the first pick: None or "mean" for the row nearest the mean, a row index, or "random" (needs `key`).
-            Its gain is inf, the distance to an empty set. Not with `labelled`.
-        labelled: (p,) int indices of rows that already have labels: they start the state and are never picked.
+            Its gain is inf, the distance to an empty set. Not with `labelled`. A row that holds NaN is an error
+            where it is known, and the row nearest the mean in its stead where x or first is traced. "random" draws
+            among the other rows.
+        labelled: (p,) int indices of rows that already have labels: they start the state and are never picked; those
+            that hold NaN or infinity count for nothing. Given twice, a row counts once.
         weights: (n,) float >= 0, w above; default ones.
         key: a `jax.random.key`, for first="random".
         block: candidates refreshed at a time; changes the time, not the picks.
@@ -49,7 +55,8 @@ def k_center(
             a million rows a device it cuts a temporary of 128 n bytes to 16 MB. Measured when the call is eager.
 
     Raises:
-        ValueError: naming the value, for a bad shape, budget, block, first, row index or weight.
+        ValueError: naming the value, for a bad shape, dtype (booleans, objects, text, complex numbers), budget, block,
+            first, row index or weight; or a finite number that float32 cannot hold.
 
     Cost: 2 n d budget FLOPs as matrix products, half of that on a large pool and a small budget (see `front`); memory
     one copy of the pool.
@@ -60,13 +67,13 @@ def k_center(
     >>> picks.indices.tolist(), [round(float(g), 2) for g in picks.gains]
     ([1, 2, 3], [inf, 4.9, 3.0])
     """
-    x = geometry.check_pool(x)
+    x = checks.check_pool(x)
     labelled, given = greedy.check_rows(labelled, x.shape[0])
     budget = greedy.check_budget(budget, x.shape[0] - given)
     if weights is not None:
-        weights = geometry.check_vector(weights, x.shape[0], "weights")
-    first, block = _check_first(first, key, labelled, x.shape[0]), greedy.check_block(block)
-    precision = geometry.check_precision(precision)
+        weights = checks.check_vector(weights, x.shape[0], "weights")
+    first, block = check_first(first, key, labelled, x), greedy.check_block(block)
+    precision = checks.check_precision(precision)
     if budget == 0:
         return greedy.nothing()
     return _k_center(
@@ -84,11 +91,19 @@ def k_center(
 @stacked.jitted("budget", "block", "precision", "shards")
 def _k_center(x, first, labelled, weights, *, budget, block, precision, shards):
     pool = geometry.points(x, precision=precision)
-    spread = objective(pool, first=first, labelled=labelled, weights=weights, precision=precision, shards=shards)
+    weights, unit = (None, 1.0) if weights is None else geometry.unit_weights(weights)
+    spread = objective(
+        pool, first=first, labelled=labelled, weights=weights, unit=unit, precision=precision, shards=shards
+    )
     if front.pays(x.shape[0], block, shards):
         square_weights = None if weights is None else jnp.square(weights)
         spread = front.with_front(spread, pool, budget, block, square_weights, precision)
     return greedy.maximize(spread, budget, block=block)
+
+
+def start_row(from_mean: jax.Array) -> jax.Array:
+    """The row nearest the mean, the lowest of those that are within rounding."""
+    return jnp.argmax(from_mean <= jnp.min(from_mean) * (1 + START_TIES))
 
 
 def objective(
@@ -97,66 +112,84 @@ def objective(
     first: jax.Array | None = None,
     labelled: jax.Array | None = None,
     weights: jax.Array | None = None,
+    unit: jax.Array | float = 1.0,
     precision: Precision = "highest",
     shards: int | None = None,
 ) -> Objective:
-    """Farthest-first as an `Objective`; internal gains are (w_i distance_i)^2 and are exact for all rows.
+    """Farthest-first as an `Objective`; internal gains are (w_i distance_i)^2 in the pool's frame, exact for all rows.
 
-    first: () int32 row to begin with, None for the one nearest the pool's mean.
+    first: () int32 row to begin with; None, or an invalid row, for the one nearest the pool's mean. labelled: invalid
+    rows among them count for nothing. unit: what the weights were divided by.
     """
     n = pool.x.shape[0]
     square_weights = None if weights is None else jnp.square(weights)
     closer = partial(_closer, pool, square_weights, precision=precision, shards=shards)
 
+    def from_one():
+        start = start_row(geometry.from_mean(pool))
+        if first is not None:
+            start = jnp.where(pool.valid[first], first, start)
+        return jnp.where(jnp.arange(n) == start, jnp.inf, jnp.finfo(jnp.float32).max)
+
     def init():
         if labelled is not None and labelled.shape[0]:
-            nearest = closer(jnp.full(n, jnp.inf), pool.x[labelled], pool.norms[labelled], labelled.shape[0])
+            rows = pool.take(labelled)
+            begun = jnp.any(rows.valid)
+            nearest = closer(jnp.where(begun, jnp.inf, from_one()), rows, jnp.int32(labelled.shape[0]))
             nearest = nearest.at[labelled].set(EXCLUDED)
         else:
-            start = jnp.argmin(jnp.where(pool.valid, pool.norms, jnp.inf)) if first is None else first
-            nearest = jnp.where(jnp.arange(n) == start, jnp.inf, jnp.finfo(jnp.float32).max)
+            nearest = from_one()
         return (), jnp.where(pool.valid | (nearest == EXCLUDED), nearest, INVALID)
 
     def refresh(state, ids):
-        x, norms = pool.x[ids], pool.norms[ids]
-        between = geometry.squared_distances(x, x, norms, norms, precision=precision)
+        rows = pool.take(ids)
+        itself = jnp.eye(ids.shape[0], dtype=bool)
+        between = distances.squared_distances(rows, rows, precision=precision, same=itself)
         if square_weights is not None:
             between = between * square_weights[ids]
-        return Block(jnp.full(ids.shape[0], jnp.inf), (between, x, norms), ())
+        return Block(jnp.full(ids.shape[0], jnp.inf), (between, rows), ())
 
     def take(fixed, live, gains, j):
         return live, jnp.minimum(gains, fixed[0][j])
 
     def commit(state, bounds, block, order, count):
-        _, x, norms = block.fixed
-        return state, closer(bounds, x[order], norms[order], count)
+        return state, closer(bounds, block.fixed[1].take(order), count)
 
-    return Objective(init, refresh, take, commit, report=jnp.sqrt)
+    return Objective(init, refresh, take, commit, report=lambda gains: jnp.sqrt(gains) / pool.frame.scale * unit)
 
 
-def _closer(pool, square_weights, nearest, centres, norms, count, *, precision, shards):
+def _closer(pool, square_weights, nearest, centres, count, *, precision, shards):
     """min(nearest, w^2 squared distance to the first `count` of `centres`), (n,)."""
-    size = centres.shape[0]
+    size = centres.norms.shape[0]
     chunk = min(_CHUNK, size)
-    pad = -size % chunk
-    centres = jnp.pad(centres, ((0, pad), (0, 0)))
-    norms = jnp.where(jnp.arange(size + pad) < count, jnp.pad(norms, (0, pad)), jnp.inf)
+    rest = jnp.minimum(jnp.arange(size + -size % chunk), size - 1)  # beyond `count`: any row will do
+    centres = centres.take(rest)
 
-    def of_tile(x, x_norms, nearest, *scale):
+    def of_tile(x, norms, valid, places, nearest, *scale):
+        tile = Points(x, norms, valid, pool.raw, places, pool.frame)
+
         def step(i, nearest):
-            some = lax.dynamic_slice_in_dim(centres, i * chunk, chunk)
-            some_norms = lax.dynamic_slice_in_dim(norms, i * chunk, chunk)
-            d2 = geometry.squared_distances(x, some, x_norms, some_norms, precision=precision)
-            d2 = jnp.min(jnp.where(some_norms < jnp.inf, d2, jnp.inf), axis=1)
-            return jnp.minimum(nearest, d2 * scale[0] if scale else d2)
+            some = centres.cut(i * chunk, chunk)
+            d2 = distances.nearest(tile, nearest, some, count - i * chunk, precision=precision)
+            return jnp.minimum(nearest, distances.weighted(d2, scale[0]) if scale else d2)
 
         return lax.fori_loop(0, (count + chunk - 1) // chunk, step, nearest)
 
-    rows = (pool.x, pool.norms, nearest) if square_weights is None else (pool.x, pool.norms, nearest, square_weights)
+    scale = () if square_weights is None else (square_weights,)
+    rows = (pool.x, pool.norms, pool.valid, pool.places, nearest, *scale)
     return geometry.over_rows(of_tile, *rows, width=chunk, shards=shards)
 
 
-def _check_first(first: Any, key: jax.Array | None, labelled: jax.Array, n: int) -> jax.Array | None:
+def random_row(key: jax.Array, valid: jax.Array) -> jax.Array:
+    """One of the valid rows (of all, where none is), evenly; the same under x64."""
+    count = jnp.sum(valid, dtype=jnp.int32)
+    place = jax.random.randint(key, (), 0, jnp.maximum(jnp.where(count > 0, count, valid.shape[0]), 1), jnp.int32)
+    among = jnp.where(count > 0, valid, True)
+    return jnp.argmax(jnp.cumsum(among, dtype=jnp.int32) > place).astype(jnp.int32)
+
+
+def check_first(first: Any, key: jax.Array | None, labelled: jax.Array, x: Any) -> jax.Array | None:
+    """The row to begin with, None for the one nearest the mean; or a ValueError that names `first`."""
     if first is None:
         return None
     if labelled.shape[0]:
@@ -168,7 +201,10 @@ def _check_first(first: Any, key: jax.Array | None, labelled: jax.Array, n: int)
             raise ValueError(f"first must be 'mean', 'random' or a row index, got {first!r}")
         if key is None:
             raise ValueError("first='random' needs key, a jax.random.key")
-        return jax.random.randint(key, (), 0, max(n, 1)).astype(jnp.int32)
+        return random_row(key, geometry.finite_rows(x))
     if isinstance(first, jax.core.Tracer):
         return first.astype(jnp.int32)
-    return jnp.asarray(greedy.check_budget(first, n - 1, "first"), jnp.int32)
+    row = greedy.check_budget(first, x.shape[0] - 1, "first")
+    if not isinstance(x, jax.core.Tracer) and not bool(geometry.finite_rows(jnp.asarray(x[row : row + 1]))[0]):
+        raise ValueError(f"first is row {row}, which holds NaN or infinity")
+    return jnp.asarray(row, jnp.int32)

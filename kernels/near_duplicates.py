@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from . import geometry
-from .geometry import Precision
+from . import checks, distances, geometry
+from .geometry import Points, Precision
 
 _TILE_BYTES = 8 << 20
+_DOUBT = {"highest": 2e-6, "fast": 2.0**-8}  # what a matrix product may get a cosine wrong by, and some
+
 _TILE_ROWS = 2048  # at most: the similarities of two tiles take 16 MB
 
 
@@ -41,7 +43,7 @@ def near_duplicates(
     Args:
         x: (n, d) rows on the host, any real dtype, measured in float32: a NumPy array, or anything with `shape` that
             takes an int array of rows. Centre them first if they share an offset. Not for use inside `jit`.
-        threshold: in (0, 1]. 1 removes rows of one direction (copies) alone, up to float32: 1 - 2e-6 counts as 1.
+        threshold: in (0, 1]. 1 removes rows of one direction (copies) alone, up to float32: 1 - 3e-8 counts as 1.
         order: (n,) int, the rows in the order in which they are looked at; default as they lie.
         tile: rows compared at a time; changes the time, not the outcome.
         precision: as in `k_center`.
@@ -61,8 +63,9 @@ def near_duplicates(
     >>> near_duplicates(x, 1, order=[3, 2, 1, 0]).keeper.tolist()
     [0, 3, 2, 3]
     """
-    if len(x.shape) != 2:
-        raise ValueError(f"x must be 2-dimensional (rows, features), got shape {tuple(x.shape)}")
+    x = x if hasattr(x, "shape") and not isinstance(x, jax.Array) else np.asarray(x)
+    checks.check_shape(x.shape)
+    checks.check_dtype(getattr(x, "dtype", np.float32))
     if isinstance(threshold, bool) or not 0 < threshold <= 1:
         raise ValueError(f"threshold must be above 0 and at most 1, got {threshold!r}")
     n, d = x.shape
@@ -72,12 +75,12 @@ def near_duplicates(
     size = min(_TILE_ROWS, max(1, _TILE_BYTES // (4 * max(d, 1)))) if tile is None else tile
     if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
         raise ValueError(f"tile must be a whole number of at least 1, got {tile!r}")
-    size, precision = min(int(size), max(n, 1)), geometry.check_precision(precision)
+    size, precision = min(int(size), max(n, 1)), checks.check_precision(precision)
     keeper, similarity = order.copy(), np.ones(n, np.float32)  # by place in the order, until the end
     kept = np.zeros(0, np.int64)
     for start in range(0, n, size):
         ids = order[start : start + size]
-        rows = _unit(_filled(np.asarray(x[ids], np.float32), size))
+        rows = _unit(_filled(checks.as_float32(np.asarray(x[ids]), "a tile of x"), size))
         first, value = np.full(size, -1, np.int32), np.zeros(size, np.float32)
         for at in range(0, len(kept), size):
             others = _unit(_filled(np.asarray(x[kept[at : at + size]], np.float32), size))
@@ -103,41 +106,46 @@ def _filled(rows: np.ndarray, size: int) -> np.ndarray:
 
 @jax.jit
 def _unit(x):
-    """Rows of length 1 (0 where they are 0), NaN where a row held NaN or infinity."""
-    valid = jnp.all(jnp.isfinite(x), axis=1)
-    x = x / jnp.maximum(jnp.max(jnp.abs(x), axis=1, keepdims=True), jnp.finfo(jnp.float32).tiny)
-    norms = geometry.square_norms(x)
-    unit = x * jnp.where(norms > 0, lax.rsqrt(jnp.where(norms > 0, norms, 1)), 0)[:, None]
-    return jnp.where(valid[:, None], unit, jnp.nan)
+    """Rows of length 1 (0 where they are 0), at no finite distance where a row held NaN or infinity."""
+    unit, _ = distances.unit_rows(x)
+    return geometry.points(unit, frame=geometry.unmoved(x.shape[1]))
 
 
-def _similarity(a, b, precision):
-    """Cosine of unit rows, exactly 1 for copies; NaN compares as unlike."""
-    a_norms, b_norms = geometry.square_norms(a), geometry.square_norms(b)
-    d2 = geometry.squared_distances(a, b, a_norms, b_norms, precision=precision)
-    both = (a_norms[:, None] > 0) == (b_norms[None, :] > 0)
-    s = jnp.where(both, jnp.minimum(1 - d2 / 2, 1), 0)
-    return jnp.where(jnp.isnan(a_norms)[:, None] | jnp.isnan(b_norms)[None, :], -jnp.inf, s)
+def _similarity(a: Points, b: Points, threshold, precision):
+    """Cosine of unit rows; exact where it is a question of the threshold, -inf where a row is not finite."""
+
+    def doubtful(d2, scale):
+        return jnp.abs(1 - d2 / 2 - threshold) <= _DOUBT[precision]
+
+    d2 = distances.squared_distances(a, b, precision=precision, doubtful=doubtful)
+    both = (a.norms[:, None] > 0) == (b.norms[None, :] > 0)
+    return jnp.where(both, 1 - d2 / 2, jnp.where(d2 < jnp.inf, 0, -jnp.inf))
+
+
+def _of_pairs(a: Points, b: Points):
+    """The cosine of rows a_i and b_i."""
+    both = (a.norms > 0) == (b.norms > 0)
+    return jnp.where(both, 1 - geometry.square_norms(a.x - b.x) / 2, 0)
 
 
 @partial(jax.jit, static_argnames="precision")
 def _first_like(a, b, threshold, precision):
     """(index of the first row of b at least so similar, or the size; the similarity) for each row of a."""
-    s = _similarity(a, b, precision)
-    like = s >= threshold
-    j = jnp.where(like.any(axis=1), jnp.argmax(like, axis=1), b.shape[0])
-    return j, jnp.take_along_axis(s, jnp.minimum(j, b.shape[0] - 1)[:, None], axis=1)[:, 0]
+    like = _similarity(a, b, threshold, precision) >= threshold
+    size = like.shape[1]
+    j = jnp.where(like.any(axis=1), jnp.argmax(like, axis=1), size)
+    return j, _of_pairs(a, b.take(jnp.minimum(j, size - 1)))
 
 
 @partial(jax.jit, static_argnames="precision")
 def _inside(a, alive, threshold, precision):
     """Among the rows of one tile, in order: (index of the row that stands for each, the similarity)."""
-    s, places = _similarity(a, a, precision), jnp.arange(a.shape[0])
+    s, places = _similarity(a, a, threshold, precision), jnp.arange(a.norms.shape[0])
 
     def step(j, keeper):
         keeps = alive[j] & (keeper[j] == j)
         like = keeps & (places > j) & (keeper == places) & (s[:, j] >= threshold)
         return jnp.where(like, j, keeper)
 
-    keeper = lax.fori_loop(0, a.shape[0], step, places)
-    return keeper, jnp.take_along_axis(s, keeper[:, None], axis=1)[:, 0]
+    keeper = lax.fori_loop(0, places.shape[0], step, places)
+    return keeper, _of_pairs(a, a.take(keeper))

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import geometry, greedy
-from .d_optimal import DEFAULT_RIDGE, labelled_block, no_picks
+from . import checks, geometry, greedy
+from .d_optimal import DEFAULT_RIDGE, TIES, check_ridge, labelled_block, no_picks, ridge_in
 from .d_optimal import objective as d_optimal_objective
-from .geometry import Points, Precision
+from .geometry import Centre, Points, Precision
 from .greedy import EXCLUDED, INVALID, Block, Objective, Selection
+from .k_center import check_first, random_row, start_row
 from .k_center import objective as k_center_objective
 
 _LABELLED = 64  # labelled rows a pass takes at a time
@@ -55,7 +56,7 @@ def two_stage(
     >>> sorted(two_stage(k_center, x, 3, parts=2).indices.tolist())
     [0, 7, 11]
     """
-    x = geometry.check_pool(x)
+    x = checks.check_pool(x)
     n = x.shape[0]
     budget = greedy.check_budget(budget, n)
     parts = greedy.check_budget(parts, n, "parts")
@@ -80,9 +81,10 @@ def k_center_streamed(
     x: Any,
     budget: int,
     *,
-    first: int | None = None,
+    first: int | str | None = None,
     labelled: Any = None,
     weights: Any = None,
+    key: jax.Array | None = None,
     block: int = 512,
     tile: int | None = None,
     precision: Precision = "highest",
@@ -90,31 +92,37 @@ def k_center_streamed(
     """`k_center` of a pool that stays on the host: a NumPy array or memmap, read in tiles once per round.
 
     The device holds one tile, one block and nothing of size n; the host holds 8 n bytes. The picks are those of
-    `k_center`. `x` is anything with `shape` (n, d) that takes a slice and an int array of rows. Not for use inside
-    `jit`. Cost: (rounds + 3) passes over the pool, see `Selection.refreshes`.
+    `k_center`; options mean and are checked as they are there. `x` is anything with `shape` (n, d) that takes a slice
+    and an int array of rows. Not for use inside `jit`. Cost: (rounds + 3) passes over the pool, see
+    `Selection.refreshes`.
 
     >>> x = np.array([[0.0, 0.0], [0.1, 0.0], [5.0, 0.0], [0.0, 3.0]])
     >>> k_center_streamed(x, 3).indices.tolist()
     [1, 2, 3]
     """
-    pool = _HostPool(x, tile, precision, centre=True, weights=weights)
-    labelled, given = greedy.check_rows(labelled, pool.n)
-    budget = greedy.check_budget(budget, pool.n - given)
+    labelled, given, budget, block, tile, precision = _checked(x, labelled, budget, block, tile, precision)
+    weights = None if weights is None else checks.check_vector(weights, x.shape[0], "weights")
+    drawn = isinstance(first, str) and first == "random" and key is not None and not given
+    start = (
+        None if drawn else check_first(first, key, labelled, x)
+    )  # a draw waits until it is known which rows are valid
     if budget == 0:
         return greedy.nothing()
+    pool = _HostPool(x, tile, precision, centre="near", weights=weights)
     ridge = jnp.float32(1)  # k-center has none
-    if given:
+    rows = np.asarray(labelled)
+    if given and pool.valid[rows].any():
         bounds = np.where(pool.valid, np.inf, INVALID).astype(np.float32)
-        rows, count = pool.rows(np.asarray(labelled)), labelled.shape[0]
-        block_ = Block(jnp.zeros(count), (jnp.zeros(()), rows.x, rows.norms), ())
-        _, bounds = _commit("k_center", pool, ridge, (), bounds, block_, jnp.arange(count), count)
-        bounds[np.asarray(labelled)] = EXCLUDED
+        block_ = Block(jnp.zeros(given), (jnp.zeros(()), pool.rows(rows)), ())
+        _, bounds = _commit("k_center", pool, ridge, (), bounds, block_, jnp.arange(given), given)
     else:
-        if first is None:
-            first = int(np.argmin(np.where(pool.valid, pool.norms, np.inf)))
-        start = np.arange(pool.n) == greedy.check_budget(first, pool.n - 1, "first")
-        bounds = np.where(pool.valid, np.where(start, np.inf, np.finfo(np.float32).max), INVALID).astype(np.float32)
-    return _stream("k_center", pool, ridge, (), bounds, budget, greedy.check_block(block))
+        if drawn and key is not None:
+            start = random_row(key, jnp.asarray(pool.valid))
+        start = start_row(jnp.asarray(pool.from_mean())) if start is None else start
+        here = np.arange(pool.n) == int(start)
+        bounds = np.where(pool.valid, np.where(here, np.inf, np.finfo(np.float32).max), INVALID).astype(np.float32)
+    bounds[rows] = EXCLUDED
+    return _stream("k_center", pool, ridge, (), bounds, budget, block)
 
 
 def d_optimal_streamed(
@@ -134,24 +142,33 @@ def d_optimal_streamed(
     >>> d_optimal_streamed(x, 3, ridge=0.1).indices.tolist()
     [0, 2, 1]
     """
-    pool = _HostPool(x, tile, precision, centre=centre)
-    labelled, given = greedy.check_rows(labelled, pool.n)
-    budget = greedy.check_budget(budget, pool.n - given)
+    labelled, _, budget, block, tile, precision = _checked(x, labelled, budget, block, tile, precision)
+    given = check_ridge(ridge)
     if budget == 0:
         return greedy.nothing()
-    if ridge is None:
-        ridge = DEFAULT_RIDGE * pool.spread or 1.0
-    ridge = jnp.float32(ridge)
-    bounds = np.where(pool.valid, pool.norms / np.float32(ridge), INVALID).astype(np.float32)
-    state = no_picks(pool.d, jnp.asarray(ridge), jnp.asarray(bounds))
+    pool = _HostPool(x, tile, precision, centre="mean" if centre else "none")
+    own = DEFAULT_RIDGE * pool.spread or 1.0
+    own_ridge = jnp.float32(own) if given is None else ridge_in(given, pool.frame.scale, 1.0)
+    bounds = np.where(pool.valid, pool.norms / np.float32(own_ridge), INVALID).astype(np.float32)
+    state = no_picks(pool.d, jnp.asarray(own_ridge), jnp.asarray(bounds))
     rows = np.asarray(labelled)
     for start in range(0, len(rows) + _LABELLED if len(rows) else 0, _LABELLED):
         some = pool.rows(rows[start : start + _LABELLED]).x.astype(jnp.float32)
         some = jnp.pad(some, ((0, _LABELLED - len(some)), (0, 0)))
         given_ = labelled_block(state, some, jnp.asarray(bounds), precision)
-        state, bounds = _commit("d_optimal", pool, ridge, state, bounds, given_, jnp.arange(_LABELLED), _LABELLED)
+        state, bounds = _commit("d_optimal", pool, own_ridge, state, bounds, given_, jnp.arange(_LABELLED), _LABELLED)
     bounds[rows] = EXCLUDED
-    return _stream("d_optimal", pool, ridge, state, bounds, budget, greedy.check_block(block))
+    return _stream("d_optimal", pool, own_ridge, state, bounds, budget, block)
+
+
+def _checked(x, labelled, budget, block, tile, precision):
+    """What both streamed forms take, checked as the resident ones check it, before a row is read."""
+    checks.check_shape(x.shape)
+    checks.check_dtype(getattr(x, "dtype", np.float32))
+    labelled, given = greedy.check_rows(labelled, x.shape[0])
+    budget = greedy.check_budget(budget, x.shape[0] - given)
+    tile = tile_rows(x.shape[1]) if tile is None else greedy.check_block(tile, "tile")
+    return labelled, given, budget, greedy.check_block(block), tile, checks.check_precision(precision)
 
 
 def tile_rows(d: int) -> int:
@@ -160,36 +177,47 @@ def tile_rows(d: int) -> int:
 
 
 class _HostPool:
-    """Rows on the host, measured tile by tile: norms, validity and mean in float32, the rows only as they are read."""
+    """Rows on the host, measured tile by tile: frame, norms and validity in float32, the rows only as they are read."""
 
-    def __init__(self, x: Any, tile: int | None, precision: Precision, *, centre: bool, weights: Any = None):
-        if len(x.shape) != 2:
-            raise ValueError(f"x must be 2-dimensional (rows, features), got shape {tuple(x.shape)}")
+    def __init__(self, x: Any, tile: int, precision: Precision, *, centre: Centre, weights: Any = None):
         self.x, (self.n, self.d) = x, x.shape
-        self.weights = None if weights is None else np.asarray(geometry.check_vector(weights, self.n, "weights"))
-        self.precision = geometry.check_precision(precision)
-        self.tile = min(tile_rows(self.d) if tile is None else tile, max(self.n, 1))
+        self.weights, self.unit = None, jnp.float32(1)
+        if weights is not None:
+            scaled, self.unit = geometry.unit_weights(weights)
+            self.weights = np.asarray(scaled)
+        self.precision: Precision = precision
+        self.tile = min(tile, max(self.n, 1))
         sums, finite = np.zeros(self.d), []
+        low, high = np.full(self.d, np.inf, np.float32), np.full(self.d, -np.inf, np.float32)
         for rows in self._read():
             ok = np.isfinite(rows).all(axis=1)
             finite.append(ok)
-            sums += np.where(ok[:, None], rows, 0).sum(axis=0, dtype=np.float64)
+            sums += rows[ok].sum(axis=0, dtype=np.float64)
+            low = np.minimum(low, rows[ok].min(axis=0, initial=np.inf))
+            high = np.maximum(high, rows[ok].max(axis=0, initial=-np.inf))
         self.valid = np.concatenate(finite) if finite else np.zeros(0, bool)
+        if not self.valid.any():
+            low = high = np.zeros(self.d, np.float32)
         mean = sums / max(int(self.valid.sum()), 1)
-        rough = mean.astype(np.float32)
-        two_terms = np.stack([rough, (mean - rough).astype(np.float32)])
-        self.shift = jnp.asarray(two_terms if centre else np.zeros_like(two_terms))
-        norms = [np.asarray(_norms(rows, self.shift)) for _, rows in self.tiles()]
+        lift = geometry.power_of_two(-geometry.exponent(jnp.max(jnp.maximum(jnp.abs(low), jnp.abs(high)), initial=0)))
+        two_terms = jnp.asarray(_two_terms(mean * float(lift)))
+        self.frame = geometry.frame_of(jnp.asarray(low)[None], jnp.asarray(high)[None], two_terms, centre)
+        norms = [np.asarray(_norms(rows, self.frame)) for _, rows in self.tiles()]
         self.norms = np.concatenate(norms)[: self.n] if norms else np.zeros(0, np.float32)
-        total = float(self.norms.sum(dtype=np.float64)) / max(int(self.valid.sum()), 1)
-        self.spread = max(total - (0.0 if centre else float(mean @ mean)), 0.0)
+        total = float(self.norms[self.valid].sum(dtype=np.float64)) / max(int(self.valid.sum()), 1)
+        mean = np.asarray(self.frame.mean, np.float64).sum(axis=0)
+        self.spread = max(total - float(mean @ mean), 0.0)
+
+    def from_mean(self) -> np.ndarray:
+        """||x_i - mean||^2 of each row: one more pass over the pool."""
+        return np.concatenate([np.asarray(_from_mean(rows, self.frame)) for _, rows in self.tiles()])[: self.n]
 
     def _read(self):
         for start in range(0, self.n, self.tile):
-            yield np.asarray(self.x[start : start + self.tile], np.float32)
+            yield checks.as_float32(np.asarray(self.x[start : start + self.tile]), start=start)
 
     def rows(self, ids: np.ndarray) -> Points:
-        return _ready(np.asarray(self.x[ids], np.float32), self.shift, self.precision)
+        return _ready(np.asarray(self.x[ids], np.float32), self.frame, self.precision)
 
     def tiles(self):
         """(start, rows) of each tile, all of one shape: NaN rows fill the last."""
@@ -201,6 +229,11 @@ class _HostPool:
         return _filled(values[start : start + self.tile], self.tile, fill)
 
 
+def _two_terms(mean: np.ndarray) -> np.ndarray:
+    rough = mean.astype(np.float32)
+    return np.stack([rough, (mean - rough).astype(np.float32)])
+
+
 def _filled(values: np.ndarray, rows: int, fill: Any) -> np.ndarray:
     missing = rows - len(values)
     if not missing:
@@ -209,18 +242,23 @@ def _filled(values: np.ndarray, rows: int, fill: Any) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames="precision")
-def _ready(x, shift, precision):
-    return geometry.points(x, shift=shift, precision=precision)
+def _ready(x, frame, precision):
+    return geometry.points(x, frame=frame, precision=precision)
 
 
 @jax.jit
-def _norms(x, shift):
-    return geometry.points(x, shift=shift).norms
+def _norms(x, frame):
+    return geometry.points(x, frame=frame).norms
 
 
-def _objective(kind: str, pool: Points, ridge: jax.Array, precision: Precision, weights=None) -> Objective:
+@jax.jit
+def _from_mean(x, frame):
+    return geometry.from_mean(geometry.points(x, frame=frame))
+
+
+def _objective(kind: str, pool: Points, ridge: jax.Array, precision: Precision, weights=None, unit=1.0) -> Objective:
     if kind == "k_center":
-        return k_center_objective(pool, weights=weights, precision=precision, shards=1)
+        return k_center_objective(pool, weights=weights, unit=unit, precision=precision, shards=1)
     return d_optimal_objective(pool, ridge, precision=precision, shards=1)
 
 
@@ -230,22 +268,19 @@ def _stream(kind: str, pool: _HostPool, ridge, state, bounds, budget: int, block
     indices, gains, rounds = [np.zeros(0, np.int32)], [np.zeros(0, np.float32)], 0
     left = budget
     while left > 0 and bounds.max() > EXCLUDED:
-        top, ids = (np.asarray(a) for a in jax.lax.top_k(bounds, min(size + 1, pool.n)))
-        rest, rest_id = (top[size], ids[size]) if size < pool.n else (np.float32(EXCLUDED), np.int32(pool.n))
-        ids = np.sort(ids[:size])
+        ids, rest, rest_id = (np.asarray(a) for a in _candidates(bounds, size, TIES if kind == "d_optimal" else 0.0))
         w = None if pool.weights is None else pool.weights[ids]
         fresh, done, order, count, taken = _round(
             kind, pool.rows(ids), w, ridge, state, bounds[ids], ids, rest, rest_id, np.int32(left), pool.precision
         )
-        bounds[ids] = fresh
+        bounds[ids] = np.where(np.asarray(done.gains) == EXCLUDED, EXCLUDED, fresh)
         state, bounds = _commit(kind, pool, ridge, state, bounds, done, order, count)
-        bounds[ids[np.asarray(done.gains) == EXCLUDED]] = EXCLUDED
         count = int(count)
         indices.append(ids[np.asarray(order)[:count]])
         gains.append(np.asarray(taken)[:count])
         left, rounds = left - count, rounds + 1
     picks, raw = np.concatenate(indices), jnp.asarray(np.concatenate(gains))
-    report = _objective(kind, pool.rows(picks[:1]), ridge, pool.precision).report
+    report = _objective(kind, pool.rows(picks[:1]), ridge, pool.precision, unit=pool.unit).report
     shown = jnp.where(raw >= 0, report(jnp.maximum(raw, 0)), EXCLUDED)
     return Selection(jnp.asarray(picks, jnp.int32), shown, jnp.asarray(rounds, jnp.int32))
 
@@ -257,10 +292,13 @@ def _commit(kind: str, pool: _HostPool, ridge, state, bounds, block: Block, orde
         norms, valid = pool.part(pool.norms, start, 0), pool.part(pool.valid, start, False)
         some, w = pool.part(bounds, start, INVALID), None if pool.weights is None else pool.part(pool.weights, start, 0)
         after, some = _commit_tile(
-            kind, rows, norms, valid, w, pool.shift, ridge, state, some, block, order, count, pool.precision
+            kind, rows, norms, valid, w, pool.frame, ridge, state, some, block, order, count, pool.precision
         )
         tightened[start : start + pool.tile] = np.asarray(some)[: pool.n - start]
     return after, tightened
+
+
+_candidates = jax.jit(greedy.candidates_of, static_argnames=("size", "ties"))
 
 
 @partial(jax.jit, static_argnames=("kind", "precision"))
@@ -274,8 +312,7 @@ def _round(kind, rows, weights, ridge, state, bounds, ids, rest, rest_id, room, 
 
 
 @partial(jax.jit, static_argnames=("kind", "precision"))
-def _commit_tile(kind, rows, norms, valid, weights, shift, ridge, state, bounds, block, order, count, precision):
+def _commit_tile(kind, rows, norms, valid, weights, frame, ridge, state, bounds, block, order, count, precision):
     # What `geometry.points` gives, without measuring the norms and the validity again.
-    x = jnp.where(valid[:, None], (rows - shift[0]) - shift[1], 0)
-    pool = Points(x, norms, valid, shift)
+    pool = Points(geometry.place(rows, valid, frame), norms, valid, rows, geometry.every(rows), frame)
     return _objective(kind, pool, ridge, precision, weights).commit(state, bounds, block, order, count)

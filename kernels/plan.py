@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from . import front, geometry, greedy, partition
-from .geometry import check_precision
+from .checks import check_precision
 
 _ROW = 21  # bytes of norms, bounds, validity and what sorting them takes, a row
 _STREAMED_TILES = 4  # copies of a tile: as it was read, on the device, centred, and while it is centred

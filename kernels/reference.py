@@ -10,14 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .d_optimal import DEFAULT_RIDGE
+from .d_optimal import DEFAULT_RIDGE, TIES
 from .facility_location import DEFAULT_BANDWIDTH
+from .k_center import START_TIES
 from .uncertainty import SequenceScores
 
 
 class Trace(NamedTuple):
     """indices: (k,) int64, the picks in order. gains: (k,) float64, of each pick when taken. best, second: (k,)
-    float64, the largest and second largest gain then on offer; a greedy order has gains == best."""
+    float64, the largest and second largest gain then on offer; a greedy order has gains == best, up to ties."""
 
     indices: np.ndarray
     gains: np.ndarray
@@ -41,9 +42,10 @@ def k_center(
     """
     x, valid = _clean(x)
     w = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
-    nearest, empty = np.full(len(x), np.inf), len(labelled) == 0
-    centre = np.linalg.norm(x - x[valid].mean(0), axis=1) if valid.any() else np.zeros(len(x))
-    start = int(np.argmin(np.where(valid, centre, np.inf))) if first is None else int(first)
+    nearest, empty = np.full(len(x), np.inf), True
+    centre = np.sum((x - x[valid].mean(0)) ** 2, axis=1) if valid.any() else np.zeros(len(x))
+    centre = np.where(valid, centre, np.inf)
+    start = int(np.argmax(centre <= centre.min(initial=np.inf) * (1 + START_TIES))) if first is None else int(first)
 
     def add(j: int) -> None:
         nonlocal nearest, empty
@@ -67,7 +69,7 @@ def d_optimal(
     centre: bool = False,
     follow: Sequence[int] | None = None,
 ) -> Trace:
-    """Twin of `edjax.kernels.d_optimal`; A is formed and solved anew at every step.
+    """Twin of `edjax.kernels.d_optimal`; A is formed and solved anew at every step. Leverages tie as they do there.
 
     >>> d_optimal(np.array([[3.0, 0.0], [2.9, 0.0], [0.0, 1.0]]), 3, ridge=0.1).indices.tolist()
     [0, 2, 1]
@@ -87,7 +89,9 @@ def d_optimal(
     def gains() -> np.ndarray:
         return np.log1p(np.maximum(np.sum(x * np.linalg.solve(state["a"], x.T).T, axis=1), 0))
 
-    return _greedy(gains, add, valid, budget, labelled, follow)
+    return _greedy(
+        gains, add, valid, budget, labelled, follow, tied=lambda g: np.expm1(g) >= np.expm1(g.max()) * (1 - TIES)
+    )
 
 
 def facility_location(
@@ -208,16 +212,19 @@ def _greedy(
     budget: int,
     labelled: Sequence[int],
     follow: Sequence[int] | None,
+    tied: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Trace:
     picked = np.zeros(len(valid), bool)
     for j in dict.fromkeys(int(j) for j in labelled):
         picked[j] = True
-        add(j)
+        if valid[j]:
+            add(j)
     trace = []
     for t in range(budget):
         now = np.where(picked, -np.inf, np.where(valid, gains(), -1.0))
         best = int(np.argmax(now))
-        j = best if follow is None else int(follow[t])
+        own = best if tied is None or now[best] <= 0 else int(np.argmax(tied(now)))
+        j = own if follow is None else int(follow[t])
         others = np.delete(now, best)
         trace.append((j, now[j], now[best], others.max() if len(others) else -np.inf))
         picked[j] = True

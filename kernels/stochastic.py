@@ -39,7 +39,7 @@ def maximize_stochastic(objective: Objective, budget: int, *, sample: int, key: 
 
     def step(carry, key):
         state, bounds = carry
-        chance = jax.random.uniform(key, (n,))
+        chance = jax.random.uniform(key, (n,), jnp.float32)
         chance = jnp.where(bounds == EXCLUDED, -2, jnp.where(bounds < 0, INVALID, chance))
         ids = jnp.sort(largest(chance, sample)[1]).astype(jnp.int32)
         block = objective.refresh(state, ids)
