@@ -212,7 +212,9 @@ def test_a_last_turn_that_calls_is_no_text(tmp_path, fails, shared):
     line = fails(3, "finetune", path, "--model", model, "--out", tmp_path / "a")
     assert "row 't2' has no response to learn (its last turn calls tools); label it, or leave it out" in line
     line = fails(3, "evaluate", path, "--model", model)
-    assert "row 't2' has no response to compare with, and neither refs nor an answer (its last turn calls tools)" in line
+    assert (
+        "row 't2' has no response to compare with, and neither refs nor an answer (its last turn calls tools)" in line
+    )
 
 
 def test_an_answer_in_its_place(tmp_path):

@@ -85,7 +85,9 @@ def test_a_row_that_ends_in_weight_0_is_left_out_and_noted(tmp_path, stories, ed
     line = fails(3, "finetune", tmp_path / "p.jsonl", "--model", model, "--out", tmp_path / "c")
     assert "the last turn of every row has weight 0, so there is nothing to learn" in line
     line = fails(3, "evaluate", tmp_path / "p.jsonl", "--model", model)
-    assert "row 'r0' has no response to compare with, and neither refs nor an answer (its last turn has weight 0)" in line
+    assert (
+        "row 'r0' has no response to compare with, and neither refs nor an answer (its last turn has weight 0)" in line
+    )
 
 
 def test_rows_without_any_answer_are_still_refused(tmp_path):
