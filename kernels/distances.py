@@ -181,7 +181,8 @@ def _with_differences(d2, a, b):
         def measure(carry):
             of_row, left = carry
             at = _some(left)
-            exact = _of_given(a.given(i), b.given(at), a.frame.scale)
+            # One index alone would be a slice, for which a pool on several devices is gathered on each.
+            exact = _of_given(a.given(jnp.full_like(at, i)), b.given(at), a.frame.scale)
             return of_row.at[at].set(jnp.where(left[at], exact, of_row[at])), left.at[at].set(False)
 
         return d2.at[i].set(lax.while_loop(lambda carry: jnp.any(carry[1]), measure, (d2[i], d2[i] < 0))[0])

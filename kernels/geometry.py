@@ -99,30 +99,31 @@ def finite_rows(x: jax.Array) -> jax.Array:
 
 def own_frame(x: jax.Array, *, centre: Centre = "near", others: tuple[jax.Array, ...] = ()) -> Frame:
     """The frame of a pool, see `frame_of`; rows of `others` have room in it too."""
-    rows, valid = _filled(x)
+    rows, valid, row = _filled(x)
     of_all = [rows, *(_filled(y)[0] for y in others)]
     low = jnp.stack([jnp.min(y, axis=0, initial=jnp.inf) for y in of_all])
     high = jnp.stack([jnp.max(y, axis=0, initial=-jnp.inf) for y in of_all])
     low, high = (jnp.where(jnp.isfinite(side), side, 0) for side in (low, high))
     unit = power_of_two(-exponent(_largest(low, high)))
     # From one of the rows on, the mean is a sum of what is of the size of the spread.
-    one = rows[:1] * unit if rows.shape[0] else jnp.zeros((1, rows.shape[1]), jnp.float32)
+    one = row * unit
     count = jnp.maximum(jnp.sum(valid), 1).astype(jnp.float32)
     rest = jnp.sum(rows * unit - one, axis=0) / count
     if centre == "mean":  # once more, in case that row is far out
-        rough = one[0] + rest
-        one, rest = rough[None], jnp.sum(jnp.where(valid[:, None], rows * unit - rough, 0), axis=0) / count
-    return frame_of(low, high, jnp.stack([one[0], rest]), centre)
+        rough = one + rest
+        one, rest = rough, jnp.sum(jnp.where(valid[:, None], rows * unit - rough, 0), axis=0) / count
+    return frame_of(low, high, jnp.stack([one, rest]), centre)
 
 
-def _filled(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The rows in float32, the first valid one in place of each that is not (0 where none is); and which are valid."""
+def _filled(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The rows in float32, the first valid one for each that is not; which are valid; that first one, 0 if none is."""
     valid = finite_rows(x)
     if not x.shape[0]:
-        return x.astype(jnp.float32), valid
+        return x.astype(jnp.float32), valid, jnp.zeros(x.shape[1], jnp.float32)
     one = jnp.argmax(valid)
-    fill = jnp.where(valid[one], x[one].astype(jnp.float32), 0)
-    return jnp.where(valid[:, None], x.astype(jnp.float32), fill), valid
+    # Two indices: one alone would be a slice, for which a pool on several devices is gathered on each.
+    fill = jnp.where(jnp.any(valid), x[jnp.stack([one, one])][0].astype(jnp.float32), 0)
+    return jnp.where(valid[:, None], x.astype(jnp.float32), fill), valid, fill
 
 
 def _largest(low: jax.Array, high: jax.Array) -> jax.Array:
@@ -189,7 +190,7 @@ def points(x: jax.Array, *, frame: Frame | None = None, precision: Precision = "
     [True, True, False]
     """
     frame = own_frame(x) if frame is None else frame
-    filled, valid = _filled(x)
+    filled, valid, _ = _filled(x)
     rows = place(filled, valid, frame, precision, x.dtype)
     # Without the barrier XLA merges sums of the norms with theirs and holds all squares, (n, d), for both.
     norms = lax.optimization_barrier(square_norms(rows))

@@ -166,9 +166,14 @@ def test_one_large_feature_keeps_the_objective(name):
     assert len(set(picks.tolist())) == 40
     ours, best = twin(x, 40, follow=picks).gains, twin(x, 40).gains
     if name == "k_center":
-        assert ours[-1] <= best[-1] * 1.01
+        assert radius(x, picks) <= radius(x, twin(x, 40).indices) * 1.01
+        assert radius(x, np.arange(40)) > 2 * radius(x, picks)
     else:
         assert ours.sum() >= 0.99 * best.sum()
+
+
+def radius(x, picks):
+    return np.min([np.linalg.norm(x - x[j], axis=1) for j in picks], axis=0).max()
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int32, jnp.bfloat16])

@@ -129,7 +129,7 @@ SHARDED = """
     from edjax.kernels import geometry
 
     def largest(line):
-        shapes = re.findall(r"[a-z]+[0-9]+\\[([0-9,]*)\\]", line)
+        shapes = re.findall(r"[a-z]+[0-9]*\\[([0-9,]*)\\]", line)
         return max(int(np.prod([int(v) for v in shape.split(",") if v])) for shape in shapes)
 
     n, d = 2048, 24
