@@ -297,7 +297,7 @@ def test_the_verbs_one_after_the_other(edjax, shared):
     for name, rows in (("pool", 16), ("eval", 8)):
         with gzip.open(shared / "data" / f"ci_{name}.jsonl.gz") as f:
             (room / f"{name}.jsonl").write_bytes(b"".join(f.readline() for _ in range(rows)))
-    small = ["--max-length", 16, "--batch-size", 8, "--max-new-tokens", 2]
+    small = ["--max-length", 64, "--batch-size", 8, "--max-new-tokens", 2]
 
     out, _ = edjax("score", room / "pool.jsonl", *model, *small, "--out", room / "features")
     assert out.startswith("16 prompts x 64 features")
@@ -309,7 +309,7 @@ def test_the_verbs_one_after_the_other(edjax, shared):
     chosen = (room / "chosen" / "selected.jsonl").read_bytes().splitlines()
     assert len(chosen) == 6 and set(chosen) <= set((room / "pool.jsonl").read_bytes().splitlines())
 
-    train = ["--max-length", 16, "--per-device-train-batch-size", 4, "--learning-rate", 0.01, "--num-train-epochs", 4]
+    train = ["--max-length", 64, "--per-device-train-batch-size", 4, "--learning-rate", 0.01, "--num-train-epochs", 4]
     out, _ = edjax("finetune", room / "chosen" / "selected.jsonl", *model, *train, "--out", room / "adapter")
     assert out.startswith("8 steps on 6 rows")
     log = [json.loads(line) for line in (room / "adapter" / "metrics.jsonl").read_text().splitlines()]

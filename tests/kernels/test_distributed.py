@@ -27,7 +27,7 @@ SCRIPT = """
         return jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec("rows")), own, whole.shape)
 
     def largest(line):
-        shapes = re.findall(r"[a-z]+[0-9]+\\[([0-9,]*)\\]", line)
+        shapes = re.findall(r"[a-z]+[0-9]*\\[([0-9,]*)\\]", line)
         return max(int(np.prod([int(v) for v in shape.split(",") if v])) for shape in shapes)
 
     n, d, rows = 1024, 24, np.array([5, 700])
