@@ -116,8 +116,12 @@ def design(x: jax.Array, weights: jax.Array | None, *, centre: bool, precision: 
 
 def default_ridge(pool: Points) -> jax.Array:
     """0.1 times the mean squared norm of the centred rows; 1 where that is zero."""
-    spread = DEFAULT_RIDGE * geometry.mean_squared_distance(pool) / 2
-    return jnp.where(spread > 0, spread, 1.0)
+    # Measured from one of the rows: of rows that are alike nothing is left, where a difference of squares leaves noise.
+    row = pool.x[jnp.argmax(pool.valid)]
+    apart = jnp.where(pool.valid[:, None], (pool.x - row).astype(jnp.float32), 0)
+    count = jnp.maximum(jnp.sum(pool.valid), 1).astype(jnp.float32)
+    spread = jnp.sum(geometry.square_norms(apart)) / count - jnp.sum(jnp.square(jnp.sum(apart, axis=0) / count))
+    return jnp.where(spread > 0, DEFAULT_RIDGE * spread, 1.0)
 
 
 def ridge_in(ridge: tuple[jax.Array, jax.Array], scale: jax.Array, unit: jax.Array | float) -> jax.Array:
@@ -234,13 +238,15 @@ def objective(
         # A gain of 0 is rounding: what it hides may be as large as this.
         anchor = jnp.where(fallen, jnp.where(last > 0, last, state.anchor / _FALL), state.anchor)
 
-        def afresh(_, gains):
+        def afresh(inverse, gains):
             eye = jnp.eye(d, dtype=jnp.float32)
             factor = lax.linalg.triangular_solve(
                 jnp.linalg.cholesky(ridge * eye + (gram + gram.T) / 2), eye, left_side=True, lower=True
             )
-            inverse = geometry.matmul(factor.T, factor.T, precision)
-            return inverse, leverages(inverse, gains)
+            fresh = geometry.matmul(factor.T, factor.T, precision)
+            # A ridge too small beside the gram matrix for float32 has no factor: then what was updated is all there is.
+            real = jnp.all(jnp.isfinite(fresh))
+            return jnp.where(real, fresh, inverse), jnp.where(real, leverages(fresh, gains), gains)
 
         updated = (state.inverse - geometry.matmul(u.T, u.T, precision), project(bounds, u, count))
         inverse, bounds = lax.cond(fallen, afresh, lambda *same: same, *updated)

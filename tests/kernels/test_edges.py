@@ -118,6 +118,13 @@ def test_identical_rows(name):
         assert (np.asarray(picks.gains[1:]) == 0).all()
 
 
+@pytest.mark.parametrize("ridge", [1e-8, 1e-20])
+def test_a_ridge_too_small_for_float32_still_picks_every_row(ridge):
+    rows = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    picks = SELECTORS["d_optimal"][0](np.tile(rows, (3, 1)), 120, ridge=ridge, block=7)
+    assert sorted(picks.indices.tolist()) == list(range(120)) and np.isfinite(picks.gains).all()
+
+
 @all_selectors
 @pytest.mark.parametrize("offset", [100.0])
 def test_copies_are_covered_before_they_repeat(name, offset):
