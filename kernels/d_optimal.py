@@ -24,6 +24,8 @@ TIES = 2.0**-16
 
 DEFAULT_RIDGE = 0.1  # times the mean squared norm of the centred rows
 
+_NO_SPREAD = 2.0**-40  # the share of the mean squared norm below which the spread is what rounding the mean leaves
+
 
 def d_optimal(
     x: jax.Array,
@@ -116,12 +118,10 @@ def design(x: jax.Array, weights: jax.Array | None, *, centre: bool, precision: 
 
 def default_ridge(pool: Points) -> jax.Array:
     """0.1 times the mean squared norm of the centred rows; 1 where that is zero."""
-    # Measured from one of the rows: of rows that are alike nothing is left, where a difference of squares leaves noise.
-    row = pool.x[jnp.argmax(pool.valid)]
-    apart = jnp.where(pool.valid[:, None], (pool.x - row).astype(jnp.float32), 0)
+    spread = geometry.mean_squared_distance(pool) / 2
     count = jnp.maximum(jnp.sum(pool.valid), 1).astype(jnp.float32)
-    spread = jnp.sum(geometry.square_norms(apart)) / count - jnp.sum(jnp.square(jnp.sum(apart, axis=0) / count))
-    return jnp.where(spread > 0, DEFAULT_RIDGE * spread, 1.0)
+    size = jnp.sum(jnp.where(pool.valid, pool.norms, 0)) / count
+    return jnp.where(spread > _NO_SPREAD * size, DEFAULT_RIDGE * spread, 1.0)
 
 
 def ridge_in(ridge: tuple[jax.Array, jax.Array], scale: jax.Array, unit: jax.Array | float) -> jax.Array:
