@@ -59,6 +59,12 @@ def tools(folder: Path) -> None:
     wrapper.write_text(WRAPPER.format(python=sys.executable, quicker=QUICKER, edjax=str(installed)))
     wrapper.chmod(0o755)
     os.environ["PATH"] = f"{folder}:{installed.parent}:{os.environ['PATH']}"
+    from edjax.compiled import compiled_programs
+
+    kept = (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edjax-tests"
+    )  # as tests/conftest.py has it
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(compiled_programs(kept))
     if model:
         from edjax.lm import smollm2
 

@@ -17,6 +17,7 @@ SMALLER = {
     "--budget 30,60": "--budget 6,12",
     "--budget 60": "--budget 12",
     "budgets: [30, 60, 120]": "budgets: [6, 12]",
+    "seeds: [0, 1, 2] ": "seeds: [0] ",
     "_smollm2.yaml": "_smollm2.yaml pool_rows=64 evaluation_rows=8 budgets=[8] max_length=64",
 }
 QUICKER = {  # added to these verbs: few widths of batches, so few programs to compile
