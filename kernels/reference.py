@@ -45,7 +45,8 @@ def k_center(
     nearest, empty = np.full(len(x), np.inf), True
     centre = np.sum((x - x[valid].mean(0)) ** 2, axis=1) if valid.any() else np.zeros(len(x))
     centre = np.where(valid, centre, np.inf)
-    start = int(np.argmax(centre <= centre.min(initial=np.inf) * (1 + START_TIES))) if first is None else int(first)
+    nearest_the_mean = centre <= float(np.min(centre, initial=np.inf)) * (1 + START_TIES)
+    start = int(np.argmax(nearest_the_mean)) if first is None else int(first)
 
     def add(j: int) -> None:
         nonlocal nearest, empty

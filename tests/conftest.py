@@ -39,8 +39,16 @@ LONGEST = (
 _ATTEMPTS: list[str] = []
 
 
-# Stopping processes and starting them again tests our own protocols, whatever the Python: .ci/run does it in the first.
-ONCE = ("test_finetune_reliability.py", "test_killed_and_stopped_at_every_stage", "test_stopped_again_and_again")
+# What tests our own protocols, statistics and pages, whatever the Python: .ci/run does it in the first.
+ONCE = (
+    "test_finetune_reliability.py",
+    "test_killed_and_stopped_at_every_stage",
+    "test_stopped_again_and_again",
+    "test_run_grows.py",
+    "test_savings_simulated.py",
+    "test_benchmark",
+    "test_docs.py",  # .ci/fresh_install carries out README and the tutorial on every Python
+)
 
 
 def pytest_collection_modifyitems(items):

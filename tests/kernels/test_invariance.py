@@ -56,13 +56,17 @@ def pools(seed):
     return {"mixture": x, "unit rows": unit}
 
 
-@pytest.mark.parametrize("how", ["permuted", "scaled by 4", "scaled", "shifted", "rotated"])
-@pytest.mark.parametrize("name", SELECT)
+HOW = ["permuted", "scaled by 4", "scaled", "shifted", "rotated"]
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    # A cosine does change where a pool is shifted.
+    [(name, how) for name in SELECT for how in HOW if (name, how) != ("facility_location_cosine", "shifted")],
+)
 def test_the_picks_stay(name, how):
     """Each pick from the changed pool is greedy on the first one in float64 within 2e-5 of the largest gain; where the
     change is exact, at least 95 % of the picks are the same (all of them where no gains are near each other)."""
-    if name == "facility_location_cosine" and how == "shifted":
-        pytest.skip("a cosine does change")
     select, twin = SELECT[name]
     for seed in range(2):
         for kind, x in pools(seed).items():
@@ -70,7 +74,7 @@ def test_the_picks_stay(name, how):
             told = twin(x, K, follow=after)
             finite = np.isfinite(told.best)
             scale = np.abs(told.gains[finite]).max()
-            assert (told.best - told.gains)[finite].max() <= 2e-5 * scale, (kind, seed)
+            assert (told.best[finite] - told.gains[finite]).max() <= 2e-5 * scale, (kind, seed)
             if how in ("permuted", "scaled by 4"):
                 assert len(set(before.tolist()) & set(after.tolist())) >= 0.95 * K, (kind, seed)
 
