@@ -118,9 +118,13 @@ def design(x: jax.Array, weights: jax.Array | None, *, centre: bool, precision: 
 
 def default_ridge(pool: Points) -> jax.Array:
     """0.1 times the mean squared norm of the centred rows; 1 where that is zero."""
-    spread = geometry.mean_squared_distance(pool) / 2
     count = jnp.maximum(jnp.sum(pool.valid), 1).astype(jnp.float32)
     size = jnp.sum(jnp.where(pool.valid, pool.norms, 0)) / count
+    return ridge_of(geometry.mean_squared_distance(pool) / 2, size)
+
+
+def ridge_of(spread: jax.Array, size: jax.Array) -> jax.Array:
+    """The default ridge of rows whose mean squared norm is `size`, and `spread` once they are centred."""
     return jnp.where(spread > _NO_SPREAD * size, DEFAULT_RIDGE * spread, 1.0)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import checks, geometry, greedy
-from .d_optimal import DEFAULT_RIDGE, TIES, check_ridge, labelled_block, no_picks, ridge_in
+from .d_optimal import TIES, check_ridge, labelled_block, no_picks, ridge_in, ridge_of
 from .d_optimal import objective as d_optimal_objective
 from .geometry import Centre, Points, Precision
 from .greedy import EXCLUDED, INVALID, Block, Objective, Selection
@@ -147,8 +147,7 @@ def d_optimal_streamed(
     if budget == 0:
         return greedy.nothing()
     pool = _HostPool(x, tile, precision, centre="mean" if centre else "none")
-    own = DEFAULT_RIDGE * pool.spread or 1.0
-    own_ridge = jnp.float32(own) if given is None else ridge_in(given, pool.frame.scale, 1.0)
+    own_ridge = pool.default_ridge() if given is None else ridge_in(given, pool.frame.scale, 1.0)
     bounds = np.where(pool.valid, pool.norms / np.float32(own_ridge), INVALID).astype(np.float32)
     state = no_picks(pool.d, jnp.asarray(own_ridge), jnp.asarray(bounds))
     rows = np.asarray(labelled)
@@ -204,13 +203,16 @@ class _HostPool:
         self.frame = geometry.frame_of(jnp.asarray(low)[None], jnp.asarray(high)[None], two_terms, centre)
         norms = [np.asarray(_norms(rows, self.frame)) for _, rows in self.tiles()]
         self.norms = np.concatenate(norms)[: self.n] if norms else np.zeros(0, np.float32)
-        total = float(self.norms[self.valid].sum(dtype=np.float64)) / max(int(self.valid.sum()), 1)
-        mean = np.asarray(self.frame.mean, np.float64).sum(axis=0)
-        self.spread = max(total - float(mean @ mean), 0.0)
 
     def from_mean(self) -> np.ndarray:
         """||x_i - mean||^2 of each row: one more pass over the pool."""
         return np.concatenate([np.asarray(_from_mean(rows, self.frame)) for _, rows in self.tiles()])[: self.n]
+
+    def default_ridge(self) -> jax.Array:
+        """That of `d_optimal`, with sums in float64: one more pass over the pool."""
+        count = max(int(self.valid.sum()), 1)
+        spread, size = (v[self.valid].sum(dtype=np.float64) / count for v in (self.from_mean(), self.norms))
+        return ridge_of(jnp.float32(spread), jnp.float32(size))
 
     def _read(self):
         for start in range(0, self.n, self.tile):

@@ -274,6 +274,17 @@ def test_broken_numbers_become_dashes_or_are_left_out() -> None:
         assert not re.search(r"\b(nan|inf|None)\b", text, re.IGNORECASE), bad
 
 
+def test_rows_that_the_model_did_not_see_as_written_are_named() -> None:
+    results = sample()
+    assert "were cut" not in render(results)
+    results["pool"] |= {"rows": 96000, "cut": {"rows": 1200, "first": ["a<b", "b"]}, "spelt": {"rows": 0, "first": []}}
+    results["evaluation"] = {"rows": 300, "spelt": {"rows": 1, "first": ["e-7"]}}
+    text = render(results)
+    assert "Pool: 1,200 of 96,000 rows were cut to max_length or the model&#39;s window: a&lt;b, b, …." in text
+    assert "Evaluation: 1 of 300 rows hold control tokens of the model, which were read as text: e-7." in text
+    assert text.count("<li>Pool:") == 1
+
+
 def test_one_bad_point_does_not_take_the_curve_along() -> None:
     results = sample()
     results["curves"]["k_center"][1].update(mean=math.nan, low=None, high=None)

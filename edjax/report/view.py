@@ -83,6 +83,25 @@ def provenance(results: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "command": results.get("command"),
         "hashes": hashes,
+        "altered": [words for key in ("pool", "evaluation") for words in altered(key, part(results, key))],
         "versions": {str(k): str(v) for k, v in part(results, "versions").items()},
         "recipe": json.dumps(recipe, indent=2, ensure_ascii=False, default=str) if recipe else None,
     }
+
+
+CHANGES = {
+    "cut": "were cut to max_length or the model's window",
+    "spelt": "hold control tokens of the model, which were read as text",
+}
+
+
+def altered(key: str, source: Mapping[str, Any]) -> list[str]:
+    """In words, which rows of the pool or of the evaluation the model did not see as they were written."""
+    found = []
+    for name, words in CHANGES.items():
+        if count := finite(part(source, name).get("rows")):
+            first = [str(i) for i in part(source, name).get("first") or ()]
+            ids = ", ".join(first) + (", \N{HORIZONTAL ELLIPSIS}" if count > len(first) else "")
+            of = f" of {total:,.0f}" if (total := finite(source.get("rows"))) else ""
+            found.append(f"{key.capitalize()}: {count:,.0f}{of} rows {words}" + (f": {ids}." if first else "."))
+    return found

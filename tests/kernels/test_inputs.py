@@ -158,6 +158,19 @@ def test_a_ridge_beyond_float32_is_in_squared_units_of_the_rows(select):
         np.testing.assert_allclose(far.gains, near.gains, rtol=1e-6)
 
 
+@pytest.mark.parametrize("spread", [1e-3, 1e-6, 0.0])
+def test_the_default_ridge_of_rows_that_are_nearly_alike(spread):
+    """Streamed as resident, which measures from the mean: the squared norms hold nothing of a spread this small."""
+    x = (1 + spread * np.random.default_rng(2).standard_normal((60, 12))).astype(np.float32)
+    resident, streamed = (float(v.gains[0]) for v in (d_optimal(x, 1), d_optimal_streamed(x, 1, tile=25)))
+    assert streamed == pytest.approx(resident, rel=1e-3)
+    if spread:
+        centred = x - x.mean(0, dtype=np.float64)
+        ridge = 0.1 * (centred**2).sum(1).mean()
+        largest = np.square(x, dtype=np.float64).sum(1).max()
+        assert streamed == pytest.approx(np.log1p(largest / ridge), rel=1e-4)
+
+
 @pytest.mark.parametrize("name", ["k_center", "d_optimal"])
 @pytest.mark.parametrize("unit", [1e25, 1e-25])
 def test_weights_whose_squares_overflow_or_vanish(name, unit):
