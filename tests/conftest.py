@@ -1,6 +1,7 @@
 """What tests share: the data and models beside the repository, the reference implementations, and no network."""
 
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -12,6 +13,11 @@ from edjax.compiled import compiled_programs
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported; subprocesses inherit it
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path.insert(0, str(Path(__file__).parent))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite begun in the background would ignore it
+
+# XLA's older generator of code, without LLVM's optimisations, compiles five times as fast, and most of the suite's time
+# is compiling. Set XLA_FLAGS (empty does) to test what users run; .ci/run does so for the kernels' oracles.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0")
 
 # Compiled programs are kept in the user's cache directory, so that a second run of the suite compiles little.
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edjax-tests"
