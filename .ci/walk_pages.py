@@ -22,6 +22,7 @@ from pathlib import Path
 repository, model = Path(sys.argv[1]).resolve(), [Path(m).resolve() for m in sys.argv[2:3]]
 sys.path.append(str(repository / "tests"))
 from pages import QUICKER, SMALLER, blocks, edjax_lines  # noqa: E402
+from quick import XLA_FLAGS  # noqa: E402
 
 sys.path.remove(str(repository / "tests"))
 INSTALLS = ("tests",)  # marks of blocks that this is not the place for: the tests have a check of their own
@@ -59,6 +60,7 @@ def tools(folder: Path) -> None:
     wrapper.write_text(WRAPPER.format(python=sys.executable, quicker=QUICKER, edjax=str(installed)))
     wrapper.chmod(0o755)
     os.environ["PATH"] = f"{folder}:{installed.parent}:{os.environ['PATH']}"
+    os.environ.setdefault("XLA_FLAGS", XLA_FLAGS)
     from edjax.compiled import compiled_programs
 
     kept = (

@@ -203,15 +203,27 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise DataError(f"{path}{where}: not valid YAML ({getattr(e, 'problem', None) or e})") from None
     if not isinstance(raw, dict):
         raise DataError(f"{path}: a recipe is a list of `key: value` lines")
+    return make_recipe(raw | read_overrides(overrides), path.parent, str(path))
+
+
+def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """`key=value` pairs, whose values are YAML, as a mapping.
+
+    Raises:
+      UsageError: one is not of that form.
+    """
+    import yaml
+
+    found = {}
     for item in overrides:
         key, eq, value = item.partition("=")
         if not eq:
             raise UsageError(f"{item!r} is not of the form key=value")
         try:
-            raw[key] = yaml.safe_load(value)
+            found[key] = yaml.safe_load(value)
         except yaml.YAMLError as e:
             raise UsageError(f"{item!r}: the value is not valid YAML ({getattr(e, 'problem', None) or e})") from None
-    return make_recipe(raw, path.parent, str(path))
+    return found
 
 
 def make_recipe(raw: dict[str, Any], base: Path, where: str = "recipe") -> Recipe:

@@ -13,11 +13,11 @@ from edjax.compiled import compiled_programs
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported; subprocesses inherit it
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path.insert(0, str(Path(__file__).parent))
+from quick import XLA_FLAGS
+
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite begun in the background would ignore it
 
-# XLA's older generator of code, without LLVM's optimisations, compiles five times as fast, and most of the suite's time
-# is compiling. Set XLA_FLAGS (empty does) to test what users run; .ci/run does so for the kernels' oracles.
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0")
+os.environ.setdefault("XLA_FLAGS", XLA_FLAGS)
 
 # Compiled programs are kept in the user's cache directory, so that a second run of the suite compiles little.
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edjax-tests"
@@ -45,15 +45,28 @@ LONGEST = (
 _ATTEMPTS: list[str] = []
 
 
-# What tests our own protocols, statistics and pages, whatever the Python: .ci/run does it in the first.
+# What tests our own rules, protocols, statistics and pages, whatever the Python and the packages: .ci/run does it in
+# the first. The other does what leans on jax, flax, orbax and the rest, and walks the verbs once.
 ONCE = (
+    "kernels/test_edges.py",
+    "kernels/test_front.py",
+    "kernels/test_inputs.py",
+    "kernels/test_invariance.py",
+    "kernels/test_near_and_far.py",
+    "lm/test_families.py",
+    "test_benchmark",
+    "test_cut_alike.py",
+    "test_docs.py",  # .ci/fresh_install carries out README and the tutorial on every Python
+    "test_features_arrays.py",
     "test_finetune_reliability.py",
+    "test_finetune_validation.py",
     "test_killed_and_stopped_at_every_stage",
-    "test_stopped_again_and_again",
     "test_run_grows.py",
     "test_savings_simulated.py",
-    "test_benchmark",
-    "test_docs.py",  # .ci/fresh_install carries out README and the tutorial on every Python
+    "test_score_scale.py",
+    "test_select.py",
+    "test_select_options.py",
+    "test_stream.py",
 )
 
 

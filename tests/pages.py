@@ -21,6 +21,7 @@ SMALLER = {
     "_smollm2.yaml": "_smollm2.yaml pool_rows=64 evaluation_rows=8 budgets=[8] max_length=64",
 }
 QUICKER = {  # added to these verbs: few widths of batches, so few programs to compile
+    "demo": ["pool_rows=120", "evaluation_rows=12", "budgets=[8,16]", "max_length=48"],
     "score": ["--max-length", "32", "--max-new-tokens", "2"],
     "finetune": ["--max-length", "32", "--max-steps", "2"],
     "evaluate": ["--max-length", "32", "--metrics", "response_loss"],

@@ -215,3 +215,12 @@ def test_a_column_to_weigh_the_evaluation_by(tmp_path):
         recipe(tmp_path, "evaluation_group_by: 3\n")
     with pytest.raises(UsageError, match="did you mean evaluation_group_by"):
         recipe(tmp_path, "evaluation_groupby: task\n")
+
+
+def test_the_demo_takes_overrides(tmp_path):
+    from edjax.demo import recipe as demo
+
+    got = demo(tmp_path, 3, ["budgets=[8]", "evaluation_rows=20"])
+    assert (got.budgets, got.evaluation_rows, got.strategies[0]) == ((8,), 20, "random")
+    with pytest.raises(UsageError, match="did you mean budgets"):
+        demo(tmp_path, 3, ["budget=8"])

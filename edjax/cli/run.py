@@ -49,19 +49,21 @@ def _run(recipe: Any, out: Path | None, overwrite: bool) -> None:
 
 
 @click.command()
+@click.argument("overrides", nargs=-1)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("edjax-demo"), show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Seed of the generated pool.")
 @options.OVERWRITE
 @options.JSON
-def demo(out: Path, seed: int, overwrite: bool) -> None:
+def demo(overrides: tuple[str, ...], out: Path, seed: int, overwrite: bool) -> None:
     """Walk the whole road on a pool edjax makes itself: about five minutes on two CPU cores.
 
     \b
+    Reads   OVERRIDES: key=value pairs on top of its recipe, as of `edjax run`; budgets=[20,40] for example
     Writes  OUT/data (pool.jsonl, eval.jsonl) and OUT/run (results.json, report.html, every artefact)
     """
     from edjax.demo import recipe
 
-    _run(recipe(out, seed), out / "run", overwrite)
+    _run(recipe(out, seed, overrides), None, overwrite)
 
 
 @click.command()

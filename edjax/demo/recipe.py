@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from edjax.demo.generate import write
-from edjax.recipe import Recipe, make_recipe
+from edjax.recipe import Recipe, make_recipe, read_overrides
 
 POOL_ROWS = 2400
 EVALUATION_ROWS = 150
 
 
-def recipe(out: Path, seed: int = 0) -> Recipe:
-    """Write the generated pool under `out`/data and return the recipe that runs over it."""
+def recipe(out: Path, seed: int = 0, overrides: Sequence[str] = ()) -> Recipe:
+    """Write the generated pool under `out`/data and return the recipe that runs over it, `key=value` pairs on top."""
     data = out / "data"
     write(data, POOL_ROWS, EVALUATION_ROWS, seed)
     return make_recipe(
@@ -38,7 +39,8 @@ def recipe(out: Path, seed: int = 0) -> Recipe:
             "max_length": 128,
             "save_steps": 0,
             "gradient_checkpointing": False,
-        },
+        }
+        | read_overrides(overrides),
         data.resolve(),
         "demo",
     )
