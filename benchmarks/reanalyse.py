@@ -78,7 +78,10 @@ def ablation(result: dict[str, Any]) -> dict[str, Any]:
 
 def reanalysed(name: str, result: dict[str, Any]) -> dict[str, Any]:
     """A results file anew; equal to what it was where it was made by this statistic."""
-    return grid(result) if name.split("-")[0] == "label_efficiency" else ablation(result)
+    kind = name.split("-")[0]
+    if kind not in KINDS:
+        raise click.ClickException(f"{name} holds no cells of {' or '.join(KINDS)}, by its name")
+    return grid(result) if kind == "label_efficiency" else ablation(result)
 
 
 @click.command()

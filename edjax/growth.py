@@ -42,6 +42,11 @@ def refuse_changes(home: Path, recipe: Recipe, features: Features, candidates: n
                 )
             left_out = Chooser(features, options, candidates).left_out(strategy)
             if plan["inputs"].get("left_out") != (sha256_json(left_out) if left_out else None):
+                if left_out and plan["inputs"].get("left_out"):
+                    raise UsageError(
+                        f"{name} was chosen among other rows: those that some strategy of this run cannot use were not "
+                        f"the same. Give back the strategies that it had, or {ELSEWHERE}"
+                    )
                 raise UsageError(_said(name, left_out, recipe, features))
 
 

@@ -49,6 +49,7 @@ def squared_distances(
     close = d2 <= _CLOSE[precision] * scale if doubtful is None else doubtful(d2, scale)
     close = close & (scale < jnp.inf)
     if same is not None:
+        same = same & (scale < jnp.inf)
         d2, close = jnp.where(same, 0, d2), close & ~same
     return _with_differences(jnp.where(close, -1, jnp.maximum(d2, 0)), a, b)
 

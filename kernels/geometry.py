@@ -150,7 +150,7 @@ def frame_of(low: jax.Array, high: jax.Array, mean: jax.Array, centre: Centre) -
         shift = mean
     else:
         spread = high[0] - low[0]
-        step = power_of_two(exponent(spread) - 5)
+        step = power_of_two(jnp.maximum(exponent(spread) - 5, -_MOST))
         near = jnp.where(spread > 0, jnp.round((mean[0] + mean[1]) / step) * step, low[0])
         shift = jnp.stack([near, jnp.zeros_like(near)])
     reach = _largest(low - shift[0], high - shift[0])

@@ -119,10 +119,61 @@ def test_a_level_curve_within_its_noise_bounds_no_saving():
 
 
 def test_beyond_what_random_s_budgets_measure_only_that_is_said():
-    for drop, word in ((-2.0, "saves more than"), (2.0, "takes over")):
+    for drop, reason, word in ((-2.0, "beyond", "saves more than"), (2.0, "reach", "takes over")):
         curves = {"random": {25: 3.4, 50: 3.3, 100: 3.2}, "far": {25: 3.4 + drop, 50: 3.3 + drop, 100: 3.2 + drop}}
         (saving,) = found(curves, base=4)["savings"]
-        assert saving["share_saved"] is None and saving["reason"] == "reach" and saving["note"].startswith(word)
+        assert saving["share_saved"] is None and saving["reason"] == reason and saving["note"].startswith(word)
+
+
+def scores_of(curves, seeds=5, scatter=0.02):
+    return [
+        Score(s, b, seed, m + scatter * (seed - (seeds - 1) / 2))
+        for s, curve in curves.items()
+        for b, m in curve.items()
+        for seed in range(seeds)
+    ]
+
+
+def test_who_saves_more_than_can_be_measured_is_named_first():
+    curves = {"random": {100: 3.0, 200: 2.8}, "A": {100: 2.2, 200: 2.0}, "B": {100: 3.05, 200: 2.85}}
+    got = compare(scores_of(curves), 4.0, higher_is_better=False)
+    said = verdict(got, "response_loss", False)
+    assert said.startswith("A saves more than 65 %: more than the budgets of random measure. No other strategy saved")
+    assert "the best that was measured of 2 strategies" in said
+    del curves["B"]
+    said = verdict(compare(scores_of(curves), 4.0, higher_is_better=False), "response_loss", False)
+    assert said == "In response loss: A saves more than 65 %: more than the budgets of random measure."
+
+
+@pytest.mark.parametrize("value", [0.1, 0.15, 0.35, 0.7])
+@pytest.mark.parametrize("budgets", [(16, 32, 64), (16, 32, 64, 128)])
+def test_a_level_curve_is_level_whatever_its_value_rounds_to(value, budgets):
+    curves = {"random": dict.fromkeys(budgets, value), "x": dict.fromkeys(budgets, value + 0.05)}
+    for seeds in (1, 5):
+        got = compare(scores_of(curves, seeds, 0.0), 0.05, higher_is_better=True)
+        assert got["savings"][0]["reason"] == "flat" and got["savings"][0]["null"] is None
+
+
+def test_a_saving_stands_on_budgets_near_those_of_random():
+    random = {16: 3.1, 32: 2.5, 64: 2.1, 128: 1.9}
+    got = {
+        name: compare(scores_of({"random": random, "x": curve}), 4.0, higher_is_better=False)["savings"][0]
+        for name, curve in {"low": {128: 1.3}, "high": {512: 1.55}, "near": {128: 1.85}}.items()
+    }
+    assert got["low"]["reason"] == "beyond" and got["low"]["note"].startswith("saves more than 29 %")
+    assert got["high"]["reason"] == "budgets" and "too far from those of random" in got["high"]["note"]
+    assert got["high"]["null"] is None
+    assert 0 < got["near"]["share_saved"] < 0.29
+
+
+def test_the_mean_over_rows_is_of_the_strategy_that_the_claim_is_of():
+    curves = {"random": {25: 3.2, 50: 3.0, 100: 2.5}, "wide": {25: 3.0, 50: 2.5, 100: 2.0}}
+    scores = scores_of(curves | {"sure": {25: 3.13, 50: 2.9, 100: 2.4}})
+    noisy = [s._replace(value=s.value + 0.9 * (s.seed - 2)) if s.strategy == "wide" else s for s in scores]
+    got = dict(compare(noisy, 4.0, higher_is_better=False))
+    got["by_rows"] = {"savings": got["savings"]}
+    said = verdict(got, "response_loss", False, group_by="task")
+    assert said.startswith("sure reached") and "By the mean over rows: sure" in said
 
 
 def test_one_budget_is_no_curve():

@@ -431,7 +431,7 @@ def test_many_groups_share_the_grey() -> None:
 def test_how_sure_counts_intervals() -> None:
     text = render(sample())
     assert "Measured with 2 seeds on 400 evaluation rows." in text
-    assert "facility_location beats random beyond its paired interval at 4 of 4 budgets." in text
+    assert "facility_location beats random beyond the interval of their difference at 4 of 4 budgets." in text
     results = sample()
     results["differences"] = None
     assert "intervals that do not touch, in favour of facility_location, at 4 of 4 budgets" in render(results)

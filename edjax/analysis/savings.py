@@ -59,9 +59,9 @@ def savings(arms: Mapping[str, Arm], baseline: str, before: float, unit: str) ->
     for name, arm in arms.items():
         if name == baseline:
             continue
-        shared = tuple(i for i, b in enumerate(reference.budgets) if b in arm.budgets) or (0,)
+        shared = tuple(i for i, b in enumerate(reference.budgets) if b in arm.budgets)
         if shared not in nulls:
-            nulls[shared] = None if nothing else null(reference, list(shared), before)
+            nulls[shared] = None if nothing or not shared else null(reference, list(shared), before)
         entry = {
             "strategy": name,
             "budget_needed": None,
@@ -101,10 +101,17 @@ def _saving(reference: Arm, arm: Arm, baseline: str, unit: str) -> tuple[dict[st
     found = shift(theirs, mine, interval=fewest >= FEWEST)
     d, low, high = (float(v) for v in found)
     largest = 2.0 ** float(theirs.x[-1])
-    furthest = float(reach(theirs.x))
-    if not np.isfinite(d):
-        more, times = 100 * (1 - 2.0**-furthest), 2.0**furthest
-        much = f"saves more than {more:.0f} %" if d > 0 else f"takes over {times:.0f} times as many"
+    least, most = (float(end) for end in reach(theirs.x, mine.x))
+    if not least < 0 < most:
+        return {}, "budgets", f"its budgets are too far from those of {baseline} to be compared"
+    if np.isposinf(d):
+        return (
+            {},
+            "beyond",
+            f"saves more than {100 * (1 - 2.0**-most):.0f} %: more than the budgets of {baseline} measure",
+        )
+    if np.isneginf(d):
+        much = f"takes over {2.0**-least:.1f} times as many".replace(".0 ", " ")
         return {}, "reach", f"{much}: more than the budgets of {baseline} measure"
     if fewest >= FEWEST and not (np.isfinite(low) or np.isfinite(high)):
         return {}, "noise", f"every saving that the budgets of {baseline} could measure fits these {unit}"

@@ -13,6 +13,11 @@ def has_interval(s: Entry) -> bool:
     return s["low"] is not None or s["high"] is not None
 
 
+def is_lead(s: Entry) -> bool:
+    """Whether the baseline reaches as much against itself: then a saving is a lead, whatever its interval says."""
+    return bool(s.get("null")) and s["share_saved"] <= s["null"]["high"]
+
+
 def ends(s: Entry) -> str:
     """ "12 to 40 %"; an end that no budget bounds is open."""
     if s["low"] is None:

@@ -46,13 +46,13 @@ def monotone(quality: np.ndarray) -> np.ndarray:
     >>> monotone(np.array([1.0, 3.0, 2.0, 4.0])).tolist()
     [1.0, 2.5, 2.5, 4.0]
     """
-    count = quality.shape[-1]
-    sums = np.concatenate([np.zeros((*quality.shape[:-1], 1)), np.cumsum(quality, -1)], -1)
+    count, first = quality.shape[-1], quality[..., :1]  # from the first on, so that what is level is so to the last bit
+    sums = np.concatenate([np.zeros((*quality.shape[:-1], 1)), np.cumsum(quality - first, -1)], -1)
     a, b = np.arange(count)[:, None], np.arange(count)[None, :]
     means = (sums[..., None, 1:] - sums[..., :-1, None]) / np.where(b >= a, b - a + 1, 1)
     means = np.where(b >= a, means, np.inf)
     least = np.minimum.accumulate(means[..., ::-1], -1)[..., ::-1]
-    return np.diagonal(np.maximum.accumulate(least, -2), axis1=-2, axis2=-1).copy()
+    return first + np.diagonal(np.maximum.accumulate(least, -2), axis1=-2, axis2=-1)
 
 
 def along(x: np.ndarray, quality: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -68,11 +68,11 @@ def along(x: np.ndarray, quality: np.ndarray, at: np.ndarray) -> np.ndarray:
 def fitted(x: np.ndarray, curve: np.ndarray, at: np.ndarray, quality: np.ndarray) -> np.ndarray:
     """(...,) the shift d for which sum over k of (quality_k - curve(at_k + d))^2 is least; of several the smallest.
 
-    Exact: between two shifts that bring a point onto a knot the sum is a parabola. |d| is at most `reach`.
+    Exact: between two shifts that bring a point onto a knot the sum is a parabola. d is within `reach`.
     """
-    most = reach(x)[..., None]
+    least, most = (end[..., None] for end in reach(x, at))
     knots = (x[..., None, :] - at[..., :, None]).reshape(*at.shape[:-1], -1)
-    d = np.sort(np.clip(np.concatenate([knots, -most, 0 * most, most], -1), -most, most), -1)
+    d = np.sort(np.clip(np.concatenate([knots, least, 0 * most, most], -1), least, most), -1)
     off = quality[..., None, :] - along(x[..., None, :], curve[..., None, :], at[..., None, :] + d[..., None])
     turn = np.diff(off, axis=-2)
     square = (turn**2).sum(-1)
@@ -85,9 +85,10 @@ def fitted(x: np.ndarray, curve: np.ndarray, at: np.ndarray, quality: np.ndarray
     return np.take_along_axis(d, best[..., None], -1)[..., 0]
 
 
-def reach(x: np.ndarray) -> np.ndarray:
-    """(...,) the most doublings that a curve with knots x (..., j) can be shifted by: its span, and BEYOND."""
-    return x[..., -1] - x[..., 0] + BEYOND
+def reach(x: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(...,) the least and the most doublings by which points `at` (..., k) can be shifted along a curve with knots x
+    (..., j): one of them has to stay within BEYOND of the knots."""
+    return x[..., 0] - at.max(-1) - BEYOND, x[..., -1] - at.min(-1) + BEYOND
 
 
 def shift(reference: Curve, mine: Curve, interval: bool = True) -> Shift:
@@ -99,9 +100,9 @@ def shift(reference: Curve, mine: Curve, interval: bool = True) -> Shift:
     """
     x, curve = reference.x, monotone(reference.quality)
     d = fitted(x, curve, mine.x, mine.quality)
-    most = reach(x)
-    inside, level = np.abs(d) < most - 1e-9, curve[..., -1] <= curve[..., 0]
-    shown = np.where(level, np.nan, np.where(inside, d, np.copysign(np.inf, d)))
+    least, most = reach(x, mine.x)
+    inside, level = (least + 1e-9 < d) & (d < most - 1e-9), curve[..., -1] <= curve[..., 0]
+    shown = np.where(level, np.nan, np.where(inside, d, np.where(d <= least + 1e-9, -np.inf, np.inf)))
     if not interval:
         return Shift(shown, np.full_like(d, -np.inf), np.full_like(d, np.inf))
     inside &= ~level
@@ -123,8 +124,8 @@ def shift(reference: Curve, mine: Curve, interval: bool = True) -> Shift:
     freedom = welch(variance, theirs(start)[..., 0], own.shape[-1], errors.shape[-2])
     times = quantile(freedom)[..., None]
     ends = []
-    for side in (-1.0, 1.0):
-        nodes = start + side * (most[..., None] - side * start) * (np.arange(NODES) / (NODES - 1)) ** 2
+    for end in (least, most):
+        nodes = start + (end[..., None] - start) * (np.arange(NODES) / (NODES - 1)) ** 2
         places = mine.x[..., None, :] + nodes[..., None]
         off = mine.quality[..., None, :] - along(x[..., None, :], curve[..., None, :], places)
         size = np.abs((off * slope[..., None, :]).sum(-1))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edjax.analysis.seeds import FEW, FEWEST, NULL_FROM
-from edjax.analysis.shares import Entry, ends, has_interval, percent
+from edjax.analysis.shares import Entry, ends, has_interval, is_lead, percent
 
 
 def verdict(
@@ -40,36 +40,40 @@ def verdict(
             f"More labels of {baseline} did not improve {name} from {points[0]['budget']} to {largest}, "
             "so no saving can be said."
         )
-    if reason == "budgets":
+    if reason == "budgets" and len(points) < 2:
         said = against_baseline(found["differences"], higher_is_better, baseline)
         return f"{said} One budget is no curve: a saving takes two or more." if said else savings[0]["note"] + "."
     known = [s for s in savings if s["share_saved"] is not None]
+    beyond = [f"{s['strategy']} {s['note']}." for s in savings if s.get("reason") == "beyond"]
+    if not known and beyond:
+        return f"In {name}: {' '.join(beyond)}"
     if not known:
         notes = "; ".join(f"{s['strategy']} {s['note']}" for s in savings)
         return f"No saving can be said: {notes}."
-    best = max(known, key=lambda s: s["share_saved"])
+    clear = [s for s in known if s["low"] is not None and s["low"] > 0]
+    best = max(clear or known, key=lambda s: s["share_saved"])
     rows = [s for s in (found.get("by_rows") or {}).get("savings", ()) if s["strategy"] == best["strategy"]]
-    return " ".join([_of(best, savings, name, largest, baseline), *(_by_rows(s, baseline) for s in rows)])
+    said = _of(best, len(savings), bool(beyond), name, largest, baseline)
+    return " ".join([*beyond, said, *(_by_rows(s, baseline) for s in rows)])
 
 
-def _of(best: Entry, savings: Sequence[Entry], name: str, largest: int, baseline: str) -> str:
-    clear = [s for s in savings if s["share_saved"] is not None and s["low"] is not None and s["low"] > 0]
-    chance = f", the best of {len(savings)} strategies" if len(savings) > 1 else ""
-    if clear:
-        best = max(clear, key=lambda s: s["share_saved"])
+def _of(best: Entry, strategies: int, beyond: bool, name: str, largest: int, baseline: str) -> str:
+    """Of the best strategy whose saving the budgets measure; `beyond`: some save more than these do."""
+    rank = "the best that was measured" if beyond else "the best"
+    chance = f", {rank} of {strategies} strategies" if strategies > 1 else ""
+    if best["low"] is not None and best["low"] > 0:
         said = (
             f"{best['strategy']} reached {baseline}'s {name} at {largest} labels with about "
             f"{best['budget_needed']:.0f}: {percent(best['share_saved'])} saved ({sure(best, baseline)}){chance}."
         )
-        null = best.get("null")
-        if null and best["share_saved"] <= null["high"]:
+        if is_lead(best):
             said += f" {baseline.capitalize()} against itself reaches as much: a lead, not a result."
         return said
     amount = f"{best['strategy']}{chance}, {percent(best['share_saved'])} ({sure(best, baseline)})"
     if has_interval(best) and (best["high"] is None or best["high"] > 0):
         return f"No saving of labels was shown in {name}, since the interval holds zero: {amount}."
     if best["share_saved"] <= 0.005:
-        return f"No strategy saved labels in {name}: {amount}."
+        return f"No {'other ' if beyond else ''}strategy saved labels in {name}: {amount}."
     return f"A lead, not a result, by the curves of {name} alone: {amount}."
 
 
@@ -91,7 +95,8 @@ def sure(s: Entry, baseline: str = "random") -> str:
     null = s.get("null")
     if null:
         return f"{said}; {baseline} against itself {ends(null)}"
-    return f"{said}; {baseline} against itself not known, it takes {NULL_FROM} seeds"
+    few = f", it takes {NULL_FROM} seeds" if theirs < NULL_FROM else ""
+    return f"{said}; {baseline} against itself not known{few}"
 
 
 def against_baseline(differences: Sequence[Entry], higher_is_better: bool, baseline: str = "random") -> str:

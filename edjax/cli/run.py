@@ -91,7 +91,9 @@ def report(directories: tuple[Path, ...], out: Path | None, pool: str | None, re
     if run:
         results = restated(read_json(first / "results.json"))
         if results.get("restated"):
-            options.note(f"{first / 'results.json'} is of an earlier version: its savings were worked out anew")
+            known = (results.get("metric") or {}).get("statistic")
+            said = "were worked out anew" if known else "are left out, since its cells do not give them anew"
+            options.note(f"{first / 'results.json'} is of an earlier version: its savings {said}")
     else:
         results, notes = gather(directories, pool=pool, reading=reading, command=shlex.join(["edjax", *sys.argv[1:]]))
         for text in notes:

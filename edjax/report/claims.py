@@ -26,16 +26,21 @@ def tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     out = []
     best, budget = best_saving(results), largest_budget(results)
     others = sum(s["strategy"] != BASELINE for s in by_saving(results))
+    beyond = [s for s in by_saving(results) if s.get("reason") == "beyond"]
+    for s in beyond:
+        out.append((str(s["strategy"]), "saves more than random's budgets measure", str(s.get("note") or "")))
     if best and budget:
         small = "; ".join(t for t in (best["strategy"], _interval(best), _seeds(best), _null(best)) if t)
         needed = finite(best.get("budget_needed"))
         if is_clear(best):
+            lead = shares.is_lead(best)
             of = f"the best of {count(others, 'strategy', 'strategies')}"
-            out.append((_share(best), "fewer labels than random", f"{small}; {of}"))
-            if needed is not None:
+            what = "fewer labels than random" + (": a lead, random reaches as much against itself" if lead else "")
+            out.append((_share(best), what, f"{small}; {of}"))
+            if needed is not None and not lead:
                 what = f"labels do what {number(budget)} random ones do"
                 out.append((number(round(needed)), what, "random's curve shifted, over all budgets"))
-        else:
+        elif not beyond:
             what = "strategy was shown to save labels" if others == 1 else "strategies were shown to save labels"
             out.append((f"0 of {others}", what, f"nearest {_share(best)}: {small}"))
     share = finite(part(results, "overhead").get("select_share_of_finetune"))
@@ -66,19 +71,20 @@ def how_sure(results: Mapping[str, Any], metric: MetricWords) -> list[str]:
         many = finite(part(results, "metric").get("groups"))
         values = count(int(many), "value") if many else "values"
         out.append(f"The {values} of {column} count alike; by the mean over rows the result stands beside.")
-    if results.get("restated"):
+    if results.get("restated") and part(results, "metric").get("statistic"):
         out.append("An earlier version wrote this file; savings and intervals were worked out anew from its cells.")
     return out
 
 
 def _clear(results: Mapping[str, Any], name: str, metric: MetricWords) -> str | None:
-    """In how many budgets the strategy is better than random beyond its interval: paired, if that was computed."""
+    """In how many budgets the strategy is better than random beyond the interval of their difference, if one was
+    computed."""
     sign = 1 if metric.higher_is_better else -1
-    paired = [d for d in results.get("differences") or () if d.get("strategy") == name and has_interval(d)]
-    if paired:
-        won = sum(min(sign * low, sign * high) > 0 for low, high in map(interval_of, paired))
-        lost = sum(max(sign * low, sign * high) < 0 for low, high in map(interval_of, paired))
-        text = f"{name} beats random beyond its paired interval at {won} of {count(len(paired), 'budget')}"
+    apart = [d for d in results.get("differences") or () if d.get("strategy") == name and has_interval(d)]
+    if apart:
+        won = sum(min(sign * low, sign * high) > 0 for low, high in map(interval_of, apart))
+        lost = sum(max(sign * low, sign * high) < 0 for low, high in map(interval_of, apart))
+        text = f"{name} beats random beyond the interval of their difference at {won} of {count(len(apart), 'budget')}"
         return text + (f", and loses to it at {lost}." if lost else ".")
     curves = part(results, "curves")
     other = {p.get("budget"): p for p in curves.get(BASELINE) or () if has_interval(p)}

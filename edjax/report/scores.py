@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edjax.analysis.shares import is_lead
 from edjax.report import charts
 from edjax.report.reading import (
     BASELINE,
@@ -26,7 +27,7 @@ def curve(results: Mapping[str, Any], looks: Mapping[str, Style], metric: Metric
     data = {str(name): points for name, points in part(results, "curves").items()}
     base = primary(results, part(results, "base"))
     best = best_saving(results)
-    needed = finite(best.get("budget_needed")) if best and is_clear(best) else None
+    needed = finite(best.get("budget_needed")) if best and is_clear(best) and not is_lead(best) else None
     arrow = (best["strategy"], needed) if best and needed is not None else None
     wide, narrow = (
         charts.efficiency(data, looks, metric, base=base, needed=arrow, baseline=BASELINE, width=w)

@@ -46,6 +46,23 @@ def test_k_center_with_a_front_too():
     assert_greedy(k_center(x, 40), reference.k_center, Problem(x, 40, {}))
 
 
+@pytest.mark.parametrize("d", [4, 20])
+def test_a_row_of_zeros_is_like_nothing_not_even_itself(d):
+    x = np.random.default_rng(3).standard_normal((40, d)).astype(np.float32)
+    x[0] = 0
+    picks = facility_location(x, 40, similarity="cosine")
+    assert picks.gains[picks.indices.tolist().index(0)] == 0
+
+
+@pytest.mark.parametrize("select", [k_center, facility_location])
+def test_a_feature_of_tiny_range_spoils_no_pool(select):
+    x = np.random.default_rng(4).standard_normal((50, 12)).astype(np.float32)
+    without = select(x, 20).indices.tolist()
+    x[:, 3] = 8e-38 * np.random.default_rng(5).uniform(size=50)
+    expected = select(np.delete(x, 3, axis=1), 20).indices.tolist()
+    assert select(x, 20).indices.tolist() == expected != without
+
+
 @pytest.mark.parametrize("form", ["resident", "tiled"])
 def test_facility_location_sees_into_clusters_that_are_far_apart(form):
     """The kernel's width is that of the pool, so that all within a cluster is nearly alike."""
