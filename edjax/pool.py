@@ -9,8 +9,8 @@ Ids:
 Bad rows:
   an error that names the file and the line; with skip_bad_lines such rows are left out, counted and named in a note
 Bytes:
-  `line` and `records` keep a row as it came; where the source has no lines, `line` is strict JSON of the record, with
-  bytes in base64
+  `line` and `records` keep a row as it came, those of Parquet and `datasets` without the null keys of turns and
+  functions; where the source has no lines, `line` is strict JSON of the record, with bytes in base64
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from edjax.ids import id_text
 from edjax.rows import BadRow, Row, open_rows
 from edjax.store import atomic_write
 from edjax.tools import Tool
-from edjax.turns import ACCEPTED, SHAPES, Meaning, read_row, shape_of
+from edjax.turns import ACCEPTED, SHAPES, Meaning, lean, read_row, shape_of
 from edjax.turns import Message as Message
 
 T = TypeVar("T")
@@ -209,7 +209,8 @@ def read_pool(
             first = first or _shape(name, row.record, text_column)
             try:
                 shape = _shape_beside(first, row.record, text_column)
-                parsed.append(read_row(row.record, shape, columnar=container.columnar))
+                row = row._replace(record=lean(row.record, shape)) if container.columnar else row
+                parsed.append(read_row(row.record, shape))
                 rows.append(row)
             except BadRow as e:
                 reason = str(e)

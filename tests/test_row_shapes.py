@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from edjax.errors import DataError
-from edjax.pool import read_pool
+from edjax.pool import read_pool, write_rows
 
 A, U, S, T = "assistant", "user", "system", "tool"
 
@@ -184,6 +184,37 @@ def test_keys_that_only_other_rows_have(tmp_path, container):
     pool = read_pool(CONTAINERS[container](tmp_path / container, *rows))
     assert pool.messages[0] == (turn(U, "Q0"),) and pool.responses == ("A0", "A2")
     assert pool.messages[1] == (turn(U, "Q1"), turn(A, "A1", weight=0), turn(U, "Q2"))
+
+
+@pytest.mark.parametrize("container", ["p.parquet", "saved"])
+def test_rows_written_as_lines_mean_the_same(tmp_path, container):
+    def function(name, parameter):
+        return {"name": name, "parameters": {"type": "object", "properties": {parameter: {"type": "string"}}}}
+
+    def call(name, **arguments):
+        return turn(A, "", tool_calls=[{"function": {"name": name, "arguments": arguments}}])
+
+    rows = [
+        {"messages": [turn(U, "a"), call("price", item="tea")], "tools": [function("price", "item")]},
+        {"messages": [turn(U, "b"), call("weather", city="Rome")], "tools": [function("weather", "city")]},
+    ]
+    pool = read_pool(CONTAINERS[container](tmp_path / container, *rows))
+    write_rows(tmp_path / "s.jsonl", pool, range(2))
+    again = read_pool(tmp_path / "s.jsonl")
+    assert (again.messages, again.tools, again.withheld) == (pool.messages, pool.tools, pool.withheld)
+    assert again.digest == pool.digest
+    assert list(again.tools[0][0]["function"]["parameters"]["properties"]) == ["item"]
+    assert again.withheld[1]["tool_calls"][0]["function"]["arguments"] == {"city": "Rome"}
+
+
+@pytest.mark.parametrize("label", [{"answer": "3"}, {"answer": 3}, {"response": "3"}])
+@pytest.mark.parametrize("shape", ["messages", "prompt"])
+def test_a_last_turn_that_calls_is_not_lost_to_a_column(tmp_path, shape, label):
+    last = turn(A, None, tool_calls=[{"function": {"name": "add", "arguments": {"a": 1}}}])
+    pool = read_pool(jsonl(tmp_path / "p.jsonl", {shape: [turn(U, "1 + 2?"), last]} | label))
+    assert pool.responses == (None,) and pool.withheld[0]["tool_calls"][0]["function"]["name"] == "add"
+    assert pool.records[0].items() >= label.items()
+    assert pool.notes == ("1 row ends in a turn that calls tools: no response (row-000001)",)
 
 
 @pytest.mark.parametrize("weight", [0, 0.0, False, "0", "0.0"])
