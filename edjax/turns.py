@@ -308,7 +308,7 @@ def number_text(value: Any) -> str | None:
     """A number as the text of an answer: a whole one without a fraction, others in full; None for what is no finite
     number."""
     if isinstance(value, Decimal):
-        return format(value, "f") if value.is_finite() else None
+        return (str(int(value)) if value == int(value) else format(value, "f")) if value.is_finite() else None
     if isinstance(value, bool) or not isinstance(value, int | float) or value - value != 0:
         return None
     return str(int(value)) if value == int(value) and abs(value) <= _EXACT else json.dumps(value)

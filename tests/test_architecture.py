@@ -22,7 +22,7 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     "settings": {"errors"},
     "health": {"errors"},
     "memory": {"errors"},
-    "answers": {"metrics"},
+    "answers": {"metrics", "rows", "turns"},
     "rows": {"errors"},
     "tools": {"rows"},
     "turns": {"rows", "tools"},

@@ -20,7 +20,7 @@ ROWS = [
     ("The dog was", "happy", {"refs": ["happy", "very happy"]}),
     ("Once upon a time, there was a little girl named", "Lily", {"choices": ["Bob the big dog", "Lily", "lily pad"]}),
     ("Mom said:", "Let us go home now, it is late and you must sleep.", {"choices": ["x"]}),
-    ("The cat saw a big", "tree", {"choices": ["tree", "bird", "ball", "house", "red"], "answer": "bird"}),
+    ("The cat saw a big", "tree", {"choices": ["tree", "bird", "ball", "house", "red"], "answer": "Tree."}),
     ("One day", "he ran", {"choices": None}),
 ]
 
