@@ -178,6 +178,7 @@ def test_a_row_that_is_unclear_is_named(fails, model, tmp_path):
 
 def test_a_metric_that_no_row_can_have(fails, model, tmp_path):
     rows = lines(tmp_path / "r.jsonl", {"id": "a", "prompt": "What is ice?", "response": "water"})
+    assert "no metrics are asked for" in fails(2, "evaluate", rows, "--model", model, "--metrics", ",")
     line = fails(2, "evaluate", rows, "--model", model, "--metrics", "choice_accuracy")
     assert "no row can have choice_accuracy" in line
     assert len(answers_of(make_pool([("a", "b")]), METRICS)) == 1  # all of them: those that there are

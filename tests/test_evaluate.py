@@ -135,6 +135,8 @@ def test_a_result_of_another_dtype_is_not_handed_back(run, pool, tmp_path):
 def test_refusals(run, pool, tmp_path):
     with pytest.raises(UsageError, match="bleu"):
         run(pool, metrics=["bleu"])
+    with pytest.raises(UsageError, match="no metrics are asked for; edjax computes: response_loss, "):
+        run(pool, metrics=())
     with pytest.raises(DataError, match="'row-1' has no response"):
         run(make_pool([("a", "b"), ("c", None)]))
     with pytest.raises(DataError, match="is not an adapter"):
