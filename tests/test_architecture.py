@@ -50,7 +50,7 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     },
     "grouping": {"errors", "pool", "metrics"},
     "evaluate": {"errors", "memory", "store", "pool", "lm", "batching", "progress", "answers", "metrics", "grouping"},
-    "handoff": {"errors", "store", "ids", "tools", "turns", "pool", "select"},
+    "handoff": {"errors", "store", "ids", "rows", "tools", "turns", "pool", "select"},
     "labels": {"errors", "ids", "turns", "handoff"},
     "verify": {"errors", "store"},
     "environment": {"lm"},
