@@ -22,6 +22,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +32,7 @@ from edjax.ids import id_text
 from edjax.rows import BadRow, Row, open_rows
 from edjax.store import atomic_write
 from edjax.tools import Tool
-from edjax.turns import ACCEPTED, SHAPES, Meaning, lean, read_row, shape_of
+from edjax.turns import ACCEPTED, SHAPES, Meaning, lean, number_text, read_row, shape_of
 from edjax.turns import Message as Message
 
 T = TypeVar("T")
@@ -372,8 +373,8 @@ def _digest(pool: Pool) -> str:
 
 
 def _dump(record: dict[str, Any]) -> bytes:
-    """One line of strict JSON: NaN becomes null, bytes become base64, dates and the like text, lone surrogates stay
-    escapes."""
+    """One line of strict JSON: NaN becomes null, bytes become base64, whole decimals integers, other decimals, dates
+    and the like text, lone surrogates stay escapes."""
     options: dict[str, Any] = {"separators": (",", ":"), "default": _plain}
     try:
         text = json.dumps(record, ensure_ascii=False, allow_nan=False, **options)
@@ -386,5 +387,7 @@ def _dump(record: dict[str, Any]) -> bytes:
         return json.dumps(json.loads(text), **options).encode()
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Any) -> int | str:
+    if isinstance(value, Decimal) and (text := number_text(value)):
+        return int(text) if value == int(value) else text
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)

@@ -254,6 +254,15 @@ def test_columns_of_numbers(tmp_path):
         read_pool(tmp_path / "d.parquet")
 
 
+def test_decimals_written_as_lines_mean_the_same(tmp_path):
+    rows = [{"id": Decimal(i), "prompt": "q", "response": Decimal(n)} for i, n in ((7, "2.00"), (10**25 + 7, "2.50"))]
+    pool = read_pool(table(tmp_path / "p.parquet", *rows))
+    write_rows(tmp_path / "s.jsonl", pool, range(2))
+    again = read_pool(tmp_path / "s.jsonl")
+    assert again.responses == pool.responses == ("2", "2.50")
+    assert again.ids == pool.ids == ("7", str(10**25 + 7))
+
+
 def test_bytes_are_base64_and_ids_of_bytes_or_floats_are_text(tmp_path):
     import datasets
     import pyarrow as pa
