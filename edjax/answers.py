@@ -4,16 +4,21 @@ Answers: `refs`, else `answer`, each a text, a number or a list of these; else t
 "#### 18", as GSM8K's do, also accepts what stands there. Choices: `choices`, a list of texts or numbers, of objects
 with text and label, {"text": [...], "label": [...]} as in ARC, or {"A": ..., "B": ...}. Which is right: the one that
 the response names, else the answer (`answer`, `answerKey`, `answer_idx`), by its text or its label; where there are no
-labels a letter counts from A and a whole number from 0, as in MMLU. What can be read in two ways is refused.
+labels a letter counts from A and a whole number from 0, as in MMLU, also if it is text. What can be read in two ways is
+refused, and so are a response and an answer that name two choices and a key that names none.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from edjax.metrics import final_answers, normalise
+from edjax.rows import absent
+from edjax.turns import number_text
 
 KEYS = ("answerKey", "answer_key", "answer_idx", "answer_index")  # columns that name one of the choices
 
@@ -74,8 +79,10 @@ def _answers(record: Mapping[str, Any], response: str | None, as_index: bool | N
 def _own(record: Mapping[str, Any], choices: Choices | None) -> list[str]:
     """What `answer` accepts. Where it names a choice by label or place: the choice's text, and its label unless that
     is what another choice says."""
-    value, _ = _answer(record, choices is not None)
+    value, is_key = _answer(record, choices is not None)
     texts = _listed(value, "answer")
+    if choices is not None:
+        value = _as_number(value, is_key, choices.texts, choices.labels)
     if choices is None or choices.right is None or isinstance(value, (list, tuple)) or not texts:
         return texts
     text, names = choices.texts[choices.right], [normalise(t) for t in choices.texts]
@@ -90,14 +97,14 @@ def _answer(record: Mapping[str, Any], of_choices: bool) -> tuple[Any, bool]:
     """(the answer, whether its column names a choice rather than a text); (None, False) where the row has none."""
     for name in ("answer", *KEYS) if of_choices else ("answer",):
         value = record.get(name)
-        if not (value is None or value == "" or value == [] or _is_nan(value)):
+        if not (absent(value) or value == "" or value == []):
             return value, name in KEYS
     return None, False
 
 
 def _listed(value: Any, name: str) -> list[str]:
     """The texts of a text, a number, or a list of these; [] for nothing."""
-    if value is None or value == "" or _is_nan(value):
+    if absent(value) or value == "":
         return []
     if isinstance(value, (list, tuple)):
         return [text for v in value if (text := _text(v, f"an entry of {name}")).strip()]
@@ -106,15 +113,10 @@ def _listed(value: Any, name: str) -> list[str]:
 
 def _text(value: Any, name: str) -> str:
     """Text as it is, numbers as people write them: 3.0 is 3."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        return str(int(value)) if value == int(value) else repr(value)
-    raise Unclear(f"has {value!r} as {name}, which is neither text, nor a number, nor a list of these")
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and value != value
+    text = value if isinstance(value, str) else number_text(value)
+    if text is None:
+        raise Unclear(f"has {value!r} as {name}, which is neither text, nor a number, nor a list of these")
+    return text
 
 
 # Choices
@@ -129,11 +131,15 @@ def _choices(record: Mapping[str, Any], response: str | None, as_index: bool | N
     value, is_key = _answer(record, True)
     if isinstance(value, (list, tuple)):
         value = value[0] if len(value) == 1 else None
+    value = _as_number(value, is_key, texts, labels)
     by_answer: set[int] = set()
     if isinstance(value, str):
         by_answer = _named(value, texts, labels, label_first=is_key)
+        if is_key and not by_answer:
+            raise Unclear(f"has the key {value!r}, which is none of its {len(texts)} choices")
     elif value is not None:
         by_answer = _numbered(value, texts, labels, by_response, as_index)
+    _agree(value, by_answer, by_response, texts)
     right = (by_response & by_answer) or by_response or by_answer
     if len(right) > 1:
         first, second = (f"{texts[i]!r}" for i in sorted(right)[:2])
@@ -143,9 +149,28 @@ def _choices(record: Mapping[str, Any], response: str | None, as_index: bool | N
     return Choices(texts, labels, next(iter(right), None))
 
 
+def _agree(value: Any, by_answer: set[int], by_response: set[int], texts: Sequence[str]) -> None:
+    answers, responses = ({normalise(texts[i]) for i in which} for which in (by_answer, by_response))
+    if answers and responses and answers.isdisjoint(responses):
+        meant, named = (", ".join(repr(texts[i]) for i in sorted(which)) for which in (by_answer, by_response))
+        said = repr(value) if isinstance(value, str) else _text(value, "answer")
+        counted = " (places count from 0)" if by_answer == {value} else ""
+        raise Unclear(f"has the answer {said}, the choice {meant}{counted}, and a response that is {named}")
+
+
+def _as_number(value: Any, is_key: bool, texts: Sequence[str], labels: Sequence[str] | None) -> Any:
+    """A whole number that is text, as a number: where no choice has that text or label, and where a key can be nothing
+    but a place. Anything else as it is."""
+    if not isinstance(value, str) or not re.fullmatch(r"\s*-?[0-9]{1,18}\s*", value):
+        return value
+    place = is_key and labels is None
+    return int(value) if place or not _named(value, texts, labels) else value
+
+
 def _laid_out(value: Any) -> tuple[list[str], list[str] | None] | None:
     """The texts and labels of `choices`; None where there is nothing to choose from."""
     if isinstance(value, Mapping):
+        value = {k: v for k, v in value.items() if not absent(v)}
         texts, labels = value.get("text"), value.get("label")
         if isinstance(texts, (list, tuple)):
             if labels is not None and (not isinstance(labels, (list, tuple)) or len(labels) != len(texts)):
@@ -179,7 +204,9 @@ def _named(text: str, texts: Sequence[str], labels: Sequence[str] | None, *, lab
     return set(found[:1] if label_first or labels is None else found)
 
 
-def _places(value: int | float, texts: Sequence[str], labels: Sequence[str] | None) -> tuple[int | None, int | None]:
+def _places(
+    value: float | Decimal, texts: Sequence[str], labels: Sequence[str] | None
+) -> tuple[int | None, int | None]:
     """(the choice whose text or label a number is, the choice whose place it is, from 0)."""
     named = _named(_text(value, "answer"), texts, labels, label_first=labels is not None)
     place = int(value) if value == int(value) and 0 <= value < len(texts) else None
@@ -214,11 +241,6 @@ def _numbered(
         else:
             meant = by_place if as_index else by_text
     assert meant is not None
-    if by_response and normalise(texts[meant]) not in {normalise(texts[i]) for i in by_response}:
-        named = ", ".join(repr(texts[i]) for i in sorted(by_response))
-        raise Unclear(
-            f"has the answer {said}, the choice {texts[meant]!r} (places count from 0), and a response that is {named}"
-        )
     return {meant}
 
 
@@ -226,14 +248,14 @@ def _integers_are_places(records: Sequence[Mapping[str, Any]], responses: Sequen
     """Whether numbers as answers are places, as rows show where they can be nothing else; None: nothing shows it."""
     shown: set[bool] = set()
     for record, response in zip(records, responses, strict=True):
-        value, _ = _answer(record, True)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            continue
         try:
             laid_out = _laid_out(record.get("choices"))
         except Unclear:
             continue
         if laid_out is None:
+            continue
+        value = _as_number(*_answer(record, True), *laid_out)
+        if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not math.isfinite(value):
             continue
         by_text, by_place = _places(value, *laid_out)
         if by_text != by_place and None in (by_text, by_place):

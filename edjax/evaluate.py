@@ -107,10 +107,12 @@ def evaluate(
     Raises:
       DataError: a row without a response and an answer, or whose answer is unclear, or without a value to group by; a
         damaged adapter.
-      UsageError: an unknown metric, or one that none of these rows can have (unless all are asked for); a mesh that
-        does not fit the devices, the model or `batch_size`.
+      UsageError: no metric, an unknown one, or one that none of these rows can have (unless all are asked for); a mesh
+        that does not fit the devices, the model or `batch_size`.
       EnvError: memory runs out.
     """
+    if not metrics:
+        raise UsageError(f"no metrics are asked for; edjax computes: {', '.join(METRICS)}")
     if unknown := [m for m in metrics if m not in METRICS]:
         raise UsageError(f"metrics {unknown} are unknown; edjax computes: {', '.join(METRICS)}")
     Bounds.of(max_length)
@@ -123,7 +125,7 @@ def evaluate(
     devices = parse_mesh(mesh)
     check_rows(batch_size, devices)
     loaded = loaded or load(model, dtype, quantize, devices)
-    from edjax.lm.adapter import adapter_digest, adapter_notes, trained_template
+    from edjax.lm.adapter import adapter_digest, adapter_notes, homes, trained_template
 
     template, asked = template or trained_template(adapter or loaded.directory) or "auto", template
     settings = {
@@ -136,7 +138,8 @@ def evaluate(
         "quantize": quantize,
         **({} if group_by is None else {"group_by": group_by}),
     }
-    day = day_of(loaded.directory, template, *(Path(p) for p in (None if overwrite else out, adapter) if p is not None))
+    begun = [] if overwrite or out is None else [Path(out)]
+    day = day_of(loaded.directory, template, *begun, *(homes(adapter) if adapter is not None else []))
     settings |= day and {"date": date or day["date"]}
     lm = place(loaded.model, devices)
     if adapter is not None:

@@ -58,8 +58,8 @@ def id_text(value: Any) -> str | None:
         return None
     if isinstance(value, bytes):
         return value.decode()  # UnicodeDecodeError is a ValueError
-    if isinstance(value, Decimal):
-        value = float(value)
+    if isinstance(value, Decimal) and value.is_finite() and value == int(value):
+        value = int(value)
     if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
         return str(int(value))
     if isinstance(value, bool) or not isinstance(value, str | int):

@@ -19,14 +19,14 @@ def normalise(text: str) -> str:
 
 
 def final_answers(text: str) -> list[str]:
-    """What stands after the last "####" at the beginning of a line, as in GSM8K (Cobbe et al. 2021), and the same
-    without commas between digits; [] where there is none.
+    """What stands after "####" in the last line, where that begins with it, as in GSM8K (Cobbe et al. 2021), and the
+    same without commas between digits; [] where it does not: a heading before a text is no answer.
 
     >>> final_answers("500 + 700 = 1200\\n#### 1,200")
     ['1,200', '1200']
     """
-    found = re.findall(r"^####[ \t]*(\S.*?)\s*$", text, re.MULTILINE)
-    return list(dict.fromkeys([found[-1], re.sub(r"(?<=\d),(?=\d)", "", found[-1])])) if found else []
+    found = re.search(r"^####[ \t]*(\S.*?)\s*\Z", text, re.MULTILINE)
+    return list(dict.fromkeys([found[1], re.sub(r"(?<=\d),(?=\d)", "", found[1])])) if found else []
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:

@@ -9,8 +9,8 @@ Ids:
 Bad rows:
   an error that names the file and the line; with skip_bad_lines such rows are left out, counted and named in a note
 Bytes:
-  `line` and `records` keep a row as it came; where the source has no lines, `line` is strict JSON of the record, with
-  bytes in base64
+  `line` and `records` keep a row as it came, those of Parquet and `datasets` without the null keys of turns and
+  functions; where the source has no lines, `line` is strict JSON of the record, with bytes in base64
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +32,7 @@ from edjax.ids import id_text
 from edjax.rows import BadRow, Row, open_rows
 from edjax.store import atomic_write
 from edjax.tools import Tool
-from edjax.turns import ACCEPTED, SHAPES, Meaning, read_row, shape_of
+from edjax.turns import ACCEPTED, SHAPES, Meaning, lean, number_text, read_row, shape_of
 from edjax.turns import Message as Message
 
 T = TypeVar("T")
@@ -209,7 +210,8 @@ def read_pool(
             first = first or _shape(name, row.record, text_column)
             try:
                 shape = _shape_beside(first, row.record, text_column)
-                parsed.append(read_row(row.record, shape, columnar=container.columnar))
+                row = row._replace(record=lean(row.record, shape)) if container.columnar else row
+                parsed.append(read_row(row.record, shape))
                 rows.append(row)
             except BadRow as e:
                 reason = str(e)
@@ -371,8 +373,8 @@ def _digest(pool: Pool) -> str:
 
 
 def _dump(record: dict[str, Any]) -> bytes:
-    """One line of strict JSON: NaN becomes null, bytes become base64, dates and the like text, lone surrogates stay
-    escapes."""
+    """One line of strict JSON: NaN becomes null, bytes become base64, whole decimals integers, other decimals, dates
+    and the like text, lone surrogates stay escapes."""
     options: dict[str, Any] = {"separators": (",", ":"), "default": _plain}
     try:
         text = json.dumps(record, ensure_ascii=False, allow_nan=False, **options)
@@ -385,5 +387,7 @@ def _dump(record: dict[str, Any]) -> bytes:
         return json.dumps(json.loads(text), **options).encode()
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Any) -> int | str:
+    if isinstance(value, Decimal) and (text := number_text(value)):
+        return int(text) if value == int(value) else text
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)

@@ -26,8 +26,10 @@ Turns:
   no user turn (system only), last user turn empty    a bad row: there is nothing to answer
   unknown role                   a bad row; human, gpt, model, bot, chatgpt, developer, function, observation are known
   tool calls                     kept with the turn; LLaMA-Factory's function_call turns are such. A last turn that
-                                 calls is no text to learn: the row is unlabelled, and the turn is `withheld`
-  weight 0                       of an assistant turn: it is not trained, nor is the row's response if it is that turn
+                                 calls is no text to learn: the row is unlabelled whatever stands in other columns,
+                                 and the turn is `withheld`
+  weight 0                       of an assistant turn: it is not trained. A last turn is then no response: that is in
+                                 a column, or the turn is `withheld`
   other empty turns              kept as they are (an empty system turn is not the same as none)
   content as a list of parts     the text parts joined; an image or any other part makes a bad row
   too long for a model           kept; scoring and finetuning truncate and say so
@@ -97,7 +99,7 @@ def label_columns(record: Mapping[str, Any], shape: str) -> tuple[str, ...]:
 
 def columns_read(record: Mapping[str, Any], shape: str) -> set[str]:
     """The columns that became turns or the response; functions that are offered stay columns of their own."""
-    source = read_row(record, shape, columnar=True).source
+    source = read_row(record, shape).source
     return (
         _prompt_columns(record, shape) | {n for n in label_columns(record, shape) if _empty(record.get(n))} | {source}
     )
@@ -108,21 +110,24 @@ def _prompt_columns(record: Mapping[str, Any], shape: str) -> set[str]:
     return {shape} if shape == "text" else {shape, *beside, *_SYSTEM}
 
 
-def read_row(record: Mapping[str, Any], shape: str, *, columnar: bool = False) -> Meaning:
+def lean(record: Mapping[str, Any], shape: str) -> dict[str, Any]:
+    """A row of a columnar container without the null keys in its turns and functions: other rows may be all that has
+    them."""
+    read = (*_prompt_columns(record, shape), *label_columns(record, shape), *_OFFERED)
+    return {**record, **{k: _lean(record[k]) for k in read if isinstance(record.get(k), list | dict)}}
+
+
+def read_row(record: Mapping[str, Any], shape: str) -> Meaning:
     """A row's prompt and response.
 
     Args:
-      record: the row's columns.
+      record: the row's columns; of a columnar container as `lean` has them.
       shape: the one with the prompt, from `shape_of`.
-      columnar: whether a null in a turn or a function may be a key that only other rows have.
 
     Raises:
       BadRow: a row that cannot be used.
     """
     labels = label_columns(record, shape)
-    if columnar:
-        read = (*_prompt_columns(record, shape), *labels, *_OFFERED)
-        record = {**record, **{k: _lean(record[k]) for k in read if isinstance(record.get(k), list | dict)}}
     turns, is_list = _asked(record, shape)
     whole = shape in ("messages", "conversations")
     source, filled = next(((name, value) for name in labels if not _empty(value := record.get(name))), (shape, None))
@@ -133,7 +138,7 @@ def read_row(record: Mapping[str, Any], shape: str, *, columnar: bool = False) -
     last = turns.pop() if is_list and _ends_answered(turns) else None
     withheld = last if last and (last.get("weight") == 0 or "tool_calls" in last) else None
     response = "" if last is None or withheld else last["content"]
-    for name in labels:
+    for name in () if last and "tool_calls" in last else labels:
         if not response.strip() and (text := _label(record, name)).strip():
             response, source = text, name
     asked = [m["content"] for m in turns if m["role"] == "user"]
@@ -303,7 +308,7 @@ def number_text(value: Any) -> str | None:
     """A number as the text of an answer: a whole one without a fraction, others in full; None for what is no finite
     number."""
     if isinstance(value, Decimal):
-        return format(value, "f") if value.is_finite() else None
+        return (str(int(value)) if value == int(value) else format(value, "f")) if value.is_finite() else None
     if isinstance(value, bool) or not isinstance(value, int | float) or value - value != 0:
         return None
     return str(int(value)) if value == int(value) and abs(value) <= _EXACT else json.dumps(value)

@@ -1,6 +1,7 @@
 """What is right: references of every kind, choices as MMLU and ARC write them, GSM8K's last line, what is refused."""
 
 import json
+from decimal import Decimal
 
 import pytest
 from lm_cases import make_pool
@@ -20,6 +21,8 @@ from edjax.metrics import exact_match, final_answers
         ({"answer": float("nan")}, ["yes"]),
         ({"answer": 3.0}, ["3"]),
         ({"answer": 2.5}, ["2.5"]),
+        ({"answer": Decimal("2.00")}, ["2"]),
+        ({"refs": [Decimal("2.50"), Decimal("9007199254740993")]}, ["2.50", "9007199254740993"]),
         ({"refs": "a text", "answer": "b"}, ["a text"]),
         ({"refs": [""], "answer": "b"}, ["b"]),
         ({"answerKey": "B"}, ["yes"]),  # names a choice, and there are none
@@ -42,6 +45,12 @@ def test_a_final_answer_is_compared_with_its_like():
     assert exact_match("1 + 1 = 2\n#### 2", ["0 + 2 = 2\n#### 2", "2"]) == 1
     assert exact_match("2", references({"answer": "0 + 2 = 2\n#### 2"}, None)) == 1
     assert exact_match("#### 3", references({"answer": "0 + 2 = 2\n#### 2"}, None)) == 0
+    assert final_answers("2\n#### 2 \n\n") == ["2"]
+
+
+def test_a_heading_is_no_final_answer():
+    assert exact_match("Bad\n#### Steps\n1. Burn", references({}, "Intro\n#### Steps\n1. Wash")) == 0
+    assert final_answers("#### 1\n#### 2\nand so on") == []
 
 
 ABCD = ["red", "green", "blue", "grey"]
@@ -73,6 +82,17 @@ ARC = {"text": ["stone", "water"], "label": ["A", "B"]}
         ({"choices": [{"label": "A", "text": "stone"}, {"label": "B", "text": "water"}], "answer": "B"}, None, 1),
         ({"choices": [{"text": "stone"}, {"text": "water"}], "answer": 1}, None, 1),
         ({"choices": {"A": "stone", "B": "water"}, "answer_idx": "B"}, None, 1),
+        ({"choices": {"A": "stone", "B": "water", "C": None, "D": float("nan")}, "answer": "B"}, None, 1),
+        ({"choices": {"text": ["stone", "water"], "label": None}, "answer": "B"}, None, 1),
+        ({"choices": ABCD, "answer": "2"}, None, 2),
+        ({"choices": ABCD, "answer": ["2"]}, None, 2),
+        ({"choices": ABCD, "answer_idx": " 2 "}, None, 2),
+        ({"choices": ABCD, "answer": Decimal("2.0")}, None, 2),
+        ({"choices": ARC, "answerKey": "1"}, None, 1),  # as the number is: neither a label nor a text
+        ({"choices": ["1", "2", "3"], "answer": "2"}, None, 1),  # its text
+        ({"choices": ["1", "2", "3"], "answer_idx": "2"}, "3", 2),
+        ({"choices": ["happy", "Happy", "sad"], "answer": "B"}, "happy", 0),  # the same text
+        ({"choices": {"text": ["B", "A"], "label": ["A", "B"]}, "answerKey": "A"}, "B", 0),  # the response is either
     ],
 )
 def test_right_choice(record, response, want):
@@ -88,6 +108,12 @@ def test_right_choice(record, response, want):
         ({"choices": ABCD, "answer": -1}, None, "none of its 4 choices"),
         ({"choices": ABCD, "answer": 1.5}, None, "none of its 4 choices"),
         ({"choices": ABCD, "answer": 3}, "C", r"'grey' \(places count from 0\), and a response that is 'blue'"),
+        ({"choices": ABCD, "answer": "4"}, None, "none of its 4 choices"),
+        ({"choices": ABCD, "answerKey": "E"}, None, "has the key 'E', which is none of its 4 choices"),
+        ({"choices": ["1", "2", "3"], "answer_idx": "2"}, None, "may mean the choice '2' or, counted from 0, '3'"),
+        ({"choices": ABCD, "answer": "A"}, "blue", "the answer 'A', the choice 'red', and a response that is 'blue'"),
+        ({"choices": ARC, "answerKey": "A"}, "water", "the choice 'stone', and a response that is 'water'"),
+        ({"choices": {"1": "a", "2": "b"}, "answerKey": 1}, "b", "the choice 'a', and a response that is 'b'"),
         ({"choices": ABCD, "answer": True}, None, "neither text"),
         ({"choices": {"text": ["B", "A"], "label": ["A", "B"]}, "answer": "A"}, None, "'B' or|'A' or"),
         ({"choices": {"text": ["a", "b"], "label": ["A"]}}, "a", "not as many labels"),
@@ -105,6 +131,8 @@ def test_integers_mean_the_same_in_all_rows():
     numbers = {"choices": ["1", "2", "3", "4"], "answer": 2}
     with_words = read_answers([numbers, {"choices": ABCD, "answer": 0}], [None, None])
     assert [a.choices.right for a in with_words] == [2, 0]
+    as_text = read_answers([numbers, {"choices": ABCD, "answer_idx": "0"}], [None, None])
+    assert [a.choices.right for a in as_text] == [2, 0]
     by_value = read_answers([numbers, {"choices": ["10", "20"], "answer": 20}], [None, None])
     assert [a.choices.right for a in by_value] == [1, 1]
 
@@ -115,6 +143,8 @@ def test_a_choice_is_accepted_by_text_and_label():
     assert references({"choices": ARC, "answerKey": "B"}, "water") == ["water", "B"]
     assert references({"choices": ["C", "B", "A"], "answer": 0}, None) == ["C"]  # A is what another choice says
     assert references({"choices": ABCD, "answer": "blue"}, None) == ["blue"]
+    assert references({"choices": ABCD, "answer": "2"}, None) == ["blue", "C"]
+    assert references({"choices": ABCD, "answer_idx": "2"}, None) == ["blue", "C"]
 
 
 def lines(path, *rows):
@@ -148,6 +178,7 @@ def test_a_row_that_is_unclear_is_named(fails, model, tmp_path):
 
 def test_a_metric_that_no_row_can_have(fails, model, tmp_path):
     rows = lines(tmp_path / "r.jsonl", {"id": "a", "prompt": "What is ice?", "response": "water"})
+    assert "no metrics are asked for" in fails(2, "evaluate", rows, "--model", model, "--metrics", ",")
     line = fails(2, "evaluate", rows, "--model", model, "--metrics", "choice_accuracy")
     assert "no row can have choice_accuracy" in line
     assert len(answers_of(make_pool([("a", "b")]), METRICS)) == 1  # all of them: those that there are

@@ -20,7 +20,7 @@ ROWS = [
     ("The dog was", "happy", {"refs": ["happy", "very happy"]}),
     ("Once upon a time, there was a little girl named", "Lily", {"choices": ["Bob the big dog", "Lily", "lily pad"]}),
     ("Mom said:", "Let us go home now, it is late and you must sleep.", {"choices": ["x"]}),
-    ("The cat saw a big", "tree", {"choices": ["tree", "bird", "ball", "house", "red"], "answer": "bird"}),
+    ("The cat saw a big", "tree", {"choices": ["tree", "bird", "ball", "house", "red"], "answer": "Tree."}),
     ("One day", "he ran", {"choices": None}),
 ]
 
@@ -135,6 +135,8 @@ def test_a_result_of_another_dtype_is_not_handed_back(run, pool, tmp_path):
 def test_refusals(run, pool, tmp_path):
     with pytest.raises(UsageError, match="bleu"):
         run(pool, metrics=["bleu"])
+    with pytest.raises(UsageError, match="no metrics are asked for; edjax computes: response_loss, "):
+        run(pool, metrics=())
     with pytest.raises(DataError, match="'row-1' has no response"):
         run(make_pool([("a", "b"), ("c", None)]))
     with pytest.raises(DataError, match="is not an adapter"):

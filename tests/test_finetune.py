@@ -224,6 +224,7 @@ def test_two_runs_are_the_same_bytes(stories, straight, tmp_path):
     done = again(stories, tmp_path / "b", config)
     assert (tmp_path / "b" / ADAPTER).read_bytes() == (straight / ADAPTER).read_bytes()
     np.testing.assert_allclose(done.train_loss, json.loads((straight / "manifest.json").read_text())["train_loss"])
+    assert again(stories, tmp_path / "b", config).noted == done.noted != {}
     other = dataclasses.replace(CONFIG, seed=1, num_train_epochs=1)
     again(stories, tmp_path / "c", other)
     assert (tmp_path / "c" / ADAPTER).read_bytes() != (straight / ADAPTER).read_bytes()

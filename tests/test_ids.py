@@ -18,6 +18,7 @@ from edjax.select import read_labelled, select
 N = 6
 X = np.random.default_rng(0).normal(size=(N, 3)).astype(np.float32)
 NUMBERS, NAMES = tuple(map(str, range(N))), tuple(f"p{i}" for i in range(N))
+LONG = tuple(str((2**53 + i) * 10**9 + 1) for i in range(N))
 SPELT = {  # what a column holds, and the ids that it means
     "bytes": (pa.array([n.encode() for n in NAMES]), NAMES),
     "large bytes": (pa.array([n.encode() for n in NAMES], pa.large_binary()), NAMES),
@@ -25,12 +26,14 @@ SPELT = {  # what a column holds, and the ids that it means
     "floats": (pa.array([float(i) for i in range(N)]), NUMBERS),
     "halves": (pa.array([np.float16(i) for i in range(N)], pa.float16()), NUMBERS),
     "decimals": (pa.array([Decimal(i) for i in range(N)]), NUMBERS),
+    "long decimals": (pa.array([Decimal(2**53 + i) * 10**9 + 1 for i in range(N)]), LONG),
     "integers": (pa.array(range(N), pa.uint8()), NUMBERS),
     "categories": (pa.array(NAMES).dictionary_encode(), NAMES),
     "large text": (pa.array(NAMES, pa.large_string()), NAMES),
 }
 WRONG = {
     "a fraction": pa.array([0.5, *range(1, N)]),
+    "a decimal fraction": pa.array([Decimal("0.50"), *map(Decimal, range(1, N))]),
     "no number": pa.array([float("nan"), *range(1, N)]),
     "no UTF-8": pa.array([b"\xff", *(b"%d" % i for i in range(1, N))]),
     "booleans": pa.array([True, False] * 3),

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from handoff_cases import PROMPT, SHAPES, TEXTS, TOOLS, pool_file, selection, turn
+from handoff_cases import PROMPT, SHAPES, TEXTS, TOOLS, pool_file, said, selection, turn
 
 from edjax.handoff import export, read_chosen
 from edjax.handoff.answers import read_answers
@@ -302,6 +302,30 @@ def test_json_lines_whose_rows_gained_a_turn(tmp_path):
     pool_file(tmp_path / "a.jsonl", answered, ids=False)
     with pytest.raises(Exception, match=":2: the prompt of row 'r1' is not the one that was chosen"):
         import_labels(chosen, [tmp_path / "a.jsonl"])
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("messages", [turn("user", "q"), turn("assistant", [{"type": "text", "text": "yes"}])]),
+        ("completion", [said("gpt", "yes")]),
+        ("completion", turn("assistant", "yes")),
+        ("completion", [turn("assistant", "no"), turn("user", "sure?"), turn("model", "yes")]),
+        ("response", [said("gpt", "yes")]),
+        ("output", 3.0),
+    ],
+)
+def test_an_answer_in_every_shape_that_a_pool_has(tmp_path, column, value):
+    row = {"instruction": "q"} if column == "output" else {} if column == "messages" else {"prompt": "q"}
+    path = pool_file(tmp_path / "a.jsonl", [row | {column: value}])
+    ((name, text),) = [(a.id, a.text) for a in read_answers(path)[1]]
+    assert name == "r0" and text == read_pool(path).responses[0] is not None
+
+
+@pytest.mark.parametrize("more", [{"weight": 0}, {"tool_calls": [{"function": {"name": "f", "arguments": {}}}]}])
+def test_a_turn_that_is_not_learned_is_no_answer(tmp_path, more):
+    path = pool_file(tmp_path / "a.jsonl", [{"messages": [turn("user", "q"), turn("assistant", "x") | more]}])
+    assert read_answers(path)[1][0].text is read_pool(path).responses[0] is None
 
 
 def test_columns_that_only_look_like_answers(tmp_path):

@@ -303,6 +303,14 @@ def test_records_of_argilla_1_and_of_other_questions(tmp_path, chosen):
 # Files
 
 
+def test_a_first_record_that_nobody_answered_does_not_hide_the_format(tmp_path):
+    done = {"id": "r1", "prompt": "q1", "response.responses": ["a"], "response.responses.status": ["submitted"]}
+    bare = [{"id": "r0", "prompt": "q0"}, {"id": 100, "edjax_id": "r0", "prompt": "q0"}]
+    for kind, records in (("argilla", [bare[0], done]), ("label-studio", [bare[1], minimal(1, response="a")])):
+        found, answers = read_answers(written(tmp_path / "a.json", records))
+        assert found == kind and [(a.id, a.text) for a in answers] == [("r0", None), ("r1", "a")]
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "json"])
 def test_gzipped_answers_are_read_whatever_they_are_called(tmp_path, chosen, kind):
     content = {

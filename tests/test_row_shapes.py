@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from edjax.errors import DataError
-from edjax.pool import read_pool
+from edjax.pool import read_pool, write_rows
 
 A, U, S, T = "assistant", "user", "system", "tool"
 
@@ -186,6 +186,37 @@ def test_keys_that_only_other_rows_have(tmp_path, container):
     assert pool.messages[1] == (turn(U, "Q1"), turn(A, "A1", weight=0), turn(U, "Q2"))
 
 
+@pytest.mark.parametrize("container", ["p.parquet", "saved"])
+def test_rows_written_as_lines_mean_the_same(tmp_path, container):
+    def function(name, parameter):
+        return {"name": name, "parameters": {"type": "object", "properties": {parameter: {"type": "string"}}}}
+
+    def call(name, **arguments):
+        return turn(A, "", tool_calls=[{"function": {"name": name, "arguments": arguments}}])
+
+    rows = [
+        {"messages": [turn(U, "a"), call("price", item="tea")], "tools": [function("price", "item")]},
+        {"messages": [turn(U, "b"), call("weather", city="Rome")], "tools": [function("weather", "city")]},
+    ]
+    pool = read_pool(CONTAINERS[container](tmp_path / container, *rows))
+    write_rows(tmp_path / "s.jsonl", pool, range(2))
+    again = read_pool(tmp_path / "s.jsonl")
+    assert (again.messages, again.tools, again.withheld) == (pool.messages, pool.tools, pool.withheld)
+    assert again.digest == pool.digest
+    assert list(again.tools[0][0]["function"]["parameters"]["properties"]) == ["item"]
+    assert again.withheld[1]["tool_calls"][0]["function"]["arguments"] == {"city": "Rome"}
+
+
+@pytest.mark.parametrize("label", [{"answer": "3"}, {"answer": 3}, {"response": "3"}])
+@pytest.mark.parametrize("shape", ["messages", "prompt"])
+def test_a_last_turn_that_calls_is_not_lost_to_a_column(tmp_path, shape, label):
+    last = turn(A, None, tool_calls=[{"function": {"name": "add", "arguments": {"a": 1}}}])
+    pool = read_pool(jsonl(tmp_path / "p.jsonl", {shape: [turn(U, "1 + 2?"), last]} | label))
+    assert pool.responses == (None,) and pool.withheld[0]["tool_calls"][0]["function"]["name"] == "add"
+    assert pool.records[0].items() >= label.items()
+    assert pool.notes == ("1 row ends in a turn that calls tools: no response (row-000001)",)
+
+
 @pytest.mark.parametrize("weight", [0, 0.0, False, "0", "0.0"])
 def test_a_weight_of_0_in_every_spelling(tmp_path, weight):
     rows = [{"messages": [turn(U, "a"), turn(A, "b", weight=weight)]}, {"messages": [turn(U, "c"), turn(A, "d")]}]
@@ -212,7 +243,7 @@ def test_columns_of_numbers(tmp_path):
     kinds = {
         "double": (pa.array([2.0, 0.1, None]), ["2", "0.1", None]),
         "float": (pa.array([2.0, 0.1, float("nan")], pa.float32()), ["2", "0.1", None]),
-        "decimal": (pa.array([Decimal("2.50"), Decimal("-1.00"), None], pa.decimal128(5, 2)), ["2.50", "-1.00", None]),
+        "decimal": (pa.array([Decimal("2.50"), Decimal("-1.00"), None], pa.decimal128(5, 2)), ["2.50", "-1", None]),
         "integer": (pa.array([2, 0, None]), ["2", "0", None]),
     }
     for kind, (values, texts) in kinds.items():
@@ -221,6 +252,15 @@ def test_columns_of_numbers(tmp_path):
     pq.write_table(pa.table({"prompt": ["a"], "response": [datetime.date(2026, 1, 2)]}), tmp_path / "d.parquet")
     with pytest.raises(DataError, match="row 1: response is date, not text"):
         read_pool(tmp_path / "d.parquet")
+
+
+def test_decimals_written_as_lines_mean_the_same(tmp_path):
+    rows = [{"id": Decimal(i), "prompt": "q", "response": Decimal(n)} for i, n in ((7, "2.00"), (10**25 + 7, "2.50"))]
+    pool = read_pool(table(tmp_path / "p.parquet", *rows))
+    write_rows(tmp_path / "s.jsonl", pool, range(2))
+    again = read_pool(tmp_path / "s.jsonl")
+    assert again.responses == pool.responses == ("2", "2.50")
+    assert again.ids == pool.ids == ("7", str(10**25 + 7))
 
 
 def test_bytes_are_base64_and_ids_of_bytes_or_floats_are_text(tmp_path):

@@ -123,4 +123,5 @@ def _finished(out: Path, loaded: LoadedModel) -> Finetuned:
 
     manifest = read_manifest(out, "adapter")
     model, _ = import_adapter(loaded.model, out)
-    return Finetuned(out, **{name: manifest[name] for name in FACTS}, model=model)
+    noted: dict[str, dict[str, object]] = {name: manifest[name] for name in ("cut", "spelt") if name in manifest}
+    return Finetuned(out, **{name: manifest[name] for name in FACTS}, noted=noted, model=model)

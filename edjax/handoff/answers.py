@@ -82,11 +82,11 @@ def read_answers(path: str | Path, kind: str | None = None, id_column: str = "id
     if not entries:
         raise DataError(f"{path} holds no answers")
     if kind is None:
-        first = entries[0].record
-        if label_studio.is_task(first) or label_studio.is_minimal(first):
+        records = [record for _, record in entries]
+        if any(label_studio.is_task(r) or label_studio.is_minimal(r) for r in records):
             kind = "label-studio"
         else:
-            kind = "argilla" if argilla.is_record(first) else "jsonl"
+            kind = "argilla" if any(map(argilla.is_record, records)) else "jsonl"
     try:
         if kind in ("csv", "jsonl"):
             return kind, list((spreadsheet if kind == "csv" else lines).answers(entries, id_column))

@@ -15,18 +15,14 @@ from edjax.handoff import label_studio
 from edjax.handoff.answers import Answer, BadAnswer, Entry
 from edjax.handoff.chosen import Chosen
 from edjax.ids import id_text
-from edjax.turns import ASSISTANT, number_text
+from edjax.rows import BadRow
+from edjax.turns import ASSISTANT, number_text, turns_of
 
 
 def files(chosen: Chosen, out: Path) -> dict[str, bytes]:
     """rows.jsonl."""
     lines = (chosen.identified(i, chosen.pool.line(i)) for i in range(len(chosen)))
     return {"rows.jsonl": b"".join(line + b"\n" for line in lines)}
-
-
-def _free(record: dict[str, Any]) -> str:
-    """Where a row that has a column `id` takes another id: there if it is empty, else beside it."""
-    return "id" if record["id"] in (None, "") else "edjax_id"
 
 
 def answers(entries: list[Entry], id_column: str = "id") -> Iterator[Answer]:
@@ -44,12 +40,8 @@ def answers(entries: list[Entry], id_column: str = "id") -> Iterator[Answer]:
 def candidates(row: dict[str, Any], where: str, name: str) -> dict[str, str]:
     """The texts in the places for an answer: `response`, an assistant turn at the end, `completion`, `output`."""
     columns: list[Any] = [row.get(c) for c in ("messages", "conversations", "prompt")]
-    turns: list[Any] = next((t for t in columns if isinstance(t, list) and t), [{}])
-    last = turns[-1] if is_assistant(turns[-1]) else {}
-    found = {
-        "response": _text(row.get("response")),
-        "turn": _text(last["value"] if last.get("content") is None and "value" in last else last.get("content")),
-    }
+    turns = next((t for t in columns if isinstance(t, list) and t), None)
+    found = {"response": _text(row.get("response")), "turn": _text(turns)}
     if not found["response"] and row.get("response") not in (None, "", []):
         raise BadAnswer(f"{where}: the answer of row {name!r} is {type(row['response']).__name__}, not text")
     found |= {column: _text(row.get(column)) for column in ("completion", "output")}
@@ -62,7 +54,10 @@ def is_assistant(turn: Any) -> bool:
 
 
 def _text(value: Any) -> str | None:
-    """Text as it is, a number as `edjax.pool` reads it, a list of turns by its last."""
-    if isinstance(value, list) and value and is_assistant(value[-1]):
-        value = value[-1].get("content")
+    """Text as it is, a number or a turn as `edjax.pool` reads it, a list of turns by its last; of the turns those of
+    the model that are to be learned."""
+    with contextlib.suppress(BadRow):
+        for turn in turns_of(value[-1:] if isinstance(value, list) else value):
+            learned = turn["role"] == "assistant" and not turn.keys() & {"tool_calls", "weight"}
+            return str(turn["content"]) if learned else None
     return value if isinstance(value, str) else number_text(value)

@@ -54,11 +54,15 @@ def adapter_notes(directory: str | Path, loaded: LoadedModel, template: str | No
     return said
 
 
+def homes(directory: str | Path) -> list[Path]:
+    """Where edjax may have written of an adapter: its directory, and for last/ of a run with validation that above."""
+    home = Path(directory).resolve()
+    return [home, home.parent] if home.name == "last" else [home]
+
+
 def _record(directory: Path) -> dict[str, Any]:
     """What edjax wrote of a directory: its manifest, or its plan while it is not done; {} where there is neither."""
-    home = directory.resolve()
-    places = [home, home.parent] if home.name == "last" else [home]  # last/ of a training run with validation
-    for file in (place / name for place in places for name in ("manifest.json", "plan.json")):
+    for file in (place / name for place in homes(directory) for name in ("manifest.json", "plan.json")):
         with contextlib.suppress(OSError, DataError):
             found = read_json(file)
             if isinstance(found, dict) and all(
@@ -91,7 +95,7 @@ def _called(name: str) -> set[str]:
     """What a model goes by: the last part of its name, or of the hub id whose snapshot a directory is."""
     path = Path(name)
     hub = [part.rpartition("--")[2] for part in path.parts if part.startswith("models--")]
-    return {n.lower() for n in (path.stem if path.suffix == ".gguf" else path.name, *hub)} | (
+    return {n.lower() for n in (path.stem if path.suffix.lower() == ".gguf" else path.name, *hub)} | (
         {SMOLLM2.lower()} if name == "smollm2" else set()
     )
 

@@ -16,7 +16,7 @@ from typing import Any
 from edjax.store import read_json
 
 NAME = "strftime_now"
-FORMATS = re.compile(r"""(["'])((?:(?!\1).)*%(?:(?!\1).)*)\1""")
+FORMATS = re.compile(r"""(?=(["'])((?:(?!\1).)*%(?:(?!\1).)*)\1)""")  # at every quote: which of them opens is jinja's
 MACRO = (  # ends its line, so that the template still begins one: jinja strips by lines
     "{% macro strftime_now(format) %}{{ edjax_dates[format] if format in edjax_dates else "
     "raise_exception('a date in the format ' ~ format) }}{% endmacro %}\n"

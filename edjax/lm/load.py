@@ -59,7 +59,7 @@ def locate(name: str) -> Path:
         if not (path / "config.json").exists():
             raise DataError(f"{path} is not a model directory: it has no config.json")
         return path
-    if path.suffix == ".gguf":
+    if path.suffix.lower() == ".gguf":
         if not path.is_file():
             raise DataError(f"model file {path} does not exist")
         return _converted(path)

@@ -44,6 +44,13 @@ def test_nothing_else_changes(model, begin):
     assert Encoder(tokenizer, date=day)._render(HI) == before
 
 
+@pytest.mark.parametrize(("a", "b"), ["'\"", "\"'"])
+def test_a_format_between_other_texts(model, a, b):
+    model.tokenizer.chat_template = f"{{{{ {a}Today{b}s: {a} + strftime_now({b}%B %d, %Y{b}) + {a}.{a} }}}}"
+    text = model.tokenizer.decode(Encoder(model.tokenizer, date="2026-02-03").prompt(HI))
+    assert text == f"Today{b}s: February 03, 2026."
+
+
 def test_a_format_that_is_made_up_on_the_way_is_refused(model):
     model.tokenizer.chat_template = "{{ strftime_now('%' ~ 'Y') }}"
     with pytest.raises(DataError, match="a date in the format %Y"):
@@ -88,7 +95,10 @@ def test_an_adapter_is_evaluated_on_its_own_day(model, tmp_path, monkeypatch):
 
     pool, quiet = make_pool([("a", "b")]), {"loaded": model, "show_progress": False}
     monkeypatch.setattr(dates, "today", lambda: "2026-03-02")
-    finetune(pool, "m", out=tmp_path / "a", config=FinetuneConfig(max_steps=1, save_steps=0, lora_r=1), **quiet)
+    config = FinetuneConfig(max_steps=1, save_steps=0, lora_r=1)
+    finetune(pool, "m", out=tmp_path / "a", config=config, validation=make_pool([("c", "d")]), **quiet)
     monkeypatch.setattr(dates, "today", lambda: "2026-03-03")
-    evaluate(pool, "m", adapter=tmp_path / "a", out=tmp_path / "e", metrics=["response_loss"], **quiet)
-    assert read_json(tmp_path / "e" / "plan.json")["config"]["date"] == "2026-03-02"
+    for adapter in ("a", "a/last"):
+        out = tmp_path / "e" / adapter
+        evaluate(pool, "m", adapter=tmp_path / adapter, out=out, metrics=["response_loss"], **quiet)
+        assert read_json(out / "plan.json")["config"]["date"] == "2026-03-02"

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from edjax.errors import DataError
 from edjax.evaluate import evaluate
+from edjax.lm import adapter
 from edjax.lm.gguf import convert, parts
 from edjax.lm.gguf_rope import scaling_of
 from edjax.lm.load import load, locate
@@ -228,6 +229,13 @@ def test_the_same_file_elsewhere_is_the_same_copy(tmp_path, monkeypatch):
     path = write_gguf(tmp_path / "m.gguf", tiny_tensors())
     (tmp_path / "there").mkdir()
     assert locate(str(path)) == locate(shutil.copy(path, tmp_path / "there"))
+
+
+def test_a_suffix_in_upper_case(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDJAX_CACHE", str(tmp_path / "cache"))
+    path = write_gguf(tmp_path / "m.gguf", tiny_tensors())
+    assert locate(shutil.copy(path, tmp_path / "m.GGUF")) == locate(str(path))
+    assert adapter._called("there/m.GGUF") == adapter._called("m.gguf") == {"m"}
 
 
 def test_the_order_of_a_bias_is_that_of_its_rows():
