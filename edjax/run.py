@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +15,13 @@ from typing import Any
 import numpy as np
 
 from edjax.analysis import INTERVAL, STATISTIC, Cell, analyse, verdict
-from edjax.errors import DataError, UsageError
+from edjax.batching import chunks
+from edjax.beforehand import check
+from edjax.errors import DataError
 from edjax.evaluate import HIGHER_IS_BETTER, Evaluation, answers_of, evaluate
 from edjax.features import Features
-from edjax.finetune import finetune
+from edjax.finetune import Job, finetune_together
+from edjax.finetune.room import cells_at_once
 from edjax.grouping import groups_of, macro_scores
 from edjax.growth import refuse_another_order, refuse_changes
 from edjax.lm.bounds import facts_of, notes_on
@@ -53,7 +57,7 @@ def run(
     pool = slice_of(read_pool(recipe.pool, split=recipe.pool_split), recipe.pool_rows, recipe)
     held_out = read_pool(recipe.evaluation, split=recipe.evaluation_split)
     held_out = slice_of(held_out, recipe.evaluation_rows, recipe)
-    _check(recipe, pool, out)
+    check(recipe, pool, out)
     if recipe.evaluation_group_by:
         groups_of(held_out, recipe.evaluation_group_by)
     for metrics in ([recipe.metric], recipe.metrics):
@@ -68,7 +72,7 @@ def run(
         grid["variants"] = json.loads(json.dumps(own))
     grows = ("variants", "metric")  # what was done under a variant's name says itself what was asked for
     rows = ("pool", "evaluation", "pool_split", "evaluation_split")  # these by their digests
-    named = ("out", "title", "finetune_strategies", "report_to", *rows)
+    named = ("out", "title", "finetune_strategies", "report_to", "cells_at_once", *rows)
     settings = asdict(recipe) | asdict(recipe.finetune_config(0))
     fixed = {k: v for k, v in settings.items() if k not in (*grid, *grows, *named, "finetune", "seed")}
     directory = locate(recipe.model)
@@ -103,42 +107,6 @@ def slice_of(pool: Pool, rows: int | None, recipe: Recipe) -> Pool:
         return pool
     chosen = np.random.Generator(np.random.PCG64(recipe.slice_seed)).permutation(len(pool))[:rows]
     return pool.take(sorted(int(i) for i in chosen))
-
-
-def _check(recipe: Recipe, pool: Pool, out: Path) -> None:
-    """Refuse before the first minute of work what would fail after an hour."""
-    from edjax.strategies import STRATEGIES
-
-    if max(recipe.budgets) > len(pool):
-        raise UsageError(f"budget {max(recipe.budgets)} is larger than the pool ({len(pool)} rows); lower it")
-    unlabelled = [i for i, r in zip(pool.ids, pool.responses, strict=True) if r is None]
-    if unlabelled:
-        raise DataError(
-            f"{pool.source}: a run buys labels from the pool's responses, and row {unlabelled[0]!r} has none"
-            f"{pool.unanswered(pool.index_of[unlabelled[0]])} ({len(unlabelled)} such); `edjax score` and "
-            "`edjax select` need no responses"
-        )
-    needs_tokens = []
-    for name in recipe.strategies:
-        strategy, options = recipe.choice(name)
-        if STRATEGIES[strategy].needs not in ("nothing", "embeddings") or options.columns():
-            needs_tokens.append(name)
-    if needs_tokens and recipe.max_new_tokens < 1:
-        scored = (out / "features").exists()
-        other = ", and another out: this run's pool was scored without, and its choices stand on that" if scored else ""
-        raise UsageError(f"{needs_tokens[0]} needs decoded tokens: set max_new_tokens to 1 or more{other}")
-    from edjax.finetune.trackers import require
-    from edjax.lm.lora import LoraConfig
-    from edjax.lm.mesh import check_rows, parse_mesh
-    from edjax.lm.train import schedule
-
-    config = recipe.finetune_config(0)
-    require(config.report_to)
-    mesh = parse_mesh(config.mesh)
-    for size in (recipe.score_batch_size, recipe.evaluation_batch_size):
-        check_rows(size, mesh)
-    LoraConfig(config.lora_r, config.lora_alpha, config.lora_target_modules)
-    schedule(config.lr_scheduler_type, config.learning_rate, 1, config.warmup_ratio)
 
 
 class _Walk:
@@ -273,44 +241,53 @@ class _Walk:
 
     @cached_property
     def cells(self) -> list[dict[str, Any]]:
-        r, made = self.recipe, []
-        plan = [(s, b, seed) for b in r.budgets for s in r.trained for seed in r.seeds_of(s)]
-        for number, (strategy, budget, seed) in enumerate(plan, 1):
-            made.append(self.cell(strategy, budget, seed, f"cell {number} of {len(plan)}"))
+        r = self.recipe
+        made: list[dict[str, Any]] = []
+        total = sum(len(r.budgets) * len(r.seeds_of(s)) for s in r.trained)
+        for budget in r.budgets:
+            plan = [(s, seed) for s in r.trained for seed in r.seeds_of(s)]
+            for some in chunks(np.arange(len(plan)), self.at_once):
+                made += self.some_cells(budget, [plan[i] for i in some], len(made), total)
         return made
 
-    def cell(self, strategy: str, budget: int, seed: int, label: str) -> dict[str, Any]:
-        rows = self.chosen(strategy, seed, budget)
-        path = self.out / "cells" / f"{strategy}-b{budget}-s{seed}"
-        known = (path / "evaluation" / "manifest.json").exists()
-        done = finetune(
-            rows,
-            self.recipe.model,
-            out=path / "adapter",
-            config=self.recipe.finetune_config(seed),
-            date=self.date,
-            show_progress=self.show,
-            loaded=self.loaded,
+    @cached_property
+    def at_once(self) -> int:
+        """How many cells are trained together."""
+        return self.recipe.cells_at_once or cells_at_once(self.loaded.model.config, self.recipe.finetune_config(0))
+
+    def some_cells(self, budget: int, plan: list[tuple[str, int]], before: int, total: int) -> Iterator[dict[str, Any]]:
+        """Train and evaluate cells of one budget, each a strategy and a seed."""
+        paths = [self.out / "cells" / f"{strategy}-b{budget}-s{seed}" for strategy, seed in plan]
+        known = [(path / "evaluation" / "manifest.json").exists() for path in paths]
+        jobs = [
+            Job(self.chosen(strategy, seed, budget), path / "adapter", self.recipe.finetune_config(seed))
+            for (strategy, seed), path in zip(plan, paths, strict=True)
+        ]
+        trained = finetune_together(
+            jobs, self.recipe.model, date=self.date, show_progress=self.show, loaded=self.loaded
         )
-        scores = self.evaluation(self.loaded, path / "evaluation", path / "adapter")
-        metric = self.recipe.metric
-        value, macro = scores.scores.get(metric, float("nan")), self.macro(scores)
-        said = f"{value:.4f}"
-        if macro:
-            said = f"{macro['macro'].get(metric, float('nan')):.4f} (macro; mean over rows {said})"
-        again = " (done before)" if known else ""
-        self.say(f"{label}: {strategy}, {budget} labels, seed {seed}: {metric} {said}{again}")
-        return {
-            "strategy": strategy,
-            "budget": budget,
-            "seed": seed,
-            "scores": scores.scores,
-            **macro,
-            "train_loss": done.train_loss,
-            "response_tokens": done.response_tokens,
-            "seconds": {"finetune": done.seconds, "evaluate": scores.seconds},
-            "rows": scores.rows,
-        }
+        for number, ((strategy, seed), path, done, again) in enumerate(
+            zip(plan, paths, trained, known, strict=True), before + 1
+        ):
+            scores = self.evaluation(self.loaded, path / "evaluation", path / "adapter")
+            metric = self.recipe.metric
+            value, macro = scores.scores.get(metric, float("nan")), self.macro(scores)
+            said = f"{value:.4f}"
+            if macro:
+                said = f"{macro['macro'].get(metric, float('nan')):.4f} (macro; mean over rows {said})"
+            label = f"cell {number} of {total}: {strategy}, {budget} labels, seed {seed}"
+            self.say(f"{label}: {metric} {said}{' (done before)' if again else ''}")
+            yield {
+                "strategy": strategy,
+                "budget": budget,
+                "seed": seed,
+                "scores": scores.scores,
+                **macro,
+                "train_loss": done.train_loss,
+                "response_tokens": done.response_tokens,
+                "seconds": {"finetune": done.seconds, "evaluate": scores.seconds},
+                "rows": scores.rows,
+            }
 
     def results(self, command: str) -> dict[str, Any]:
         """Walk every stage and put the outcome together."""

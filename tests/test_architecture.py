@@ -60,6 +60,7 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     "gather": {"errors", "store", "pool", "features", "select", "evaluate", "analysis", "portrait"},
     "recipe": {"errors", "settings", "features", "lm", "strategies", *STAGES},
     "growth": {"errors", "store", "features", "recipe", "select"},
+    "beforehand": {"errors", "pool", "recipe", "strategies", "lm", *STAGES},
     "run": {
         "errors",
         "store",
@@ -69,6 +70,8 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
         "strategies",
         "recipe",
         "growth",
+        "beforehand",
+        "batching",
         "analysis",
         "grouping",
         "portrait",

@@ -235,3 +235,19 @@ def test_a_strategy_that_cannot_use_all_candidates_joins_no_run(ask, path, holes
 def test_without_leave_to_drop_rows_the_run_stops(ask, tmp_path, holes):
     with pytest.raises(DataError, match=r"2 rows have NaN or infinite features.*drop_invalid in a variant"):
         ask(tmp_path, strategies=["random", "k_center", "mean_entropy"], finetune_strategies=["random"])
+
+
+def test_cells_trained_together_are_those_trained_one_by_one(ask, tmp_path):
+    more = {"budgets": [4, 8], "seeds": [0, 1], "max_steps": 3}
+    one = ask(tmp_path / "one", cells_at_once=1, **more)
+    both = ask(tmp_path / "both", cells_at_once=3, **more)
+    assert [(c["strategy"], c["budget"], c["seed"]) for c in both["cells"]] == [
+        (s, b, seed) for b in (4, 8) for s in ("random", "k_center") for seed in (0, 1)
+    ]
+    for a, b in zip(one["cells"], both["cells"], strict=True):
+        assert {k: a[k] for k in ("strategy", "budget", "seed")} == {k: b[k] for k in ("strategy", "budget", "seed")}
+        assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-5)
+        assert b["scores"]["response_loss"] == pytest.approx(a["scores"]["response_loss"], rel=1e-5)
+    before = contents(tmp_path / "both")
+    ask(tmp_path / "both", cells_at_once=1, **more)
+    assert contents(tmp_path / "both") == before, "how many at once is no other run"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edjax.errors import UsageError
 from edjax.finetune.config import FinetuneConfig as FinetuneConfig
@@ -71,47 +71,112 @@ def finetune(
       UsageError: settings that make no sense, or another run's directory.
       EnvError: a tracker whose package is not installed; memory runs out.
     """
+    job = Job(pool, Path(out), config or FinetuneConfig(), validation)
+    return finetune_together(
+        [job], model, date=date, overwrite=overwrite, show_progress=show_progress, loaded=loaded, log=log
+    )[0]
+
+
+class Job(NamedTuple):
+    """One of several adapters of a model: the rows, the directory to write, the settings, rows to validate on."""
+
+    pool: Pool
+    out: Path
+    config: FinetuneConfig
+    validation: Pool | None = None
+
+
+def finetune_together(
+    jobs: Sequence[Job],
+    model: str = "smollm2",
+    *,
+    date: str | None = None,
+    overwrite: bool = False,
+    show_progress: bool = True,
+    loaded: LoadedModel | None = None,
+    log: Callable[[str], None] = _silent,
+) -> list[Finetuned]:
+    """`finetune` of each job, those with as many updates at once: one adapter of a small model leaves most of an
+    accelerator idle. Each becomes what it becomes alone, up to rounding; `seconds` is its share of the time.
+
+    Args:
+      jobs: settings that say how the model is loaded and how adapters look (dtype, quantize, mesh, lora_*,
+        gradient_checkpointing, max_grad_norm, weight_decay, packing, gradient_accumulation_steps) are the same for all,
+        and several need a `mesh` of "".
+      date, overwrite, show_progress, loaded, log: as in `finetune`, for all of them.
+
+    Raises:
+      UsageError: settings that differ where they must not; else as `finetune`, which ends all of them.
+    """
     import jax
 
     from edjax.finetune.examples import teaching
     from edjax.finetune.log import REPORTED
-    from edjax.finetune.loop import train
+    from edjax.finetune.loop import Training, train
     from edjax.finetune.trackers import require
     from edjax.lm.dates import day_of
     from edjax.lm.load import digest, load
     from edjax.lm.mesh import agreed, parse_mesh
 
-    if validation is not None and config is not None and config.validation_split:
-        raise UsageError("validation rows and validation_split are both given; choose one")
-    config = config or FinetuneConfig()
-    require(config.report_to)
-    every_turn = config.assistant_only_loss
-    taught, held_out = teaching(pool, every_turn), None if validation is None else teaching(validation, every_turn)
+    _check(jobs)
+    first = jobs[0].config
+    taught = [teaching(job.pool, job.config.assistant_only_loss) for job in jobs]
+    held_out = [job.validation and teaching(job.validation, job.config.assistant_only_loss) for job in jobs]
+    for job in jobs:
+        require(job.config.report_to)
     writes = jax.process_index() == 0
-    if jax.process_count() > 1 and (config.save_steps or not config.mesh):
+    if jax.process_count() > 1 and (first.save_steps or not first.mesh):
         raise UsageError("training in several processes needs a mesh, and save_steps 0: they keep no checkpoints")
-    loaded = loaded or load(model, config.dtype, config.quantize, parse_mesh(config.mesh))
-    out = Path(out)
-    settings = {"model": model, **asdict(config)}
-    del settings["report_to"]
-    day = day_of(loaded.directory, config.template, None if overwrite else out)
-    settings |= day and {"date": date or day["date"]}
-    inputs = {"pool": pool.digest, "model": digest(loaded.directory)}
-    if validation is not None:
-        inputs["validation"] = validation.digest
-    held = writing(out, kind="adapter", config=settings, inputs=inputs, overwrite=overwrite)
-    with held if writes else contextlib.nullcontext() as artifact:
-        if agreed(artifact is not None and artifact.complete):
-            return _finished(out, loaded)
+    loaded = loaded or load(model, first.dtype, first.quantize, parse_mesh(first.mesh))
+    done: dict[Path, Finetuned] = {}
+    left: list[tuple[Job, Any, Training]] = []
+    with contextlib.ExitStack() as stack:
+        for job, rows, held in zip(jobs, taught, held_out, strict=True):
+            settings = {"model": model, **asdict(job.config)}
+            del settings["report_to"]
+            day = day_of(loaded.directory, job.config.template, None if overwrite else job.out)
+            settings |= day and {"date": date or day["date"]}
+            inputs = {"pool": job.pool.digest, "model": digest(loaded.directory)}
+            if job.validation is not None:
+                inputs["validation"] = job.validation.digest
+            artifact = None
+            if writes:
+                own = writing(job.out, kind="adapter", config=settings, inputs=inputs, overwrite=overwrite)
+                artifact = stack.enter_context(own)
+            if agreed(artifact is not None and artifact.complete):
+                done[job.out] = _finished(job.out, loaded)
+            else:
+                left.append((job, artifact, Training(rows, held, job.out, job.config, settings.get("date", date))))
         with enough_memory("finetuning", LESS):
-            date = settings.get("date", date)
-            done = train(taught, held_out, loaded, out, config, date=date, show=show_progress, tell=log, writes=writes)
-        if artifact is not None:
-            shutil.rmtree(out / "checkpoints", ignore_errors=True)
-            (out / REPORTED).unlink(missing_ok=True)
-            facts = {name: getattr(done, name) for name in FACTS}
-            artifact.finish(**facts, **done.noted, rows=len(taught), ids=sha256_json(sorted(pool.ids)))
-        return done
+            trained = train([t for *_, t in left], loaded, show=show_progress, tell=log, writes=writes) if left else []
+        for (job, artifact, training), result in zip(left, trained, strict=True):
+            done[job.out] = result
+            if artifact is not None:
+                shutil.rmtree(job.out / "checkpoints", ignore_errors=True)
+                (job.out / REPORTED).unlink(missing_ok=True)
+                facts = {name: getattr(result, name) for name in FACTS}
+                ids = sha256_json(sorted(job.pool.ids))
+                artifact.finish(**facts, **result.noted, rows=len(training.pool), ids=ids)
+    return [done[job.out] for job in jobs]
+
+
+OWN = ("learning_rate", "lr_scheduler_type", "warmup_ratio", "seed", "num_train_epochs", "max_steps")
+
+
+def _check(jobs: Sequence[Job]) -> None:
+    """Refuse settings that make no sense, alone or together."""
+    for job in jobs:
+        if job.validation is not None and job.config.validation_split:
+            raise UsageError("validation rows and validation_split are both given; choose one")
+    if len({job.out for job in jobs}) < len(jobs):
+        raise UsageError("two adapters would go into one directory")
+    first = asdict(jobs[0].config)
+    for job in jobs[1:]:
+        differ = [k for k, v in asdict(job.config).items() if k not in OWN and v != first[k]]
+        if differ:
+            raise UsageError(f"adapters that are trained together have one {differ[0]}; {job.out} has another")
+    if len(jobs) > 1 and jobs[0].config.mesh:
+        raise UsageError("several adapters at once take no mesh")
 
 
 FACTS = ("steps", "train_loss", "seconds", "response_tokens", "validation_loss", "best_step")

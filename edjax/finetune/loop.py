@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from edjax.lm.encode import Encoder
 from edjax.lm.lora import LoraConfig, add_lora
 from edjax.lm.mesh import parse_mesh, row_shards
 from edjax.lm.peft import export_adapter
+from edjax.lm.together import Together
 from edjax.lm.train import StepInfo, Trainer, TrainState, schedule
 from edjax.pool import Pool
 from edjax.progress import progress
@@ -41,52 +42,77 @@ if TYPE_CHECKING:
 LAST = "last"  # where the adapter of the last update goes, if the one of the best look is handed out
 
 
-def train(
-    pool: Pool,
-    validation: Pool | None,
-    loaded: LoadedModel,
-    out: Path,
-    config: FinetuneConfig,
-    *,
-    date: str | None,
-    show: bool,
-    tell: Callable[[str], None],
-    writes: bool = True,
-) -> Finetuned:
-    """Train an adapter on `pool` and write it to `out`, going on from the last checkpoint there is.
+class Training(NamedTuple):
+    """An adapter to train: on which rows, validated on which, where it goes, with which settings, and the day that a
+    chat template prints."""
 
-    Of several processes that compute the same, one `writes` and tells what there is to note.
+    pool: Pool
+    validation: Pool | None
+    out: Path
+    config: FinetuneConfig
+    date: str | None
+
+
+def train(
+    jobs: Sequence[Training], loaded: LoadedModel, *, show: bool, tell: Callable[[str], None], writes: bool = True
+) -> list[Finetuned]:
+    """Train the adapter of each job and write it, going on from its last checkpoint if there is one.
+
+    Jobs that are equally far are updated together (`edjax.lm.together`), and share the seconds. Of several processes
+    that compute the same, one `writes` and tells what there is to note.
     """
     start = time.monotonic()
-    run = _Run(pool, validation, loaded, out if writes else None, config, date)
-    for note in run.notes if writes else ():
-        tell(note)
-    trackers = open_trackers(config.report_to, out, dataclasses.asdict(config)) if writes else []
-    with (
-        MetricsLog(out / "metrics.jsonl" if writes else None, run.step, trackers) as log,
-        progress("finetune", run.steps, "steps", show=show and writes) as bar,
-        contextlib.closing(run),
-        held_signals() as held,
-    ):
-        bar(run.step)
-        run.to_the_end(log, bar, start, held)
-    losses = log.losses()
-    model, last = run.adapter(), run.trainer.model()
-    if writes:
-        export_adapter(model, run.lora, out, loaded.base_model)
-        if run.hands_out_best:
-            export_adapter(last, run.lora, out / LAST, loaded.base_model)
-    return Finetuned(
-        directory=out,
-        steps=run.step,
-        train_loss=float(np.mean(losses[-run.order.per_epoch :])),
-        seconds=run.seconds + time.monotonic() - start,
-        response_tokens=sum(len(e.trained) for e in run.examples),
-        validation_loss=run.looks.loss,
-        best_step=run.looks.step if run.validation else None,
-        noted=run.facts,
-        model=model,
-    )
+    with contextlib.ExitStack() as stack:
+        runs = []
+        for job in jobs:
+            run = stack.enter_context(contextlib.closing(_Run(job, loaded, writes, start, len(jobs))))
+            stack.enter_context(run.log)
+            for note in run.notes if writes else ():
+                tell(note)
+            runs.append(run)
+        with (
+            progress("finetune", sum(r.steps for r in runs), "steps", show=show and writes) as bar,
+            held_signals() as held,
+        ):
+            bar(sum(r.step for r in runs))
+            while left := [r for r in runs if not r.done]:
+                for some in _equally_far(left):
+                    _advance(some, bar, held)
+                if held.stop:
+                    break
+    return [run.finished() for run in runs]
+
+
+def _equally_far(runs: Sequence[_Run]) -> list[list[_Run]]:
+    """Runs whose next update is the same of as many, in groups."""
+    groups: dict[tuple[int, int], list[_Run]] = {}
+    for run in runs:
+        groups.setdefault((run.step, run.steps), []).append(run)
+    return list(groups.values())
+
+
+def _advance(runs: Sequence[_Run], bar: Any, held: Held) -> None:
+    """Updates of runs that are equally far, until one of them is done or a signal says stop."""
+    together = Together([r.trainer for r in runs]) if len(runs) > 1 else None
+    batches, stopping = [r.batch() for r in runs], False
+    while not stopping and not any(r.done for r in runs):
+        began, step = time.monotonic(), runs[0].step
+        rates = [float(r.rate(step)) for r in runs]
+        if together:
+            infos = together.step(batches, rates, step)
+        else:
+            infos = [runs[0].trainer.step(batches[0], rates[0], step)]
+        last = step + 1 == runs[0].steps
+        batches = [] if last else [r.batch(step + 1) for r in runs]  # while the device computes
+        for run, info, rate in zip(runs, infos, rates, strict=True):
+            run.took(info, rate, began)
+        stopping = held.stop
+        if together and (last or stopping or any(r.looks_now or r.saves_now for r in runs)):
+            together.part()
+        for run in runs:
+            bar(1, run.look())
+            if run.saves_now or stopping:
+                run.save()
 
 
 @dataclass
@@ -102,16 +128,10 @@ class _Rows:
 class _Run:
     """Everything a run needs, and how far it is: `step` updates are done."""
 
-    def __init__(
-        self,
-        pool: Pool,
-        validation: Pool | None,
-        loaded: LoadedModel,
-        out: Path | None,
-        config: FinetuneConfig,
-        date: str | None,
-    ) -> None:
-        self.config = config
+    def __init__(self, job: Training, loaded: LoadedModel, writes: bool, start: float, sharing: int) -> None:
+        pool, validation, out, config, date = job
+        self.job, self.config, self.loaded, self.writes = job, config, loaded, writes
+        self.start, self.sharing = start, sharing
         encoder = Encoder.of(loaded, config.template, config.max_length, date)
         rows, self.validation = _rows(pool, validation, encoder, config)
         self.examples, self.ids, self.facts = rows.examples, rows.ids, rows.facts
@@ -148,54 +168,82 @@ class _Run:
         self.held_out = _whole(self.validation.examples, self.micro_batch, shards) if self.validation else []
         self.step, self.seconds, self.looks = 0, 0.0, Looks()
         self.best = self.trainer.copy() if self.validation else None
-        self.checkpoints = Checkpoints(out / "checkpoints") if out and config.save_steps else None
+        self.checkpoints = Checkpoints(out / "checkpoints") if writes and config.save_steps else None
         if self.checkpoints and (found := self.checkpoints.latest(self._state())):
             self.step, state, data = found
             self.best = state.pop("best", None)
             self.trainer.state = TrainState(**state)
             self.seconds, self.looks = data["seconds"], Looks(**data["looks"])
+        trackers = open_trackers(config.report_to, out, dataclasses.asdict(config)) if writes else []
+        self.log = MetricsLog(out / "metrics.jsonl" if writes else None, self.step, trackers)
 
     def _state(self) -> dict[str, Any]:
         return self.trainer.state._asdict() | ({"best": self.best} if self.validation else {})
 
-    def to_the_end(self, log: MetricsLog, bar: Any, start: float, held: Held) -> None:
-        """All updates that are left, or those until validation or a signal says stop."""
-        config, began = self.config, time.monotonic()
-        batch = self._batch(self.step) if self.step < self.steps and not self.stopped else None
-        while batch is not None:
-            step = self.step
-            rate = float(self.rate(step))
-            info = self.trainer.step(batch, rate, step)
-            batch = self._batch(step + 1) if step + 1 < self.steps else None  # while the device computes
-            entry = self._entry(step, info, rate, began)
-            log.write(entry)
-            began = time.monotonic()
-            self.step += 1
-            if self.validation and (self.step == self.steps or self.step % self._look_every() == 0):
-                log.write(self._look())
-                began = time.monotonic()
-                if self.stopped:
-                    batch = None
-            note = f"loss {entry['loss']:.3f}" + (f", validation {self.looks.loss:.3f}" if self.looks.loss else "")
-            bar(1, note)
-            due = config.save_steps and self.step % config.save_steps == 0 and batch is not None
-            if self.checkpoints and (due or held.stop):
-                log.sync()
-                data = {"seconds": self.seconds + time.monotonic() - start, "looks": dataclasses.asdict(self.looks)}
-                self.checkpoints.save(self.step, self._state(), data)
-            if held.stop:
-                batch = None
-
-    def _look_every(self) -> int:
-        return self.config.eval_steps or self.order.per_epoch
+    @property
+    def spent(self) -> float:
+        """Seconds of all starts of this run so far; of those shared with other runs, its share."""
+        return self.seconds + (time.monotonic() - self.start) / self.sharing
 
     @property
-    def stopped(self) -> bool:
-        """Whether validation has gone without a gain for as long as the settings allow."""
+    def done(self) -> bool:
+        """Whether all updates were made, or validation has gone without a gain for as long as the settings allow."""
         patience = self.config.early_stopping_patience
-        return bool(patience) and self.looks.without_gain >= patience
+        return self.step >= self.steps or (bool(patience) and self.looks.without_gain >= patience)
 
-    def _batch(self, step: int) -> Batch:
+    @property
+    def looks_now(self) -> bool:
+        """Whether the validation rows are due after the last update."""
+        every = self.config.eval_steps or self.order.per_epoch
+        return self.validation is not None and (self.step == self.steps or self.step % every == 0)
+
+    @property
+    def saves_now(self) -> bool:
+        """Whether a checkpoint is due after the last update."""
+        return bool(self.checkpoints) and self.step % self.config.save_steps == 0 and not self.done
+
+    def took(self, info: StepInfo, rate: float, began: float) -> None:
+        """One update more; one whose loss is not finite ends the run."""
+        self.last = self._entry(self.step, info, rate, began)
+        self.log.write(self.last)
+        self.step += 1
+
+    def look(self) -> str:
+        """Evaluate on the validation rows if that is due; what the bar says."""
+        if self.looks_now:
+            self.log.write(self._look())
+        return f"loss {self.last['loss']:.3f}" + (f", validation {self.looks.loss:.3f}" if self.looks.loss else "")
+
+    def save(self) -> None:
+        """Write a checkpoint, if the settings keep any."""
+        if self.checkpoints:
+            self.log.sync()
+            data = {"seconds": self.spent, "looks": dataclasses.asdict(self.looks)}
+            self.checkpoints.save(self.step, self._state(), data)
+
+    def finished(self) -> Finetuned:
+        """The adapter written, and what there is to say of it."""
+        out, losses = self.job.out, self.log.losses()
+        model, last = self.adapter(), self.trainer.model()
+        if self.writes:
+            export_adapter(model, self.lora, out, self.loaded.base_model)
+            if self.hands_out_best:
+                export_adapter(last, self.lora, out / LAST, self.loaded.base_model)
+        return Finetuned(
+            directory=out,
+            steps=self.step,
+            train_loss=float(np.mean(losses[-self.order.per_epoch :])),
+            seconds=self.spent,
+            response_tokens=sum(len(e.trained) for e in self.examples),
+            validation_loss=self.looks.loss,
+            best_step=self.looks.step if self.validation else None,
+            noted=self.facts,
+            model=model,
+        )
+
+    def batch(self, step: int | None = None) -> Batch:
+        """The rows of an update, the next one if none is named."""
+        step = self.step if step is None else step
         sequences = [[self.examples[i] for i in rows] for rows in self.order.rows(step)]
         whole = make_batch(sequences, self.height, packed=self.config.packing)
         return whole.split(self.config.gradient_accumulation_steps)

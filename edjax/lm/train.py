@@ -93,7 +93,7 @@ class Trainer:
         self.graph, lora, frozen = nnx.split(model, nnx.LoRAParam, ...)
         self.frozen = place(frozen, mesh)
         programs = _programs(self.graph, max_grad_norm, weight_decay, remat, has_dropout(model))
-        optimizer, self._step, self.gradients, self._nll = programs
+        optimizer, self._step, self.together, self.gradients, self._nll = programs
         lora = jax.tree.map(jnp.copy, lora)  # the step donates its input; the caller's model keeps its own
         self.state = place(TrainState(lora, optimizer.init(lora)), mesh)
 
@@ -156,7 +156,6 @@ def _programs(graph: nnx.GraphDef, max_grad_norm: float, weight_decay: float, re
         total, _ = jax.lax.scan(add, zero, (batch, jnp.arange(batch.tokens.shape[0])))
         return jax.tree.map(lambda v: v / trained, total)
 
-    @functools.partial(jax.jit, donate_argnums=0)
     def step(state: TrainState, frozen, batch: Batch, learning_rate: Array, seed: Array, number: Array):
         key = jax.random.fold_in(jax.random.key(seed), number) if dropout else None
         gradients = accumulated if batch.tokens.ndim == 3 else jax.value_and_grad(loss)
@@ -165,4 +164,6 @@ def _programs(graph: nnx.GraphDef, max_grad_norm: float, weight_decay: float, re
         lora = optax.apply_updates(state.lora, jax.tree.map(lambda u: -learning_rate * u, updates))
         return pin(TrainState(lora, opt_state)), StepInfo(value, optax.tree.norm(grads))
 
-    return optimizer, step, jax.jit(jax.value_and_grad(loss)), jax.jit(nll)
+    alone = jax.jit(step, donate_argnums=0)
+    together = jax.jit(jax.vmap(step, (0, None, 0, 0, 0, None)), donate_argnums=0)
+    return optimizer, alone, together, jax.jit(jax.value_and_grad(loss)), jax.jit(nll)
