@@ -18,21 +18,24 @@ def normalise(text: str) -> str:
     return " ".join(text.lower().split()).rstrip(" .!?\"'`").lstrip(" \"'`")
 
 
-def final_answers(text: str) -> list[str]:
+def final_answers(text: str, *, at_end: bool = True) -> list[str]:
     """What stands after "####" in the last line, where that begins with it, as in GSM8K (Cobbe et al. 2021), and the
     same without commas between digits; [] where it does not: a heading before a text is no answer.
+
+    at_end: False takes the last such line wherever it stands: a model may go on after its answer.
 
     >>> final_answers("500 + 700 = 1200\\n#### 1,200")
     ['1,200', '1200']
     """
-    found = re.search(r"^####[ \t]*(\S.*?)\s*\Z", text, re.MULTILINE)
-    return list(dict.fromkeys([found[1], re.sub(r"(?<=\d),(?=\d)", "", found[1])])) if found else []
+    end = r"\Z" if at_end else "$"
+    found = re.findall(rf"^####[ \t]*(\S.*?)\s*{end}", text, re.MULTILINE)
+    return list(dict.fromkeys([found[-1], re.sub(r"(?<=\d),(?=\d)", "", found[-1])])) if found else []
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:
     """1.0 where the normalised answer, or what it gives as its final one after "####", equals a normalised reference,
     else 0.0."""
-    given = {normalise(text) for text in (answer, *final_answers(answer))}
+    given = {normalise(text) for text in (answer, *final_answers(answer, at_end=False))}
     return float(not given.isdisjoint(normalise(r) for r in references))
 
 

@@ -53,6 +53,10 @@ def test_a_heading_is_no_final_answer():
     assert final_answers("#### 1\n#### 2\nand so on") == []
 
 
+def test_a_model_may_go_on_after_its_final_answer():
+    assert exact_match("1 + 1 = 2\n#### 2\n\nQuestion: how", ["0 + 2 = 2\n#### 2", "2"]) == 1
+
+
 ABCD = ["red", "green", "blue", "grey"]
 ARC = {"text": ["stone", "water"], "label": ["A", "B"]}
 
