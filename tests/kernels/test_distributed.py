@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from kernel_cases import SELECTORS
+from quick import of_devices
 
 PROCESSES, DEVICES = 2, 2
 
@@ -68,8 +69,7 @@ def free_port():
 @pytest.mark.parametrize("name", SELECTORS)
 def test_a_pool_split_over_two_processes(name):
     script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + textwrap.dedent(SCRIPT)
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={DEVICES}"
-    env, port = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}, free_port()
+    env, port = os.environ | of_devices(DEVICES), free_port()
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     started = [
         subprocess.Popen([sys.executable, "-c", script, str(rank), port, name], env=env, **pipes)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from kernel_cases import SELECTORS, Problem, assert_greedy, mixture
+from quick import of_devices
 
 from edjax.kernels import Block, Objective, facility_location, geometry, maximize, stacked
 
@@ -154,10 +155,9 @@ SHARDED = """
 
 def test_a_pool_split_over_eight_devices():
     script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + textwrap.dedent(SHARDED)
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
     done = subprocess.run(
         [sys.executable, "-c", script],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env=os.environ | of_devices(8),
         capture_output=True,
         text=True,
     )

@@ -14,6 +14,7 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 from lm_cases import tiny_model
+from quick import of_devices
 
 from edjax.errors import UsageError
 from edjax.lm.config import LMConfig
@@ -213,8 +214,7 @@ GATHERED = """
 def child(script, *arguments, count=8, fast=True):
     """A process with `count` CPU devices that runs the script; its arguments follow. `fast` to compile, that is."""
     paths = f"import sys; sys.path[:0] = {[str(HERE), str(HERE.parent)]!r}; sys.modules['torch'] = None\n"
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"
-    flags = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    flags = of_devices(count)
     flags |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} if fast else {}
     command = [sys.executable, "-c", paths + textwrap.dedent(script), *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
