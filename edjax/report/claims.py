@@ -170,7 +170,7 @@ def _null(s: Mapping[str, Any]) -> str:
 
 def _seeds(s: Mapping[str, Any]) -> str:
     mine, theirs = finite(s.get("seeds")), finite(s.get("baseline_seeds"))
-    return f"{number(mine)} seeds against {number(theirs)}" if mine and theirs else ""
+    return f"{count(int(mine), 'seed')} against {number(theirs)}" if mine and theirs else ""
 
 
 def _signed(text: str) -> str:
