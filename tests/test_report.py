@@ -280,7 +280,7 @@ def test_rows_that_the_model_did_not_see_as_written_are_named() -> None:
     results["pool"] |= {"rows": 96000, "cut": {"rows": 1200, "first": ["a<b", "b"]}, "spelt": {"rows": 0, "first": []}}
     results["evaluation"] = {"rows": 300, "spelt": {"rows": 1, "first": ["e-7"]}}
     text = render(results)
-    assert "Pool: 1,200 of 96,000 rows were cut to max_length or the model&#39;s window: a&lt;b, b, …." in text
+    assert "Pool: 1,200 of 96,000 rows were cut to max_length or the model&#39;s window: a&lt;b, b, …</li>" in text
     assert "Evaluation: 1 of 300 rows hold control tokens of the model, which were read as text: e-7." in text
     assert text.count("<li>Pool:") == 1
 

@@ -101,7 +101,7 @@ def altered(key: str, source: Mapping[str, Any]) -> list[str]:
     for name, words in CHANGES.items():
         if count := finite(part(source, name).get("rows")):
             first = [str(i) for i in part(source, name).get("first") or ()]
-            ids = ", ".join(first) + (", \N{HORIZONTAL ELLIPSIS}" if count > len(first) else "")
+            ids = ", ".join(first) + (", \N{HORIZONTAL ELLIPSIS}" if count > len(first) else ".")
             of = f" of {total:,.0f}" if (total := finite(source.get("rows"))) else ""
-            found.append(f"{key.capitalize()}: {count:,.0f}{of} rows {words}" + (f": {ids}." if first else "."))
+            found.append(f"{key.capitalize()}: {count:,.0f}{of} rows {words}" + (f": {ids}" if first else "."))
     return found
