@@ -54,19 +54,26 @@ ONCE = (
     "kernels/test_invariance.py",
     "kernels/test_near_and_far.py",
     "lm/test_families.py",
+    "lm/test_memory.py",
     "test_benchmark",
     "test_cut_alike.py",
     "test_docs.py",  # .ci/fresh_install carries out README and the tutorial on every Python
+    "test_export",
     "test_features_arrays.py",
     "test_finetune_reliability.py",
     "test_finetune_validation.py",
+    "test_full_disk.py",
     "test_killed_and_stopped_at_every_stage",
+    "test_labels",
+    "test_remembered_options.py",
+    "test_report.py",
     "test_run_grows.py",
     "test_savings_simulated.py",
     "test_score_scale.py",
     "test_select.py",
     "test_select_options.py",
     "test_stream.py",
+    "test_torchless.py",
 )
 
 
