@@ -55,7 +55,7 @@ def _run(recipe: Any, out: Path | None, overwrite: bool) -> None:
 @options.OVERWRITE
 @options.JSON
 def demo(overrides: tuple[str, ...], out: Path, seed: int, overwrite: bool) -> None:
-    """Walk the whole road on a pool edjax makes itself: about eight minutes on two CPU cores.
+    """Walk the whole road on a pool edjax makes itself: about ten minutes on two CPU cores.
 
     \b
     Reads   OVERRIDES: key=value pairs on top of its recipe, as of `edjax run`; budgets=[20,40] for example
