@@ -465,6 +465,26 @@ def test_beside_every_saving_stand_its_interval_its_seeds_and_the_null() -> None
     assert "41 to 66 %; 5 seeds against 10; random against itself \u221221 to 18 %" in tile[2]
 
 
+def test_what_random_reaches_against_itself_is_a_lead_in_large_type_too() -> None:
+    results = sample()
+    (entry,) = (s for s in results["savings"] if s["strategy"] == "facility_location")
+    before = view.view(results)
+    entry["null"] = entry["null"] | {"high": 0.9}
+    after = view.view(results)
+    assert after["tiles"][0][1].endswith("a lead, random reaches as much against itself")
+    assert len(after["tiles"]) == len(before["tiles"]) - 1, "nor how many labels do what more random ones do"
+    assert after["curve"]["wide"] != before["curve"]["wide"], "nor the arrow"
+
+
+def test_who_saves_more_than_can_be_measured_has_a_tile() -> None:
+    results = sample()
+    far = {"share_saved": None, "low": None, "high": None, "reason": "beyond", "note": "saves more than 65 %"}
+    results["savings"] = [s | far if s["strategy"] == "facility_location" else s for s in results["savings"]]
+    tiles = view.view(results)["tiles"]
+    assert tiles[0] == ("facility_location", "saves more than random's budgets measure", "saves more than 65 %")
+    assert not any(figure.startswith("0 of") for figure, *_ in tiles)
+
+
 @pytest.mark.parametrize("ends", [(-0.1, 0.7), (None, 0.7), (None, None)])
 def test_nothing_is_claimed_where_no_interval_lies_above_zero(ends: tuple[float | None, float | None]) -> None:
     results = sample()

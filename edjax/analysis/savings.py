@@ -105,11 +105,8 @@ def _saving(reference: Arm, arm: Arm, baseline: str, unit: str) -> tuple[dict[st
     if not least < 0 < most:
         return {}, "budgets", f"its budgets are too far from those of {baseline} to be compared"
     if np.isposinf(d):
-        return (
-            {},
-            "beyond",
-            f"saves more than {100 * (1 - 2.0**-most):.0f} %: more than the budgets of {baseline} measure",
-        )
+        much = f"saves more than {100 * (1 - 2.0**-most):.0f} %"
+        return {}, "beyond", f"{much}: more than the budgets of {baseline} measure"
     if np.isneginf(d):
         much = f"takes over {2.0**-least:.1f} times as many".replace(".0 ", " ")
         return {}, "reach", f"{much}: more than the budgets of {baseline} measure"

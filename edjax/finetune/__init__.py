@@ -118,6 +118,8 @@ def finetune_together(
     from edjax.lm.load import digest, load
     from edjax.lm.mesh import agreed, parse_mesh
 
+    if not jobs:
+        return []
     _check(jobs)
     first = jobs[0].config
     taught = [teaching(job.pool, job.config.assistant_only_loss) for job in jobs]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 import numpy as np
 
 from edjax.batching import by_length, chunks, height
@@ -31,7 +32,7 @@ from edjax.lm.lora import LoraConfig, add_lora
 from edjax.lm.mesh import parse_mesh, row_shards
 from edjax.lm.peft import export_adapter
 from edjax.lm.together import Together
-from edjax.lm.train import StepInfo, Trainer, TrainState, schedule
+from edjax.lm.train import Trainer, TrainState, schedule
 from edjax.pool import Pool
 from edjax.progress import progress
 from edjax.signals import Held, held_signals
@@ -99,13 +100,14 @@ def _advance(runs: Sequence[_Run], bar: Any, held: Held) -> None:
         began, step = time.monotonic(), runs[0].step
         rates = [float(r.rate(step)) for r in runs]
         if together:
-            infos = together.step(batches, rates, step)
+            info = together.step(batches, rates, step)
         else:
-            infos = [runs[0].trainer.step(batches[0], rates[0], step)]
+            info = runs[0].trainer.step(batches[0], rates[0], step)
         last = step + 1 == runs[0].steps
         batches = [] if last else [r.batch(step + 1) for r in runs]  # while the device computes
-        for run, info, rate in zip(runs, infos, rates, strict=True):
-            run.took(info, rate, began)
+        losses, norms = (np.ravel(of_all) for of_all in jax.device_get(info))
+        for run, loss, norm, rate in zip(runs, losses, norms, rates, strict=True):
+            run.took(float(loss), float(norm), rate, began)
         stopping = held.stop
         if together and (last or stopping or any(r.looks_now or r.saves_now for r in runs)):
             together.part()
@@ -202,9 +204,9 @@ class _Run:
         """Whether a checkpoint is due after the last update."""
         return bool(self.checkpoints) and self.step % self.config.save_steps == 0 and not self.done
 
-    def took(self, info: StepInfo, rate: float, began: float) -> None:
+    def took(self, loss: float, norm: float, rate: float, began: float) -> None:
         """One update more; one whose loss is not finite ends the run."""
-        self.last = self._entry(self.step, info, rate, began)
+        self.last = self._entry(self.step, loss, norm, rate, began)
         self.log.write(self.last)
         self.step += 1
 
@@ -248,9 +250,8 @@ class _Run:
         whole = make_batch(sequences, self.height, packed=self.config.packing)
         return whole.split(self.config.gradient_accumulation_steps)
 
-    def _entry(self, step: int, info: StepInfo, rate: float, began: float) -> dict[str, Any]:
+    def _entry(self, step: int, loss: float, norm: float, rate: float, began: float) -> dict[str, Any]:
         """The log's line of an update; an update whose loss is not finite ends the run."""
-        loss, norm = float(info.loss), float(info.grad_norm)
         rows = [i for sequence in self.order.rows(step) for i in sequence]
         check_update(step + 1, loss, norm, [self.ids[i] for i in rows])
         return {

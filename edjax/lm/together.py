@@ -33,12 +33,16 @@ class Together:
         self.seeds = jnp.asarray([t.seed for t in trainers])
         self.state: TrainState = jax.tree.map(lambda *parts: jnp.stack(parts), *(t.state for t in trainers))
 
-    def step(self, batches: Sequence[Batch], learning_rates: Sequence[float], number: int) -> list[StepInfo]:
-        """One update of each, not waited for; `batches` in the order of the trainers, of any shapes."""
+    def step(self, batches: Sequence[Batch], learning_rates: Sequence[float], number: int) -> StepInfo:
+        """One update of each, not waited for; `batches` in the order of the trainers, of any shapes.
+
+        Returns:
+          (n,) arrays, in the order of the trainers.
+        """
         batch = jax.tree.map(lambda *parts: np.stack(parts), *alike(batches))
         rates = jnp.asarray(learning_rates, jnp.float32)
         self.state, info = self.trainers[0].together(self.state, self.frozen, batch, rates, self.seeds, number)
-        return [StepInfo(info.loss[i], info.grad_norm[i]) for i in range(len(self.trainers))]
+        return info
 
     def part(self) -> None:
         """Give each trainer its own state."""

@@ -82,7 +82,7 @@ class Saving(TypedDict, total=False):
     seeds: int
     baseline_seeds: int
     null: Null | None
-    reason: str | None  # why there is none: base, flat, budgets, reach, noise
+    reason: str | None  # why there is none: base, flat, budgets, beyond, reach, noise
     note: str
 
 
