@@ -35,7 +35,8 @@ def of_grid(result: dict[str, Any]) -> str:
 
 def summary(results: Results) -> str:
     """For the README: the curves and what was saved, of the grid of each device with the embeddings of the recipe."""
-    first = {name: r for name, r in results.items() if name.startswith("label_efficiency-") and name.count("-") == 1}
+    grids = {name: r for name, r in results.items() if name.startswith("label_efficiency-")}
+    first = {name: r for name, r in grids.items() if not name.endswith("-mean")}
     figures = [f"![Loss by labels bought, random in grey](docs/figures/{name}.svg)" for name in first]
     return "\n\n".join([savings(first), *figures])
 
@@ -175,12 +176,14 @@ def chosen(results: Results) -> str:
         lines = []
         for strategy in by_last(result["sets"][SET][LOSS]):
             rows = [c for c in result["chosen"] if c["strategy"] == strategy and c["budget"] == largest]
+            if not rows:
+                continue
             tokens = [c["response_tokens"] / largest for c in result["rows"] if is_at(c, strategy, largest)]
             values = [number(sum(c[key] for c in rows) / len(rows)) for key in CHOSEN]
             top = ", ".join(f"{task} {share:.0%}" for task, share in rows[0]["top_tasks"])
             lines.append([f"`{strategy}`", *values, f"{sum(tokens) / len(tokens):.1f}", top])
         head = ["strategy", *CHOSEN.values(), "response tokens", "most frequent tasks"]
-        return table(head, lines, "l" + "r" * (len(CHOSEN) + 1) + "l")
+        return table(head, lines, "l" + "r" * (len(CHOSEN) + 1) + "l") if lines else ""
 
     return grids(results, body)
 

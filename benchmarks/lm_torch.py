@@ -23,16 +23,18 @@ def versions() -> dict[str, str]:
 
 
 class Torch:
-    """A model directory as a torch user runs it. Every method but `lora` returns a function of no arguments."""
+    """A model as a torch user runs it: that of a directory, or what `load` gives. Every method but `lora` returns a
+    function of no arguments."""
 
-    def __init__(self, directory: Path, dtype: str, threads: int):
+    def __init__(self, directory: Path | None, dtype: str, threads: int, load: Callable[[], Any] | None = None):
         from transformers import AutoModelForCausalLM
 
         torch.set_num_threads(threads)
-        self.directory, self.dtype = directory, getattr(torch, dtype)
+        self.dtype = getattr(torch, dtype)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._load = lambda: AutoModelForCausalLM.from_pretrained(directory, dtype=self.dtype).to(self.device)
+        self._load = load or (lambda: AutoModelForCausalLM.from_pretrained(directory, dtype=self.dtype).to(self.device))
         self._whole: Any = None
+        self.adapted: Any = None  # of the last `lora`
 
     @property
     def model(self) -> Any:
@@ -90,7 +92,7 @@ class Torch:
         model = PeftModel.from_pretrained(self._load(), str(adapter), is_trainable=True).train()
         if remat:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        base = model.get_base_model()
+        self.adapted, base = model, model.get_base_model()
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0.0, fused=True)
         ids, where, targets = (self._on_device(a) for a in (batch.tokens, batch.where, batch.targets))

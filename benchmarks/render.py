@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from benchmarks import evidence
+from benchmarks.accelerator import tables
 from benchmarks.words import EMPTY, Results, seconds, sections, shape, table, times, where
 
 ROOT = Path(__file__).parent.parent
@@ -310,6 +311,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "figures": figures,
     "evidence-figures": evidence_figures,
     **evidence.SECTIONS,
+    **tables.SECTIONS,
 }
 
 

@@ -1,0 +1,133 @@
+"""What came back from an accelerator, as results files."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import label_efficiency
+from benchmarks.accelerator import cells
+from benchmarks.accelerator.places import held_out_of, pool_of, recipe_of
+from benchmarks.accelerator.record import Record, Row
+from benchmarks.accelerator.select import features_of
+from benchmarks.accelerator.stage import END, MACHINE, Stage
+from benchmarks.chosen import describe
+from benchmarks.runner import RESULTS
+from edjax.analysis import INTERVAL, STATISTIC
+from edjax.evaluate import Evaluation
+from edjax.select import prepare
+
+LONG = ("picks", "gains", "first", "values")  # what no table needs; it stays in the folder
+
+
+def collect(folder: Path, out: Path | None = None, dry: bool = False) -> list[Path]:
+    """Write accelerator-DEVICE.json of every device the folder has rows of, and label_efficiency-DEVICE.json where
+    there are cells.
+
+    Raises:
+      SystemExit: the folder holds no rows.
+    """
+    out = out or RESULTS
+    rows = Record(folder).rows()
+    machines = [r for r in rows if r["stage"] == MACHINE]
+    if not machines:
+        raise SystemExit(f"{folder} holds no rows.jsonl of a run")
+    made = []
+    for device in dict.fromkeys(r["device"] for r in machines):
+        of_device = [r for r in rows if r["device"] == device and r["stage"] != MACHINE and r["job"] != END]
+        last = {(r["stage"], r["job"]): r for r in of_device}  # one that failed may have been done later
+        facts = _facts([m for m in machines if m["device"] == device], of_device)
+        short = [{k: v for k, v in r.items() if k not in (*LONG, "device")} for r in last.values()]
+        jobs = [r | {"job": f"{r['stage']}: {r['job']}"} for r in short]
+        made.append(_written(out / f"accelerator-{device}.json", {**facts, "rows": jobs}))
+        if any(key[0] == "cells" and "strategy" in r for key, r in last.items()):
+            stage = Stage("collect", folder, folder, folder, 0.0, dry)
+            grid = grid_of(stage, [r for (name, _), r in last.items() if name == "cells"])
+            if grid:
+                made.append(_written(out / f"label_efficiency-{device}.json", {**facts, "grid": "gpu", **grid}))
+    return made
+
+
+def _facts(machines: list[Row], rows: list[Row]) -> dict[str, Any]:
+    """The head of a results file: that of the last start, with the commits of all."""
+    now = machines[-1]
+    times = [r["at"] for r in rows if "at" in r]
+    return {
+        "command": "python -m benchmarks.accelerator collect",
+        "commit": now["commit"],
+        "commits": list(dict.fromkeys(m["commit"] for m in machines)),
+        "date": time.strftime("%Y-%m-%d", time.gmtime(max(times, default=time.time()))),
+        "machine": now["on"],
+        "driver": now["driver"],
+        "versions": now["versions"],
+    }
+
+
+def grid_of(stage: Stage, rows: list[Row]) -> dict[str, Any] | None:
+    """The cells in the form of `benchmarks.label_efficiency`, or None before the model's own score is there."""
+    recipe = recipe_of(stage)
+    base = next((r for r in rows if r["job"] == cells.BASE and "failed" not in r), None)
+    done = [r for r in rows if "strategy" in r]
+    if base is None or not done:
+        return None
+    held_out = held_out_of(stage, recipe)
+    found = {(r["strategy"], r["budget"], r["seed"], r["response_tokens"]): _evaluation(r, held_out.ids) for r in done}
+    sets = {"pool_val": label_efficiency.compared(found, _evaluation(base, held_out.ids), recipe.metrics)}
+    names = tuple(dict.fromkeys(r["strategy"] for r in done))
+    settings = {k: getattr(recipe, k) for k in ("metrics", "layer", "pooling", "random_seeds", "evaluation_rows")}
+    planned = sum(len(group) for group in cells.planned(recipe))
+    return {
+        "recipe": settings
+        | {
+            "strategies": names,
+            "budgets": sorted({r["budget"] for r in done}),
+            "seeds": sorted({r["seed"] for r in done if r["strategy"] != "random"}),
+            "random_seeds": sorted({r["seed"] for r in done if r["strategy"] == "random"}),
+        },
+        "reduction": "" if len(done) == planned else f"{len(done)} of {planned} cells so far",
+        "interval": INTERVAL,
+        "statistic": STATISTIC,
+        "base": base["scores"],
+        "sets": sets,
+        "chosen": chosen(stage, recipe, done),
+        "pool": {"source": "pool.parquet", "rows": len(pool_of(stage))},
+        "rows": [
+            {k: v for k, v in r.items() if k not in (*LONG, "device", "stage", "at", "seconds")}
+            | {"seconds": {"finetune": r["finetune_s"], "evaluate": r["evaluate_s"]}}
+            for r in done
+        ],
+    }
+
+
+def _evaluation(row: Row, ids: tuple[str, ...]) -> Evaluation:
+    values = row["values"]
+    rows = [{"id": name, **{m: v[i] for m, v in values.items()}} for i, name in enumerate(ids)]
+    counts = {m: sum(v is not None for v in of_all) for m, of_all in values.items()}
+    return Evaluation(row["scores"], counts, rows, row["evaluate_s"])
+
+
+def chosen(stage: Stage, recipe: Any, done: list[Row]) -> list[dict[str, Any]]:
+    """What the trained selections look like, on the features that came back; nothing without them."""
+    features, orders = features_of(stage), stage.record.done("select")
+    if features is None:
+        return []
+    pool, x = pool_of(stage), prepare(np.asarray(features.embeddings), recipe.normalise)
+    made, seen = [], set()
+    for r in done:
+        cell = (r["strategy"], r["budget"], r["seed"] if r["strategy"] == "random" else 0)
+        if cell in seen:
+            continue
+        seen.add(cell)
+        facts = describe(np.asarray(cells.order_of(recipe, orders, cell)), pool, features, x)
+        made.append({"strategy": cell[0], "seed": cell[2], "budget": cell[1], **facts})
+    return made
+
+
+def _written(path: Path, value: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1) + "\n")
+    return path

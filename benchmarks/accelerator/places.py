@@ -1,0 +1,56 @@
+"""Where models, pools and recipes lie: in what was packed, else beside the checkout."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.accelerator.stage import Stage
+from benchmarks.runner import ROOT
+from edjax.pool import Pool, read_pool
+from edjax.recipe import Recipe, read_recipe
+from edjax.run import slice_of
+
+
+def shared(data: Path, what: str) -> Path:
+    """ "models" or "data": of the packed folder, or of shared/ beside the checkout."""
+    return found if (found := data / what).is_dir() else ROOT.parent / "shared" / what
+
+
+def model_of(stage: Stage, name: str) -> str:
+    return str(shared(stage.data, "models") / name) if name == "stories260k" else name
+
+
+def recipe_of(stage: Stage) -> Recipe:
+    """The recipe of the cells, with its files where they are and the sizes of this walk."""
+    data = shared(stage.data, "data")
+    own = stage.sizes.overrides | {"model": model_of(stage, stage.sizes.scored)}
+    overrides = [f"{k}={_yaml(v)}" for k, v in own.items()]
+    overrides += [f"{k}={data / v}" for k, v in zip(("pool", "evaluation"), stage.sizes.prompts, strict=True)]
+    return read_recipe(ROOT / "recipes" / stage.sizes.recipe, overrides)
+
+
+def _yaml(value: object) -> str:
+    import yaml
+
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n").strip()
+
+
+def pool_of(stage: Stage) -> Pool:
+    """The pool that is scored and chosen from."""
+    return _pool(shared(stage.data, "data") / stage.sizes.prompts[0], stage.sizes.rows)
+
+
+@cache
+def _pool(path: Path, rows: int | None) -> Pool:
+    pool = read_pool(str(path))
+    if rows is None:
+        return pool
+    short = np.argsort([len(pool.prompt_text(i)) for i in range(len(pool))], kind="stable")[:rows]
+    return pool.take(sorted(short.tolist()))
+
+
+def held_out_of(stage: Stage, recipe: Recipe) -> Pool:
+    return slice_of(read_pool(recipe.evaluation), recipe.evaluation_rows, recipe)
