@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.accelerator import kept, pack
 from benchmarks.accelerator.record import Record
-from benchmarks.accelerator.sizes import SECONDS
+from benchmarks.accelerator.sizes import DRY, Sizes
 from benchmarks.accelerator.stage import ANYWHERE, END, MACHINE, driver
 from benchmarks.runner import ROOT
 
@@ -38,7 +38,7 @@ def go(
 ) -> bool:
     """Run what is not done of `stages`, and end `SPARE` seconds before the minutes are over.
 
-    A stage gets its own time (`SECONDS`), the last one all that is left. One that fails or is cut off does not end the
+    A stage gets its own time (`Sizes.seconds`), the last one all that is left. One that fails or is cut off does not end the
     rest; its finished rows stay, and the next call goes on with those that are missing.
 
     Args:
@@ -51,7 +51,7 @@ def go(
     end = time.time() + 60 * minutes - SPARE
     out.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
-    environment = _environment(data, work)
+    environment, seconds = _environment(data, work), (DRY if dry else Sizes()).seconds
     done = ended(out)
     for number, stage in enumerate(stages):
         if stage in done:
@@ -63,7 +63,7 @@ def go(
         if (left := end - time.time()) < LEAST:
             say(f"{stage}: no time left")
             break
-        until = end if number == len(stages) - 1 else min(end, time.time() + SECONDS[stage])
+        until = end if number == len(stages) - 1 else min(end, time.time() + seconds[stage])
         arguments = {"name": stage, "data": str(data), "out": str(out), "work": str(work), "until": until, "dry": dry}
         arguments["die_after"] = 1 if stage == die_in else None
         code = _watched(arguments, environment, out / "log.txt", until, partial(keep, out, work) if keep else None)

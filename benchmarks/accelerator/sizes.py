@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 STAGES = ("check", "selectors", "model", "score", "select", "cells")
-SECONDS = {"check": 60, "selectors": 120, "model": 150, "score": 180, "select": 60, "cells": 900}
 
 LLAMA_7B = {
     "hidden_size": 4096,
@@ -25,13 +24,16 @@ LLAMA_7B = {
 class Sizes:
     """The defaults are those of an accelerator.
 
-    products, copied: sides of the square products and bytes of the copy that measure the card. agreed: rows, features
+    seconds: a stage's own time. products, copied: sides of the square products and bytes of the copy that measure the card. agreed: rows, features
     and picks of the problem that a CPU solves too. pool: rows and features made on the device; budgets: picks; looped:
     picks of the loops beside them, and of facility location's, which takes all gains at every pick. prompts: the files
     of the pool and of what is evaluated on. rows: of the scored pool, the shortest prompts; None for all. overrides: of
     the recipe of cells.
     """
 
+    seconds: dict[str, float] = field(
+        default_factory=lambda: dict(zip(STAGES, (60, 120, 150, 180, 60, 900), strict=True))
+    )
     products: tuple[int, ...] = (8192, 16_384)
     copied: int = 1 << 32
     agreed: tuple[int, int, int] = (20_000, 384, 500)
@@ -58,6 +60,7 @@ class Sizes:
 
 
 DRY = Sizes(
+    seconds=dict.fromkeys(STAGES, 600.0),
     products=(256,),
     copied=1 << 20,
     agreed=(300, 16, 20),
