@@ -38,8 +38,8 @@ def go(
 ) -> bool:
     """Run what is not done of `stages`, and end `SPARE` seconds before the minutes are over.
 
-    A stage gets its own time (`Sizes.seconds`), the last one all that is left. One that fails or is cut off does not end the
-    rest; its finished rows stay, and the next call goes on with those that are missing.
+    A stage gets its own time (`Sizes.seconds`), the last one all that is left. One that fails or is cut off does not
+    end the rest; its finished rows stay, and the next call goes on with those that are missing.
 
     Args:
       data: what `pack` packed, unpacked. out: the rows, and whatever else is to come back. work: what may stay behind.

@@ -24,11 +24,12 @@ LLAMA_7B = {
 class Sizes:
     """The defaults are those of an accelerator.
 
-    seconds: a stage's own time. products, copied: sides of the square products and bytes of the copy that measure the card. agreed: rows, features
-    and picks of the problem that a CPU solves too. pool: rows and features made on the device; budgets: picks; looped:
-    picks of the loops beside them, and of facility location's, which takes all gains at every pick. prompts: the files
-    of the pool and of what is evaluated on. rows: of the scored pool, the shortest prompts; None for all. overrides: of
-    the recipe of cells.
+    seconds: a stage's own time. products, copied: sides of the square products and bytes of the copy that measure the
+    card. agreed: rows, features and picks of the problem that a CPU solves too. pool: rows and features made on the
+    device; budgets: picks; looped: picks of the loops beside them, and of facility location's, which takes all gains at
+    every pick. hidden, decoded, trained: rows, tokens and new or trained tokens by model. prompts: the files of the
+    pool and of what is evaluated on. rows: of the scored pool, the shortest prompts; None for all. dimensions: of the
+    features that come back. overrides: of the recipe of cells.
     """
 
     seconds: dict[str, float] = field(
