@@ -83,7 +83,7 @@ def _map(pool: Pool, features: Features, shown: dict[str, Selection], tasks, nor
     x = features.embeddings
     if len(pool) < 3 or not isinstance(x, np.ndarray) or not np.isfinite(x).all():
         return None
-    x = prepare(x, normalise).astype(np.float64)
+    x = prepare(x, "l2" if normalise == "whiten" else normalise).astype(np.float64)  # whitened, no axis leads
     x = x - x.mean(0)
     values, vectors = np.linalg.eigh(x.T @ x)
     axes = vectors[:, np.argsort(values)[::-1][:2]]

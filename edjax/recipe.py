@@ -39,6 +39,7 @@ _NUMBERS = {  # and the least value that makes sense
     "max_prompt_characters": 1,
     "slice_seed": 0,
     "layer": None,
+    "whiten_dims": 1,
     "max_new_tokens": 0,
     "score_batch_size": 1,
     "evaluation_batch_size": 1,
@@ -78,6 +79,7 @@ class Recipe:
     layer: int = -1
     pooling: str = "mean"
     normalise: str = "l2"
+    whiten_dims: int = 200  # of normalise: whiten
     max_new_tokens: int = 16
     score_batch_size: int = 32
     evaluation_batch_size: int = 16
@@ -148,7 +150,8 @@ class Recipe:
 
     def choice(self, name: str, seed: int = 0) -> tuple[str, Options]:
         """The strategy behind a name of `strategies`, and what is asked of it."""
-        asked: dict[str, Any] = {"seed": seed, "normalise": self.normalise} | self.variants.get(name, {})
+        asked: dict[str, Any] = {"seed": seed, "normalise": self.normalise, "whiten_dims": self.whiten_dims}
+        asked |= self.variants.get(name, {})
         return asked.pop("strategy", name), Options(**asked)
 
     @property

@@ -74,7 +74,8 @@ def run(
     rows = ("pool", "evaluation", "pool_split", "evaluation_split")  # these by their digests
     named = ("out", "title", "finetune_strategies", "report_to", "cells_at_once", *rows)
     settings = asdict(recipe) | asdict(recipe.finetune_config(0))
-    fixed = {k: v for k, v in settings.items() if k not in (*grid, *grows, *named, "finetune", "seed")}
+    unread = () if recipe.normalise == "whiten" else ("whiten_dims",)
+    fixed = {k: v for k, v in settings.items() if k not in (*grid, *grows, *named, *unread, "finetune", "seed")}
     directory = locate(recipe.model)
     fixed |= day_of(directory, recipe.template, None if overwrite else out)
     inputs = {"pool": pool.digest, "evaluation": held_out.digest, "model": digest(directory)}
@@ -182,13 +183,13 @@ class _Walk:
         if (path / "manifest.json").exists():
             return read_selection(path)
         name, options = self.recipe.choice(strategy, seed)
-        features, column = self.features, options.group_by
+        features, column = self.features, options.group_column
         features = with_pool_column(features, self.pool, column) if column else features
         chooser = Chooser(features, options, self.candidates)
         chosen = chooser.choose(name, [budget])[0]
         if options.nested:
             refuse_another_order(path, chosen)
-        config, left_out = {"strategy": name, "budget": budget} | vars(options), chooser.left_out(name)
+        config, left_out = {"strategy": name, "budget": budget} | options.record(), chooser.left_out(name)
         read = {"left_out": sha256_json(left_out)} if left_out else {}
         write_selection(chosen, self.features, self.pool, path, config=config, inputs=read)
         if left_out:

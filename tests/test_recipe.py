@@ -96,7 +96,7 @@ WRONG = {
     "title: 5": "title holds 5, which is not text",
     "model: 5": "model holds 5, which is not text",
     "pooling: max": "pooling 'max' is not one of mean, last, weighted_mean",
-    "normalise: L2": "normalise 'L2' is not one of l2, centre, none",
+    "normalise: L2": "normalise 'L2' is not one of l2, whiten, centre, none",
     "template: chatml": "template 'chatml' is not one of auto, chat, plain",
     "dtype: float16": "dtype 'float16' is not one of float32, bfloat16",
     "metric: accuracy": "metric 'accuracy' is not among metrics",

@@ -173,7 +173,7 @@ def test_a_row_at_the_mean_stays_zero():
 
 
 def test_an_unknown_normalisation_is_refused():
-    with pytest.raises(UsageError, match="normalise 'L2' is not one of l2, centre, none"):
+    with pytest.raises(UsageError, match="normalise 'L2' is not one of l2, whiten, centre, none"):
         select(features(), "k_center", 3, normalise="L2")
 
 

@@ -82,7 +82,7 @@ def test_a_stream_holds_what_reading_gives(tmp_path, x, kind):
 
 
 @KINDS
-@pytest.mark.parametrize("normalise", ["l2", "centre", "none"])
+@pytest.mark.parametrize("normalise", ["l2", "whiten", "centre", "none"])
 @pytest.mark.parametrize("strategy", ["k_center", "d_optimal"])
 def test_streamed_picks_are_those_of_memory(tmp_path, x, kind, normalise, strategy):
     path = on_disk(tmp_path / "f", x, kind)
@@ -94,7 +94,7 @@ def test_streamed_picks_are_those_of_memory(tmp_path, x, kind, normalise, strate
     assert {p.name for p in tmp_path.iterdir()} == {"f"}
 
 
-@pytest.mark.parametrize("normalise", ["l2", "centre", "none"])
+@pytest.mark.parametrize("normalise", ["l2", "whiten", "centre", "none"])
 def test_prepared_rows_are_the_same_rows(tmp_path, x, normalise):
     x[:3] = x.mean(0)
     found = read_features(on_disk(tmp_path / "f", x, "shards"), memory=0, scratch=tmp_path)

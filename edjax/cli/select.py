@@ -41,14 +41,15 @@ _PATH = click.Path(path_type=Path)
 @click.option("--strength", default=1.0, show_default=True, help="Power of that score's rank; 0 for no weighting.")
 @click.option("--prefilter", help="Score whose largest rows alone are looked at.")
 @click.option("--prefilter-ratio", default=3.0, show_default=True, help="How many: so many times the budget.")
-@click.option("--group-by", help="Column of the pool or the features: choose inside each group.")
+@click.option("--group-by", help="Column to choose inside each group of; cluster:N makes N groups of the embeddings.")
 @click.option(
     "--quotas", default="proportional", show_default=True, help="proportional, balanced or inverse_confidence."
 )
 @click.option("--keep-small", default=0, show_default=True, help="Groups of at most so many rows are taken whole.")
 @click.option("--near-duplicates", type=float, help="Cosine similarity from which rows are one, such as 0.98.")
 @click.option("--seed", default=0, show_default=True, help="For the strategy random.")
-@click.option("--normalise", default="l2", show_default=True, help="l2 (centred, length 1), centre or none.")
+@click.option("--normalise", default="l2", show_default=True, help="l2 (centred, length 1), whiten, centre, none.")
+@click.option("--whiten-dims", default=200, show_default=True, help="Principal components that whiten keeps.")
 @click.option("--bandwidth", type=float, help="Kernel width of facility_location; default 0.25.")
 @click.option("--allow-fewer", is_flag=True, help="Take all rows where the budget is larger than the pool.")
 @click.option("--drop-invalid", is_flag=True, help="Leave rows with NaN or infinite features out.")
@@ -127,7 +128,7 @@ class _Source:
         from edjax.errors import UsageError
         from edjax.features import is_array, join_columns, read_features
         from edjax.ids import as_known, read_ids
-        from edjax.select import stream_above, with_pool_column
+        from edjax.select import Options, stream_above, with_pool_column
 
         limits = [stream_above(s, self.given["memory"]) for s in strategies]
         limit = None if None in limits else min(n for n in limits if n is not None)
@@ -145,12 +146,13 @@ class _Source:
             )
         if self.given["scores"] is not None:
             self.features = join_columns(self.features, self.given["scores"], self.reading["id_column"])
-        wanted = [settings["group_by"], settings["cost_by"] if settings["budget_tokens"] is not None else None]
+        column = Options(group_by=settings["group_by"]).group_column
+        wanted = [column, settings["cost_by"] if settings["budget_tokens"] is not None else None]
         for name in filter(None, wanted):
             if self.pool is None:
                 if name not in self.features.facts and name not in self.features.scores:
                     raise UsageError(f"{self.path} has no column {name!r}; name the pool that has it with --pool")
-            elif name == settings["group_by"] or any(name in record for record in self.pool.records):
+            elif name == column or any(name in record for record in self.pool.records):
                 self.features = with_pool_column(self.features, self.pool, name)
 
     def pool_name(self) -> str | None:
@@ -199,7 +201,9 @@ def _choose(
     for place, budget, chosen in made:
         left_out = chooser.left_out(chosen.strategy)
         read = inputs | ({"left_out": sha256_json(left_out)} if left_out else {})
-        config = {"strategy": chosen.strategy, "budget": budget, **settings, "labelled": named, **source.columns}
+        own = asked.record()
+        kept = {k: v for k, v in settings.items() if k in own}
+        config = {"strategy": chosen.strategy, "budget": budget, **kept, "labelled": named, **source.columns}
         write_selection(chosen, source.features, source.pool, place, config=config, inputs=read, overwrite=overwrite)
     if source.pool is None:
         options.note("no pool was named: the ids are chosen, and there are no rows to copy (--pool copies them)")

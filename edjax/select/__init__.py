@@ -6,6 +6,8 @@ candidates.py   who may be chosen, and the same rows for all that are compared
 choose.py       select(), and several strategies and budgets at once
 labelled.py     rows that have labels already: a second round goes on where the first ended
 quality.py      quality times diversity: weights, prefilter
+whitening.py    principal components of unit variance
+clusters.py     groups that nobody named
 groups.py       quotas, and an order whose beginnings are balanced
 tokens.py       budgets of tokens
 duplicates.py   near-duplicates

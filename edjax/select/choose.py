@@ -14,7 +14,7 @@ import numpy as np
 from edjax.errors import UsageError
 from edjax.features import Features, not_a_score
 from edjax.memory import enough_memory
-from edjax.select import duplicates, gains, groups, labelled, quality, tokens
+from edjax.select import clusters, duplicates, gains, groups, labelled, quality, tokens
 from edjax.select.candidates import columns_of, finite, valid
 from edjax.select.options import Options, whole
 from edjax.select.prepared import prepare, take
@@ -31,7 +31,7 @@ def select(features: Features, strategy: str, budget: int | None = None, **optio
       strategy: its name, or that of a score in `features.scores` (the largest first).
       budget: how many rows. 0 gives an empty selection. None: as many as `budget_tokens` buys.
       seed: for "random".
-      normalise: as in `prepare`.
+      normalise, whiten_dims: as in `prepare`; whitening is fitted on the rows that may be picked.
       allow_fewer: take all rows where the budget is larger, instead of an error.
       drop_invalid: leave rows with NaN or infinite features out, instead of an error.
       labelled: ids of rows that have labels. They start the state of the diversity strategies and are never picked;
@@ -40,7 +40,8 @@ def select(features: Features, strategy: str, budget: int | None = None, **optio
       weight_by, strength: a score that scales the diversity strategies, see `edjax.select.quality.weights`; the others
         do not look at it.
       prefilter, prefilter_ratio: choose among the ratio x budget rows of largest such score, default 3.
-      group_by: a column of `features.facts`: the strategy runs inside each group, and the order interleaves them, see
+      group_by: a column of `features.facts`, or "cluster:N" for N clusters of the prepared embeddings
+        (`edjax.kernels.kmeans`): the strategy runs inside each group, and the order interleaves them, see
         `edjax.select.groups`. quotas: "proportional" (to the rows there are to choose from), "balanced" or
         "inverse_confidence". keep_small: take groups of at most so many rows whole. Quotas are of this call's rows;
         labelled ones do not count.
@@ -144,11 +145,13 @@ class _Part:
             self._remove_duplicates(o.near_duplicates)
         if o.budget_tokens is not None:
             self.price = tokens.costs(self.features, o.cost_by)
-        if o.group_by is not None:
-            self.group = groups.labels(self.features, o.group_by)[0]
         free = np.ones(len(self.keep), bool)
         free[self.given] = False
         self.free = np.flatnonzero(free)
+        if (n := clusters.wanted(o.group_by)) is not None:
+            self.group = clusters.labels(self.prepared(), n)
+        elif o.group_by is not None:
+            self.group = groups.labels(self.features, o.group_by)[0]
 
     def _remove_duplicates(self, threshold: float) -> None:
         x = prepare(self.features.embeddings)
@@ -174,7 +177,8 @@ class _Part:
 
     def prepared(self) -> np.ndarray | Spill:
         if self._x is None:
-            self._x = prepare(self.features.embeddings, self.o.normalise)
+            o = self.o
+            self._x = prepare(self.features.embeddings, o.normalise, o.whiten_dims, self.free)
         return self._x
 
     def fitting(self, budget: int | None) -> int | None:

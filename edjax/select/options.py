@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edjax.errors import UsageError
+from edjax.select import clusters
 from edjax.select.prepared import NORMALISE
+from edjax.select.whitening import WHITEN_DIMS
 
 QUOTAS = ("proportional", "balanced", "inverse_confidence")
 
@@ -23,6 +25,7 @@ class Options:
 
     seed: int = 0
     normalise: str = "l2"
+    whiten_dims: int = WHITEN_DIMS
     allow_fewer: bool = False
     drop_invalid: bool = False
     labelled: tuple[str, ...] = ()
@@ -47,6 +50,9 @@ class Options:
             raise UsageError(f"seed {self.seed} is negative; it is 0 or more")
         if self.normalise not in NORMALISE:
             raise UsageError(f"normalise {self.normalise!r} is not one of {', '.join(NORMALISE)}")
+        if whole("whiten_dims", self.whiten_dims, "dimensions") < 1:
+            raise UsageError("whiten_dims is 0; whitening keeps at least 1 dimension")
+        clusters.wanted(self.group_by)
         if self.quotas not in QUOTAS:
             raise UsageError(f"quotas {self.quotas!r} is not one of {', '.join(QUOTAS)}")
         if self.budget_tokens is not None:
@@ -69,6 +75,15 @@ class Options:
         """The scores that are read whatever the strategy; a row is a candidate only where they are finite."""
         mean_nll = "mean_nll" if self.group_by is not None and self.quotas == "inverse_confidence" else None
         return tuple(dict.fromkeys(c for c in (self.weight_by, self.prefilter, mean_nll) if c is not None))
+
+    def record(self) -> dict[str, Any]:
+        """What decides the choice, by name."""
+        return {k: v for k, v in vars(self).items() if k != "whiten_dims" or self.normalise == "whiten"}
+
+    @property
+    def group_column(self) -> str | None:
+        """The column to group by, if it is one."""
+        return None if clusters.wanted(self.group_by) else self.group_by
 
     @property
     def nested(self) -> bool:

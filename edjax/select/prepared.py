@@ -2,42 +2,105 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import overload
 
 import numpy as np
 
 from edjax.errors import UsageError
 from edjax.features import Features
+from edjax.select import whitening
 from edjax.stream import Spill, Stream
 
-NORMALISE = ("l2", "centre", "none")
+_PART = 8192  # rows
+NORMALISE = ("l2", "whiten", "centre", "none")
 
 
 @overload
-def prepare(embeddings: np.ndarray, normalise: str = "l2") -> np.ndarray: ...
+def prepare(
+    embeddings: np.ndarray, normalise: str = "l2", whiten_dims: int = ..., fitted_on: np.ndarray | None = None
+) -> np.ndarray: ...
 @overload
-def prepare(embeddings: Stream, normalise: str = "l2") -> Spill: ...
+def prepare(
+    embeddings: Stream, normalise: str = "l2", whiten_dims: int = ..., fitted_on: np.ndarray | None = None
+) -> Spill: ...
 @overload
-def prepare(embeddings: np.ndarray | Stream, normalise: str = "l2") -> np.ndarray | Spill: ...
-def prepare(embeddings: np.ndarray | Stream, normalise: str = "l2") -> np.ndarray | Spill:
+def prepare(
+    embeddings: np.ndarray | Stream,
+    normalise: str = "l2",
+    whiten_dims: int = ...,
+    fitted_on: np.ndarray | None = None,
+) -> np.ndarray | Spill: ...
+def prepare(
+    embeddings: np.ndarray | Stream,
+    normalise: str = "l2",
+    whiten_dims: int = whitening.WHITEN_DIMS,
+    fitted_on: np.ndarray | None = None,
+) -> np.ndarray | Spill:
     """Embeddings as the diversity strategies see them, (n, d) float32; of a stream, the same values in a file.
 
-    "l2": centred, then each row scaled to length 1 (a row equal to the mean stays 0). "centre": centred only.
-    "none": as they are. Hidden states share an offset larger than their spread and a few directions hold most of
-    their variance, so without this k-center and D-optimal chase rows of large norm.
+    "l2": centred, then each row scaled to length 1 (a row equal to the mean stays 0). "whiten": centred, projected on
+    the first `whiten_dims` principal components (fewer where rows are few, see `edjax.select.whitening.dimensions`),
+    each divided by its standard deviation, then scaled to length 1: (n, q). "centre": centred only. "none": as they
+    are. Hidden states share an offset larger than their spread and a few directions hold most of their variance, so
+    without this k-center and D-optimal chase rows of large norm, and with "l2" all designs spend themselves on those
+    few directions.
+
+    Args:
+      fitted_on: (m,) the rows that mean and components of "whiten" are of; None: all.
     """
     if normalise not in NORMALISE:
         raise UsageError(f"normalise {normalise!r} is not one of {', '.join(NORMALISE)}")
     if isinstance(embeddings, Stream):
-        return _prepare_spilled(embeddings.spill(), normalise)
+        x = embeddings.spill()
+        if normalise == "whiten":
+            return _whiten_spilled(x, embeddings, whiten_dims, fitted_on)
+        return _prepare_spilled(x, normalise)
     if normalise == "none" or not len(embeddings):
         return embeddings
+    if normalise == "whiten":
+        rows = embeddings if fitted_on is None else embeddings[fitted_on]
+        parts = [rows[i : i + _PART] for i in range(0, len(rows), _PART)]
+        x = _fitted(parts, len(rows), whiten_dims)(embeddings)
+        x /= _lengths(np.linalg.norm(x, axis=1))[:, None]
+        return x
     rough, rest = _two_terms(embeddings.mean(axis=0, dtype=np.float64))
     x = embeddings - rough
     x -= rest
     if normalise == "l2":
         x /= _lengths(np.linalg.norm(x, axis=1))[:, None]
     return x
+
+
+def _fitted(parts: Sequence[np.ndarray] | _Parts, n: int, whiten_dims: int) -> whitening.Whitening:
+    """Whitening of rows that can be gone through twice."""
+    if not n:
+        raise UsageError("nothing to whiten by: there is no row to choose from")
+    total = np.sum([part.sum(axis=0, dtype=np.float64) for part in parts], axis=0)
+    return whitening.fit(parts, *_two_terms(total / n), n, whiten_dims)
+
+
+class _Parts:
+    """The rows of a file that whitening is fitted on, a part at a time, again and again."""
+
+    def __init__(self, x: Spill, rows: np.ndarray | None):
+        self.x, self.kept = x, None if rows is None else np.isin(np.arange(len(x)), rows)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for part in self.x.slices():
+            yield self.x[part] if self.kept is None else self.x[part][self.kept[part]]
+
+
+def _whiten_spilled(x: Spill, stream: Stream, whiten_dims: int, fitted_on: np.ndarray | None) -> Spill:
+    """ "whiten" of a file into another: a pass for the mean, one for the components, one to write."""
+    if not len(x):
+        return x
+    whitened = _fitted(_Parts(x, fitted_on), len(x) if fitted_on is None else len(fitted_on), whiten_dims)
+    out = Spill((len(x), whitened.axes.shape[1]), stream.scratch)
+    for part in x.slices():
+        rows = whitened(x[part])
+        out[part] = rows / _lengths(np.linalg.norm(rows, axis=1))[:, None]
+    return out
 
 
 def _prepare_spilled(x: Spill, normalise: str) -> Spill:

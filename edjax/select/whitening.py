@@ -1,0 +1,53 @@
+"""Whitening: principal components of unit variance, so that no few directions hold what distances see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+WHITEN_DIMS = 200
+ROWS_A_DIMENSION = 4
+_NOTHING = 1e-10  # of the largest variance: what is below is rounding, not a direction
+
+
+class Whitening(NamedTuple):
+    """rough, rest: (d,) float32, the mean in two terms. axes: (d, q) float32, each principal component divided by the
+    standard deviation along it."""
+
+    rough: np.ndarray
+    rest: np.ndarray
+    axes: np.ndarray
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """(m, q) float32 rows, not scaled to length 1."""
+        return ((x - self.rough) - self.rest) @ self.axes
+
+
+def dimensions(n: int, d: int, whiten_dims: int) -> int:
+    """q: at most `whiten_dims`, and so few that there are `ROWS_A_DIMENSION` rows for each: along n - 1 directions of
+    unit variance n rows are all equally far from each other."""
+    return max(1, min(d, whiten_dims, n // ROWS_A_DIMENSION))
+
+
+def fit(parts: Iterable[np.ndarray], rough: np.ndarray, rest: np.ndarray, n: int, whiten_dims: int) -> Whitening:
+    """PCA of n rows given in parts, their mean known, in float64.
+
+    The first q principal components of (1/n) sum_i (x_i - mean)(x_i - mean)^T, each divided by the square root of its
+    variance; of a component's two signs the one that makes its largest entry positive. Directions without variance are
+    left out.
+
+    Cost: 2 n d^2 FLOPs and an eigendecomposition of (d, d).
+    """
+    d = len(rough)
+    covariance = np.zeros((d, d))
+    for part in parts:
+        x = ((part - rough) - rest).astype(np.float64)
+        covariance += x.T @ x
+    values, vectors = np.linalg.eigh(covariance / max(n, 1))
+    first = np.argsort(-values, kind="stable")[: dimensions(n, d, whiten_dims)]
+    first = first[values[first] > _NOTHING * max(float(values.max(initial=0.0)), 1e-300)]
+    axes = vectors[:, first]
+    axes = axes * np.where(axes[np.abs(axes).argmax(0), np.arange(len(first))] < 0, -1.0, 1.0)
+    return Whitening(rough, rest, (axes / np.sqrt(values[first])).astype(np.float32))

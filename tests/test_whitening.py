@@ -1,0 +1,108 @@
+"""Whitened features and groups made of clusters."""
+
+import numpy as np
+import pytest
+
+from edjax.errors import UsageError
+from edjax.features import Features
+from edjax.select import Chooser, Options, prepare, select
+from edjax.select.whitening import dimensions
+from edjax.strategies import STRATEGIES
+
+
+def twin(x, q, rows=None):
+    """Whitening by its definition in float64, by a singular value decomposition."""
+    x = x.astype(np.float64)
+    own = x if rows is None else x[rows]
+    mean = own.mean(0)
+    _, s, vt = np.linalg.svd(own - mean, full_matrices=False)
+    vt = vt[:q] * np.sign(vt[:q][np.arange(q), np.abs(vt[:q]).argmax(1)])[:, None]
+    y = (x - mean) @ vt.T / (s[:q] / np.sqrt(len(own)))
+    return y / np.linalg.norm(y, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def x():
+    """Rows with an offset and a spectrum as wide as that of hidden states."""
+    rng = np.random.default_rng(0)
+    return (
+        rng.normal(size=(400, 24)) * np.geomspace(30, 0.1, 24) @ np.linalg.qr(rng.normal(size=(24, 24)))[0] + 50
+    ).astype(np.float32)
+
+
+def features(x, **facts):
+    return Features(
+        tuple(f"r{i}" for i in range(len(x))), x, {}, {k: np.asarray(v) for k, v in facts.items()}, "digest"
+    )
+
+
+@pytest.mark.parametrize("rows", [None, np.arange(100, 300)])
+def test_whitened_rows_are_those_of_the_definition(x, rows):
+    got = prepare(x, "whiten", 10, rows)
+    assert got.shape == (400, 10) and got.dtype == np.float32
+    np.testing.assert_allclose(got, twin(x, 10, rows), atol=2e-4)
+    np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1, rtol=1e-5)
+
+
+def test_whitening_sees_neither_scale_nor_turn(x):
+    """Picks are the same when features are scaled, or shifted."""
+    picks = select(features(x), "k_center", 20, normalise="whiten", whiten_dims=12).indices
+    for other in (x * np.float32(8), x + np.float32(16)):
+        assert (select(features(other), "k_center", 20, normalise="whiten", whiten_dims=12).indices == picks).all()
+
+
+def test_directions_without_variance_and_few_rows(x):
+    flat = np.concatenate([x[:, :6], x[:, :6]], axis=1)  # twelve features, six directions
+    assert prepare(flat, "whiten").shape == (400, 6)
+    assert (dimensions(400, 576, 200), dimensions(4000, 576, 200), dimensions(4000, 64, 200)) == (100, 200, 64)
+    assert dimensions(3, 576, 200) == 1
+    same = np.ones((8, 3), np.float32)
+    assert prepare(same, "whiten").shape[0] == 8 and np.isfinite(prepare(same, "whiten")).all()
+
+
+def test_whitening_is_fitted_on_the_rows_that_may_be_picked(x):
+    """Labelled rows far away do not turn the axes."""
+    far = np.concatenate([x, 1e3 * np.eye(24, dtype=np.float32)[:4] + x[:4]])
+    given = tuple(f"r{i}" for i in range(400, 404))
+    asked = Options(normalise="whiten", whiten_dims=12, labelled=given)
+
+    def seen(rows):
+        return Chooser(features(rows), asked)._part(STRATEGIES["k_center"]).prepared()[:400]
+
+    moved = far.copy()
+    moved[400:] *= 3
+    np.testing.assert_array_equal(seen(far), seen(moved))
+    np.testing.assert_allclose(seen(far), prepare(x, "whiten", 12), atol=1e-5)
+
+
+def test_clusters_as_groups():
+    rng = np.random.default_rng(1)
+    place = np.repeat(np.arange(5), (100, 50, 25, 12, 13))
+    x = (10 * np.eye(8)[place] + 0.01 * rng.normal(size=(200, 8))).astype(np.float32)
+    got = select(features(x), "random", 20, group_by="cluster:5", quotas="balanced", normalise="centre")
+    assert np.bincount(place[got.indices]).tolist() == [4, 4, 4, 4, 4]
+    same = select(features(x, task=place), "random", 20, group_by="task", quotas="balanced", normalise="centre")
+    assert sorted(place[same.indices]) == sorted(place[got.indices])
+    again = select(features(x), "random", 20, group_by="cluster:5", quotas="balanced", normalise="centre")
+    assert again.ids == got.ids
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"group_by": "cluster:0"}, "how many clusters"),
+        ({"group_by": "cluster:many"}, "how many clusters"),
+        ({"group_by": "cluster:401"}, "401 clusters of 400 rows"),
+        ({"whiten_dims": 0}, "at least 1 dimension"),
+        ({"whiten_dims": 1.5}, "not a whole number"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(x, options, said):
+    with pytest.raises(UsageError, match=said):
+        select(features(x), "k_center", 4, **options)
+
+
+def test_what_is_not_read_is_not_recorded():
+    assert "whiten_dims" not in Options().record()
+    assert Options(normalise="whiten").record()["whiten_dims"] == 200
+    assert (Options(group_by="task").group_column, Options(group_by="cluster:3").group_column) == ("task", None)
