@@ -1,4 +1,4 @@
-"""Memory that runs out, said in one line."""
+"""How much a device has memory for; and memory that runs out, said in one line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ import re
 from collections.abc import Iterator
 
 from edjax.errors import EdjaxError, EnvError
+
+SHARE = 0.7  # of the memory that is free
+
+
+def as_many_as_fit(each: int, most: int) -> int:
+    """How many times `each` bytes fit beside what the first device holds already: at least 1, `most` at the most.
+
+    1 on a CPU, which one keeps busy, and where the memory of a device is not to be known.
+    """
+    import jax
+
+    device = jax.local_devices()[0]
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if not stats or "bytes_limit" not in stats:
+        return 1
+    free = SHARE * (stats["bytes_limit"] - stats["bytes_in_use"])
+    return int(min(max(free // each, 1), most))
 
 
 @contextlib.contextmanager

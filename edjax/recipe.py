@@ -84,7 +84,7 @@ class Recipe:
     score_batch_size: int = 32
     evaluation_batch_size: int = 16
     evaluation_max_new_tokens: int = 32
-    cells_at_once: int = 0  # adapters trained together; 0: as many as the device has memory for, 1 on a CPU
+    cells_at_once: int = 0  # adapters trained and evaluated together; 0: as many as fit, 1 on a CPU
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)  # names for a strategy with options of select
     finetune: dict[str, Any] = field(default_factory=dict)
 

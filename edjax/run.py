@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from edjax.analysis import INTERVAL, STATISTIC, Cell, analyse, verdict
 from edjax.batching import chunks
 from edjax.beforehand import check
 from edjax.errors import DataError
-from edjax.evaluate import HIGHER_IS_BETTER, Evaluation, answers_of, evaluate
+from edjax.evaluate import HIGHER_IS_BETTER, Evaluation, answers_of, evaluate_together
 from edjax.features import Features
 from edjax.finetune import Job, finetune_together
 from edjax.finetune.room import cells_at_once
@@ -209,15 +209,17 @@ class _Walk:
         def note(text: str) -> None:
             self.say(f"note: {self.held_out.source}: {text}")
 
-        return self.evaluation(self.loaded, self.out / "base" / "evaluation", None, log=note)
+        return self.evaluations([None], [self.out / "base" / "evaluation"], log=note)[0]
 
-    def evaluation(self, loaded: Any, out: Path, adapter: Path | None, **more: Any) -> Evaluation:
+    def evaluations(self, adapters: Sequence[Path | None], out: Sequence[Path], **more: Any) -> list[Evaluation]:
+        """Of the base with each of these adapters, on the same rows."""
         r = self.recipe
-        return evaluate(
+        return evaluate_together(
             self.held_out,
+            adapters,
             r.model,
-            adapter=adapter,
             out=out,
+            at_once=r.cells_at_once,
             metrics=r.metrics,
             max_new_tokens=r.evaluation_max_new_tokens,
             template=r.template,
@@ -227,7 +229,7 @@ class _Walk:
             mesh=self.mesh,
             date=self.date,
             show_progress=self.show,
-            loaded=loaded,
+            loaded=self.loaded,
             **more,
         )
 
@@ -253,7 +255,7 @@ class _Walk:
 
     @cached_property
     def at_once(self) -> int:
-        """How many cells are trained together."""
+        """How many cells are trained together, and at the most evaluated together."""
         return self.recipe.cells_at_once or cells_at_once(self.loaded.model.config, self.recipe.finetune_config(0))
 
     def some_cells(self, budget: int, plan: list[tuple[str, int]], before: int, total: int) -> Iterator[dict[str, Any]]:
@@ -267,10 +269,10 @@ class _Walk:
         trained = finetune_together(
             jobs, self.recipe.model, date=self.date, show_progress=self.show, loaded=self.loaded
         )
-        for number, ((strategy, seed), path, done, again) in enumerate(
-            zip(plan, paths, trained, known, strict=True), before + 1
+        evaluated = self.evaluations([path / "adapter" for path in paths], [path / "evaluation" for path in paths])
+        for number, ((strategy, seed), done, scores, again) in enumerate(
+            zip(plan, trained, evaluated, known, strict=True), before + 1
         ):
-            scores = self.evaluation(self.loaded, path / "evaluation", path / "adapter")
             metric = self.recipe.metric
             value, macro = scores.scores.get(metric, float("nan")), self.macro(scores)
             said = f"{value:.4f}"

@@ -59,28 +59,25 @@ def test_trained_and_evaluated_are_the_same_tokens(small, pool, max_length, monk
 
     def of(metrics):
         seen = {}
-        import edjax.lm.batch as batch
-
-        real = batch.make_batch
+        walk = importlib.import_module("edjax.evaluate.walk")
+        real, whole, wanted = walk.make_batch, walk._evaluate_batch, walk._continuations
         monkeypatch.setattr(
-            batch, "make_batch", lambda *a, **k: seen.setdefault("batches", []).append(a[0]) or real(*a, **k)
+            walk, "make_batch", lambda *a, **k: seen.setdefault("batches", []).append(a[0]) or real(*a, **k)
         )
-        module = importlib.import_module("edjax.evaluate")  # `edjax.evaluate` is the function
-        whole, wanted = module._evaluate_batch, module._continuations
 
-        def continuations(run, lm, state, lengths, asked):
+        def continuations(run, state, lengths, asked):
             seen.setdefault("asked", []).extend((place, ids) for place, _, ids in asked)
-            return wanted(run, lm, state, lengths, asked)
+            return wanted(run, state, lengths, asked)
 
-        def one(encoded, answers, lm, eos, encoder, padded, settings, out):
+        def one(run, rows, padded, settings, found):
             before = len(seen.setdefault("asked", []))
-            whole(encoded, answers, lm, eos, encoder, padded, settings, out)
+            whole(run, rows, padded, settings, found)
             batch, tokens, lengths = padded
             for place, ids in seen["asked"][before:]:
                 seen.setdefault("pairs", {})[int(batch[place])] = (tokens[place, : lengths[place]].tolist(), ids)
 
-        monkeypatch.setattr(module, "_continuations", continuations)
-        monkeypatch.setattr(module, "_evaluate_batch", one)
+        monkeypatch.setattr(walk, "_continuations", continuations)
+        monkeypatch.setattr(walk, "_evaluate_batch", one)
         done = evaluate(pool, "m", metrics=metrics, max_length=max_length, max_new_tokens=2, batch_size=64, **quiet)
         monkeypatch.undo()
         return done, seen

@@ -3,6 +3,7 @@ written, two processes at once. The cause is one line, old files stay, the same 
 
 import builtins
 import errno
+import importlib
 import json
 import os
 import socket
@@ -27,14 +28,14 @@ def no_model():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(edjax.cli.options, "use_compilation_cache", lambda: None)
         patch.setattr("edjax.lm.load.load", lambda name, *_: SimpleNamespace(model=None, directory=Path(name)))
-        patch.setattr(sys.modules["edjax.evaluate"], "_evaluate", scored)
+        patch.setattr(importlib.import_module("edjax.evaluate.passes"), "passes", scored)
         yield
 
 
-def scored(pool, *_):
+def scored(pool, answers, jobs, *_):
     """An evaluation without a model: what is tested here is how it is written."""
     rows = [{"id": i, "response_loss": 0.5} for i in pool.ids]
-    return Evaluation({"response_loss": 0.5}, {"response_loss": len(rows)}, rows, 0.1)
+    yield jobs, [Evaluation({"response_loss": 0.5}, {"response_loss": len(rows)}, rows, 0.1) for _ in jobs]
 
 
 @pytest.fixture

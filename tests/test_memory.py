@@ -72,7 +72,7 @@ def test_finetuning(stories, monkeypatch, tmp_path):
 
 
 def test_evaluating(stories, monkeypatch, fails, tmp_path):
-    monkeypatch.setattr(importlib.import_module("edjax.evaluate"), "_losses", full)
+    monkeypatch.setattr(importlib.import_module("edjax.evaluate.walk"), "_losses", full)
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "a", "response": "b"}\n')
     line = fails(5, "evaluate", rows, "--model", stories.directory, "--metrics", "response_loss")

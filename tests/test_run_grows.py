@@ -248,6 +248,7 @@ def test_cells_trained_together_are_those_trained_one_by_one(ask, tmp_path):
         assert {k: a[k] for k in ("strategy", "budget", "seed")} == {k: b[k] for k in ("strategy", "budget", "seed")}
         assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-5)
         assert b["scores"]["response_loss"] == pytest.approx(a["scores"]["response_loss"], rel=1e-5)
+        assert b["scores"]["exact_match"] == a["scores"]["exact_match"]
     before = contents(tmp_path / "both")
     ask(tmp_path / "both", cells_at_once=1, **more)
     assert contents(tmp_path / "both") == before, "how many at once is no other run"

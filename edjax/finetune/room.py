@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from edjax.finetune.config import FinetuneConfig
 from edjax.lm.config import LMConfig
+from edjax.memory import as_many_as_fit
 
 MOST = 32
-SHARE = 0.7  # of the memory that is free
 STATES = 4  # float32 numbers a parameter of an adapter: itself, its gradient, AdamW's two moments
 
 
@@ -15,14 +15,7 @@ def cells_at_once(model: LMConfig, config: FinetuneConfig) -> int:
 
     1 on a CPU, which one adapter keeps busy; with a mesh; and where the memory of a device is not to be known.
     """
-    import jax
-
-    device = jax.local_devices()[0]
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if not stats or "bytes_limit" not in stats or config.mesh:
-        return 1
-    free = SHARE * (stats["bytes_limit"] - stats["bytes_in_use"])
-    return int(min(max(free // bytes_of_one(model, config), 1), MOST))
+    return 1 if config.mesh else as_many_as_fit(bytes_of_one(model, config), MOST)
 
 
 def bytes_of_one(model: LMConfig, config: FinetuneConfig) -> int:

@@ -44,6 +44,7 @@ def decode(
     statistics: bool = True,
     sampling: Sampling | None = None,
     keys: Array | None = None,
+    together: str | None = None,
 ) -> Decoded:
     """Continue prefilled prompts, greedily or by sampling; traced, to be called under `jax.jit`.
 
@@ -57,6 +58,8 @@ def decode(
       sampling: how tokens are drawn; None takes the likeliest.
       keys: (b,) keys, one a row, for `sampling` (`edjax.lm.sampling.row_keys`); a row's tokens do not depend on the
         rows beside it.
+      together: under `jax.vmap`, the name of its axis: the loop then goes on while any member has a live row. Without
+        it each member has a condition of its own, and every step copies all caches.
 
     Cost: one forward of b tokens a step; the first token costs none, it comes from the prefill.
     """
@@ -87,7 +90,10 @@ def decode(
 
     def go_on(state):
         _, step, _, live, _ = state
-        return (step < max_new_tokens) & live.any()
+        some = live.any()
+        if together is not None:
+            some = jax.lax.pmax(some.astype(jnp.int32), together) > 0
+        return (step < max_new_tokens) & some
 
     def body(state):
         out, step, token, live, cache = state
