@@ -52,10 +52,9 @@ def prepare(
     if normalise not in NORMALISE:
         raise UsageError(f"normalise {normalise!r} is not one of {', '.join(NORMALISE)}")
     if isinstance(embeddings, Stream):
-        x = embeddings.spill()
         if normalise == "whiten":
-            return _whiten_spilled(x, embeddings, whiten_dims, fitted_on)
-        return _prepare_spilled(x, normalise)
+            return _whiten_spilled(embeddings, whiten_dims, fitted_on)
+        return _prepare_spilled(embeddings.spill(), normalise)
     if normalise == "none" or not len(embeddings):
         return embeddings
     if normalise == "whiten":
@@ -91,8 +90,9 @@ class _Parts:
             yield self.x[part] if self.kept is None else self.x[part][self.kept[part]]
 
 
-def _whiten_spilled(x: Spill, stream: Stream, whiten_dims: int, fitted_on: np.ndarray | None) -> Spill:
-    """ "whiten" of a file into another: a pass for the mean, one for the components, one to write."""
+def _whiten_spilled(stream: Stream, whiten_dims: int, fitted_on: np.ndarray | None) -> Spill:
+    """Whitening of a file into another: a pass for the mean, one for the components, one to write."""
+    x = stream.spill()
     if not len(x):
         return x
     whitened = _fitted(_Parts(x, fitted_on), len(x) if fitted_on is None else len(fitted_on), whiten_dims)

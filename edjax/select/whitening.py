@@ -47,7 +47,7 @@ def fit(parts: Iterable[np.ndarray], rough: np.ndarray, rest: np.ndarray, n: int
         covariance += x.T @ x
     values, vectors = np.linalg.eigh(covariance / max(n, 1))
     first = np.argsort(-values, kind="stable")[: dimensions(n, d, whiten_dims)]
-    first = first[values[first] > _NOTHING * max(float(values.max(initial=0.0)), 1e-300)]
+    first = first[values[first] > _NOTHING * max(float(values[-1]), 1e-300)]
     axes = vectors[:, first]
     axes = axes * np.where(axes[np.abs(axes).argmax(0), np.arange(len(first))] < 0, -1.0, 1.0)
     return Whitening(rough, rest, (axes / np.sqrt(values[first])).astype(np.float32))
