@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def run(stage: Stage) -> bool:
     pool, held_out = pool_of(stage), held_out_of(stage, recipe)
     loaded = load(recipe.model, recipe.dtype)
     whole = not missing
-    whole &= stage.job(BASE, lambda: measured(recipe, _evaluated(recipe, loaded, held_out, [None], stage.work)[0]))
+    whole &= stage.job(BASE, lambda: measured(recipe, _evaluated(recipe, loaded, held_out, [None])[0]))
     at_once = recipe.cells_at_once or cells_at_once(loaded.model.config, recipe.finetune_config(0))
     for group in planned(recipe):
         left = [c for c in group if name_of(c) not in stage.done() and name_of(c) not in missing]
@@ -78,24 +79,30 @@ def _has(recipe: Recipe, orders: dict[str, Row], cell: Cell) -> bool:
 def _trained(
     stage: Stage, recipe: Recipe, pool: Any, held_out: Any, loaded: Any, orders: dict[str, Row], cells: list[Cell]
 ) -> bool:
-    """Train some cells at once and evaluate them; one row each."""
+    """Train some cells at once and evaluate them, one row each; fewer at once where memory does not do."""
     from edjax.finetune import Job, finetune_together
 
-    made: dict[Cell, tuple[Any, Evaluation]] = {}
-
-    def both() -> None:
+    def both() -> dict[Cell, tuple[Any, Evaluation]]:
         homes = [stage.work / "cells" / name_of(c) for c in cells]
         jobs = [
             Job(pool.take(order_of(recipe, orders, c)), home / "adapter", recipe.finetune_config(c[2]))
             for c, home in zip(cells, homes, strict=True)
         ]
         trained = finetune_together(jobs, recipe.model, show_progress=False, loaded=loaded)
-        found = _evaluated(recipe, loaded, held_out, [job.out for job in jobs], stage.work)
-        made.update(zip(cells, zip(trained, found, strict=True), strict=True))
+        found = _evaluated(recipe, loaded, held_out, [job.out for job in jobs])
+        return dict(zip(cells, zip(trained, found, strict=True), strict=True))
+
+    try:
+        made = both()
+    except Exception as e:
+        if len(cells) == 1:
+            stage.leave(name_of(cells[0]), failed=f"{type(e).__name__}: {e}"[:500])
+            return False
+        print(f"edjax: {len(cells)} cells at once: {type(e).__name__}; in halves", file=sys.stderr, flush=True)
+        halves = cells[: len(cells) // 2], cells[len(cells) // 2 :]
+        return sum([_trained(stage, recipe, pool, held_out, loaded, orders, half) for half in halves]) == 2
 
     def row(cell: Cell) -> dict[str, Any]:
-        if not made:
-            both()
         done, found = made[cell]
         strategy, budget, seed = cell
         return {
@@ -112,8 +119,8 @@ def _trained(
     return stage.jobs({name_of(c): partial(row, c) for c in cells})
 
 
-def _evaluated(recipe: Recipe, loaded: Any, held_out: Any, adapters: list[Path | None], work: Path) -> list[Evaluation]:
-    from edjax.evaluate import evaluate
+def _evaluated(recipe: Recipe, loaded: Any, held_out: Any, adapters: list[Path | None]) -> list[Evaluation]:
+    from edjax.evaluate import evaluate_together
 
     settings: dict[str, Any] = {
         "metrics": recipe.metrics,
@@ -125,7 +132,7 @@ def _evaluated(recipe: Recipe, loaded: Any, held_out: Any, adapters: list[Path |
         "show_progress": False,
         "loaded": loaded,
     }
-    return [evaluate(held_out, recipe.model, adapter=adapter, **settings) for adapter in adapters]
+    return evaluate_together(held_out, adapters, recipe.model, at_once=recipe.cells_at_once, **settings)
 
 
 def measured(recipe: Recipe, found: Evaluation) -> dict[str, Any]:
