@@ -33,7 +33,7 @@ def refuse_changes(home: Path, recipe: Recipe, features: Features, candidates: n
         for path, seed in _chosen(home, name):
             plan = read_json(path / "plan.json")
             strategy, options = recipe.choice(name, seed)
-            now = json.loads(json.dumps({"strategy": strategy} | vars(options)))
+            now = json.loads(json.dumps({"strategy": strategy} | options.record()))
             was: dict[str, Any] = json.loads(json.dumps(vars(Options()))) | plan["config"]
             if differs := [f"{k}: {was.get(k)!r} there, {v!r} now" for k, v in now.items() if was.get(k) != v]:
                 raise UsageError(

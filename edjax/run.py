@@ -74,7 +74,8 @@ def run(
     rows = ("pool", "evaluation", "pool_split", "evaluation_split")  # these by their digests
     named = ("out", "title", "finetune_strategies", "report_to", "cells_at_once", *rows)
     settings = asdict(recipe) | asdict(recipe.finetune_config(0))
-    unread = () if recipe.normalise == "whiten" else ("whiten_dims",)
+    whitened = any(recipe.choice(s)[1].normalise == "whiten" for s in recipe.strategies)
+    unread = () if whitened else ("whiten_dims",)
     fixed = {k: v for k, v in settings.items() if k not in (*grid, *grows, *named, *unread, "finetune", "seed")}
     directory = locate(recipe.model)
     fixed |= day_of(directory, recipe.template, None if overwrite else out)

@@ -57,7 +57,15 @@ def test_directions_without_variance_and_few_rows(x):
     assert (dimensions(400, 576, 200), dimensions(4000, 576, 200), dimensions(4000, 64, 200)) == (100, 200, 64)
     assert dimensions(3, 576, 200) == 1
     same = np.ones((8, 3), np.float32)
-    assert prepare(same, "whiten").shape[0] == 8 and np.isfinite(prepare(same, "whiten")).all()
+    assert (prepare(same, "whiten") == np.zeros((8, 1))).all()
+    assert len(select(features(same), "k_center", 3, normalise="whiten")) == 3
+
+
+@pytest.mark.parametrize("offset", [0, 1e2, 1e4])
+def test_rounding_far_from_zero_is_no_direction(offset):
+    rng = np.random.default_rng(3)
+    x = (rng.normal(size=(300, 3)) @ rng.normal(size=(3, 20)) + offset).astype(np.float32)
+    assert prepare(x, "whiten").shape == (300, 3)
 
 
 def test_whitening_is_fitted_on_the_rows_that_may_be_picked(x):

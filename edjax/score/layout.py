@@ -10,7 +10,7 @@ import numpy as np
 from edjax.batching import common_widths
 
 PROGRAM_TOKENS = {"cpu": 1024}  # padded tokens that take as long as compiling one more program
-PROGRAM_TOKENS_ELSEWHERE = 65_536
+PROGRAM_TOKENS_ELSEWHERE = 1 << 20
 
 
 class Batch(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 
 WHITEN_DIMS = 200
 ROWS_A_DIMENSION = 4
-_NOTHING = 1e-10  # of the largest variance: what is below is rounding, not a direction
+_NOTHING = 1e-10  # of the largest variance: what is below is no direction
 
 
 class Whitening(NamedTuple):
@@ -36,7 +36,8 @@ def fit(parts: Iterable[np.ndarray], rough: np.ndarray, rest: np.ndarray, n: int
 
     The first q principal components of (1/n) sum_i (x_i - mean)(x_i - mean)^T, each divided by the square root of its
     variance; of a component's two signs the one that makes its largest entry positive. Directions without variance are
-    left out.
+    left out, and those that are the rounding of float32 rows far from zero; of rows that are all alike one axis of
+    zeros is left.
 
     Cost: 2 n d^2 FLOPs and an eigendecomposition of (d, d).
     """
@@ -47,7 +48,10 @@ def fit(parts: Iterable[np.ndarray], rough: np.ndarray, rest: np.ndarray, n: int
         covariance += x.T @ x
     values, vectors = np.linalg.eigh(covariance / max(n, 1))
     first = np.argsort(-values, kind="stable")[: dimensions(n, d, whiten_dims)]
-    first = first[values[first] > _NOTHING * max(float(values[-1]), 1e-300)]
+    rounding = 4 * np.square(np.finfo(np.float32).eps * np.abs(rough).max(initial=0.0, where=np.isfinite(rough)))
+    first = first[values[first] > max(_NOTHING * float(values[-1]), float(rounding), 1e-300)]
+    if not len(first):  # rows that do not differ
+        return Whitening(rough, rest, np.zeros((d, 1), np.float32))
     axes = vectors[:, first]
     axes = axes * np.where(axes[np.abs(axes).argmax(0), np.arange(len(first))] < 0, -1.0, 1.0)
     return Whitening(rough, rest, (axes / np.sqrt(values[first])).astype(np.float32))
