@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -61,13 +62,15 @@ def scored(work, name, rows, x, pool="digest"):
 
 
 def test_features_are_kept_in_small_parts_over_several_slices(tmp_path, monkeypatch):
-    monkeypatch.setattr(kept, "PART", 400)
+    monkeypatch.setattr(kept, "ROWS", 12)
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(50, 3)) @ rng.normal(size=(3, 8)) + 5).astype(np.float32)  # three dimensions hold it all
     out, work = tmp_path / "out", tmp_path / "work"
     out.mkdir()
     assert kept.keep(out, work) == 0 and kept.read(out) is None
     scored(work, "0", list(range(49, 19, -1)), x[49:19:-1])
+    assert kept.keep(out, work, whole=False) == 24 and kept.keep(out, work, whole=False) == 24
+    first = {p.name: p.read_bytes() for p in out.glob("features-*.npz")}
     assert kept.keep(out, work) == 30 and kept.keep(out, work) == 30
     basis = (out / "basis.npz").read_bytes()
     scored(tmp_path / "elsewhere", "30", list(range(20)), x[:20])  # another machine, which has what came back
@@ -78,7 +81,10 @@ def test_features_are_kept_in_small_parts_over_several_slices(tmp_path, monkeypa
     assert found.columns["mean_nll"].tolist() == list(range(50))
     back = found.x.astype(np.float32) @ fitted["components"].T + fitted["mean"]
     np.testing.assert_allclose(back, x, atol=0.02)
-    assert len(list(out.glob("features-*.npz"))) > 5
+    assert len(list(out.glob("features-*.npz"))) == 5
+    assert all((out / name).read_bytes() == data for name, data in first.items()), "a file was written twice"
+    shutil.copyfile(out / "features-0.npz", out / "features-9.npz")
+    assert kept.read(out).rows.tolist() == list(range(50)), "a row counts once"
 
 
 def test_every_beginning_of_the_cells_is_an_experiment(tmp_path):
@@ -117,8 +123,8 @@ def test_parts_travel_one_a_call_and_come_together_again(packed, tmp_path):
     assert all(len(some) <= 1 for some in carried)
     commands = [said[i + 1] for i, line in enumerate(said) if line.startswith("call ")]
     assert all(len(c) < 2000 for c in commands)
-    assert "go --minutes 5.9 --stages check,selectors,model --out $OUT" in commands[-2]
-    assert "--stages score,select,cells --out $OUT" in commands[-1]
+    assert "--stages check,selectors,model --out" in commands[-2] and "--mirror $OUT" in commands[-2]
+    assert "--stages score,select,cells --out" in commands[-1]
 
 
 def test_wheels_of_what_is_missing_there(tmp_path, monkeypatch):
@@ -162,10 +168,12 @@ def test_killed_in_every_stage_nothing_finished_is_lost(tmp_path, shared):
         assert rows[: len(before)] == before and rows[-1]["stage"] == stage
         before = rows
         wait_until_alone(out)
-    ended = walk(out, work)
+    mirror = tmp_path / "mirror"
+    ended = walk(out, work, "--mirror", str(mirror))
     assert ended.returncode == 0, ended.stdout + ended.stderr + (out / "log.txt").read_text()[-4000:]
     rows = record.rows()
     assert rows[: len(before)] == before
+    assert {p.name: p.read_bytes() for p in mirror.iterdir()} == {p.name: p.read_bytes() for p in out.iterdir()}
     assert not [r for r in rows if "failed" in r]
     jobs = [(r["stage"], r["job"]) for r in rows if r["stage"] != "machine"]
     assert len(set(jobs)) == len(jobs), "a job that was done was done again"

@@ -35,9 +35,19 @@ def pack(out: Path, shared: Path, model: bool) -> None:
 @click.option("--from", "data", type=click.Path(path_type=Path), default=FOLDER, help="What was packed, unpacked.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="What comes back; what came back before.")
 @click.option("--work", type=click.Path(path_type=Path), default=FOLDER / "work", help="What stays on the machine.")
+@click.option("--mirror", type=click.Path(path_type=Path), help="A folder that OUT is copied to again and again.")
 @click.option("--dry", is_flag=True, help="A tiny model and tiny sizes: to try the way on a CPU.")
 @click.option("--die-in", type=click.Choice(STAGES), help="Kill everything after this stage's first row, to try it.")
-def go(minutes: float, stages: str, data: Path, out: Path, work: Path, dry: bool, die_in: str | None) -> None:
+def go(
+    minutes: float,
+    stages: str,
+    data: Path,
+    out: Path,
+    work: Path,
+    mirror: Path | None,
+    dry: bool,
+    die_in: str | None,
+) -> None:
     """Run the stages that are not done, in order, until the time is up."""
     from benchmarks.accelerator import go as going
 
@@ -45,7 +55,8 @@ def go(minutes: float, stages: str, data: Path, out: Path, work: Path, dry: bool
     if unknown := [name for name in names if name not in STAGES]:
         raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(STAGES)}", param_hint="--stages")
     places = {"data": data.resolve(), "out": out.resolve(), "work": work.resolve()}
-    whole = going.go(names, minutes=minutes, **places, dry=dry, die_in=die_in, say=click.echo)
+    copies = None if mirror is None else mirror.resolve()
+    whole = going.go(names, minutes=minutes, **places, mirror=copies, dry=dry, die_in=die_in, say=click.echo)
     raise SystemExit(0 if whole else 1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from functools import partial
 from pathlib import Path
@@ -56,7 +57,7 @@ def run(stage: Stage) -> bool:
     orders = stage.record.done("select")
     missing = [name_of(c) for group in planned(recipe) for c in group if not _has(recipe, orders, c)]
     if missing:
-        stage.leave("orders", failed=f"{missing[0]} has no order yet: run the stage select first")
+        print(f"edjax: cells: {missing[0]} has no order yet, and {len(missing) - 1} others", file=sys.stderr)
     pool, held_out = pool_of(stage), held_out_of(stage, recipe)
     loaded = load(recipe.model, recipe.dtype)
     whole = not missing
@@ -93,14 +94,17 @@ def _trained(
         return dict(zip(cells, zip(trained, found, strict=True), strict=True))
 
     try:
-        made = both()
+        made, failed = both(), ""
     except Exception as e:
-        if len(cells) == 1:
-            stage.leave(name_of(cells[0]), failed=f"{type(e).__name__}: {e}"[:500])
-            return False
-        print(f"edjax: {len(cells)} cells at once: {type(e).__name__}; in halves", file=sys.stderr, flush=True)
+        made, failed = {}, f"{type(e).__name__}: {e}"[:500]
+    if failed and len(cells) > 1:  # out of the handler, so that nothing of the attempt is held any more
+        gc.collect()
+        print(f"edjax: cells: {len(cells)} at once: {failed}; in halves", file=sys.stderr, flush=True)
         halves = cells[: len(cells) // 2], cells[len(cells) // 2 :]
         return sum([_trained(stage, recipe, pool, held_out, loaded, orders, half) for half in halves]) == 2
+    if failed:
+        stage.leave(name_of(cells[0]), failed=failed)
+        return False
 
     def row(cell: Cell) -> dict[str, Any]:
         done, found = made[cell]

@@ -14,7 +14,7 @@ from benchmarks.accelerator import cells
 from benchmarks.accelerator.places import held_out_of, pool_of, recipe_of
 from benchmarks.accelerator.record import Record, Row
 from benchmarks.accelerator.select import features_of
-from benchmarks.accelerator.stage import END, MACHINE, Stage
+from benchmarks.accelerator.stage import ANYWHERE, END, MACHINE, Stage
 from benchmarks.chosen import describe
 from benchmarks.runner import RESULTS
 from edjax.analysis import INTERVAL, STATISTIC
@@ -37,8 +37,10 @@ def collect(folder: Path, out: Path | None = None, dry: bool = False) -> list[Pa
     if not machines:
         raise SystemExit(f"{folder} holds no rows.jsonl of a run")
     made = []
+    latest = machines[-1]["device"]  # which is given what any device may have done
     for device in dict.fromkeys(r["device"] for r in machines):
-        of_device = [r for r in rows if r["device"] == device and r["stage"] != MACHINE and r["job"] != END]
+        some = [r for r in rows if r["stage"] != MACHINE and r["job"] != END]
+        of_device = [r for r in some if device == (latest if r["stage"] in ANYWHERE else r["device"])]
         last = {(r["stage"], r["job"]): r for r in of_device}  # one that failed may have been done later
         facts = _facts([m for m in machines if m["device"] == device], of_device)
         short = [{k: v for k, v in r.items() if k not in (*LONG, "device")} for r in last.values()]
@@ -59,6 +61,7 @@ def _facts(machines: list[Row], rows: list[Row]) -> dict[str, Any]:
     return {
         "command": "python -m benchmarks.accelerator collect",
         "commit": now["commit"],
+        "devices": sorted({r["device"] for r in rows}),
         "commits": list(dict.fromkeys(m["commit"] for m in machines)),
         "date": time.strftime("%Y-%m-%d", time.gmtime(max(times, default=time.time()))),
         "machine": now["on"],

@@ -1,8 +1,8 @@
 """A scored pool's features, small enough to bring back: principal components in float16, scores, lengths.
 
 `basis.npz` holds mean (d,) and components (d, q), fitted once on the first rows there are (scoring goes from short
-prompts to long, so a first slice that is cut off fits them on the shorter ones); `features-I.npz` the rows of the pool
-in parts of at most `PART` bytes.
+prompts to long, so these are the shorter ones); `features-I.npz` the rows in files of at most about 16 MB, each written
+once and never again. One process keeps; a row that two files hold counts once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from edjax.features import SCORES
 
-PART = 15 << 20
+ROWS = 36_000  # a file
 LENGTHS = ("n_prompt_tokens", "n_new_tokens")
 
 
@@ -38,43 +38,41 @@ def read(out: Path) -> Kept | None:
     parts = [np.load(path) for path in sorted(out.glob("features-*.npz"))]
     if not parts:
         return None
-    rows = np.concatenate([p["rows"] for p in parts])
-    columns = {name: np.concatenate([p[name] for p in parts]) for name in (*SCORES, *LENGTHS)}
-    order = np.argsort(rows, kind="stable")
-    x = np.concatenate([p["x"] for p in parts])[order]
-    return Kept(rows[order], x, {k: v[order] for k, v in columns.items()}, str(parts[0]["pool"]))
+    rows, first = np.unique(np.concatenate([p["rows"] for p in parts]), return_index=True)
+    columns = {name: np.concatenate([p[name] for p in parts])[first] for name in (*SCORES, *LENGTHS)}
+    return Kept(rows, np.concatenate([p["x"] for p in parts])[first], columns, str(parts[0]["pool"]))
 
 
-def keep(out: Path, work: Path) -> int:
+def keep(out: Path, work: Path, whole: bool = True) -> int:
     """Bring into `out` what scoring has left in `work` since; how many rows are kept now.
 
     Scoring writes into `work`/score/N, beside `which.json`: {"rows": those of the pool it was given, "pool": its
     digest, "dimensions": q}.
+
+    Args:
+      whole: all there is; False: full files alone, while scoring goes on.
     """
     have = read(out)
     known = set() if have is None else set(have.rows.tolist())
     fresh = [f for folder in sorted(work.glob("score/*/which.json")) for f in _shards(folder.parent, known)]
-    if not fresh:
+    count = sum(len(f.rows) for f in fresh)
+    count -= 0 if whole else count % ROWS
+    if not count:
         return len(known)
-    rows = np.concatenate([f.rows for f in fresh])
-    x = np.concatenate([f.x for f in fresh])
+    rows, x = (np.concatenate([getattr(f, name) for f in fresh])[:count] for name in ("rows", "x"))
+    columns = {name: np.concatenate([f.columns[name] for f in fresh])[:count] for name in fresh[0].columns}
     basis = out / "basis.npz"
     if not basis.exists():
         _saved(basis, **principal(x, min(f.dimensions for f in fresh)))
     fitted = np.load(basis)
     small = ((x - fitted["mean"]) @ fitted["components"]).astype(np.float16)
-    columns = {name: np.concatenate([f.columns[name] for f in fresh]) for name in fresh[0].columns}
-    pool = fresh[0].pool
-    if have is not None:
-        rows, small = np.concatenate([have.rows, rows]), np.concatenate([have.x, small])
-        columns = {k: np.concatenate([have.columns[k], v]) for k, v in columns.items()}
-    each = small.nbytes // len(small) + 8 + sum(v.itemsize for v in columns.values())
-    size = PART // each
-    for i in range(-(-len(rows) // size)):
-        part = slice(i * size, (i + 1) * size)
+    for start in range(0, count, ROWS):
+        part, number = slice(start, start + ROWS), len(list(out.glob("features-*.npz")))
         of_part = {k: v[part] for k, v in columns.items()}
-        _saved(out / f"features-{i}.npz", rows=rows[part], x=small[part], pool=np.asarray(pool), **of_part)
-    return len(rows)
+        _saved(
+            out / f"features-{number}.npz", rows=rows[part], x=small[part], pool=np.asarray(fresh[0].pool), **of_part
+        )
+    return len(known) + count
 
 
 def principal(x: np.ndarray, dimensions: int) -> dict[str, np.ndarray]:

@@ -21,8 +21,8 @@ DATA = (
 )
 MODEL = "stories260k"
 PIECE = "smollm2.whl."
-FIRST, REST = "check,selectors,model", "score,select,cells"
-MINUTES = 5.9
+FIRST = (6.2, "check,selectors,model")  # minutes, stages
+REST = (5.9, "score,select,cells")
 LIMIT_S = 400
 UNPACK_S = 60
 
@@ -100,28 +100,23 @@ def _written(path: Path, files: list[tuple[str, bytes]]) -> Path:
 def calls(out: Path, parts: list[Path]) -> str:
     """The calls to make one right after the other, each with what it carries."""
     folder = out.relative_to(ROOT) if out.is_relative_to(ROOT) else out
-    unpack = f"for p in {folder}/part-*.tar; do tar -xf $p -C {folder} && rm $p; done"
-    install = (
-        f"python3 -m pip install -q --no-index --no-deps {folder}/wheels/*.whl && "
-        "python3 -m pip install -q --no-index --no-deps --no-build-isolation -e ."
-    )
-    back = f"mkdir -p {folder}/back && cp -r {folder}/back/. $OUT/"
+    back, unpack = f"{folder}/back", ". benchmarks/accelerator/set_up"
 
-    def going(stages: str) -> str:
-        go = f"python3 -m benchmarks.accelerator go --minutes {MINUTES} --stages {stages} --out $OUT"
-        return f"{back}; {go}; cp -r $OUT/. {folder}/back/; tail -n 40 $OUT/log.txt"
+    def going(minutes: float, stages: str) -> str:
+        walk = f"python3 -m benchmarks.accelerator go --minutes {minutes} --stages {stages}"
+        return f"{unpack} && {walk} --out {back} --mirror $OUT; tail -n 40 {back}/log.txt"
 
-    said = [([p], unpack, UNPACK_S) for p in parts[1:]]
-    said.append((parts[:1], f"{unpack} && {install}; {going(FIRST)}", LIMIT_S))
-    said.append(([], going(REST), LIMIT_S))
+    said = [([p], "ls -l .accelerator", UNPACK_S) for p in parts[1:]]
+    said += [(parts[:1], going(*FIRST), LIMIT_S), ([], going(*REST), LIMIT_S)]
     lines = [f"{p.name}: {p.stat().st_size / 1e6:.1f} MB" for p in parts]
     for i, (carried, command, limit) in enumerate(said, 1):
         carry = [str(p.relative_to(ROOT) if p.is_relative_to(ROOT) else p) for p in carried]
         lines += ["", f"call {i}: carry {json.dumps(carry)}, timeout_s {limit}", command]
     lines += [
         "",
-        "The machine stays warm for 30 s between calls, and what was carried stays with it. After each, keep what came",
-        f"back in {folder}/back; a fresh machine is then given {folder}/back beside the parts, and goes on from there.",
-        f"At the end: python -m benchmarks.accelerator collect {folder}/back && python -m benchmarks.render",
+        "The machine stays warm for 30 s between calls, and what was carried stays with it. Of the last, --minutes is",
+        f"at most what is left of the budget less half a minute. What comes back of each goes into {back} here.",
+        f"To go on with a fresh machine, carry {back} alone first, then make these calls again.",
+        f"At the end: python -m benchmarks.accelerator collect {back} && python -m benchmarks.render",
     ]
     return "\n".join(lines)

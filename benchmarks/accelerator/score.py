@@ -15,7 +15,7 @@ SHARD = 4  # batches
 
 
 def run(stage: Stage) -> bool:
-    """Score what is not kept yet; the process that started this one keeps shard after shard (`kept.keep`)."""
+    """Score what is not kept yet; the process that started this one keeps what is done (`kept.keep`)."""
     from edjax.score import score
 
     recipe, pool = recipe_of(stage), pool_of(stage)
@@ -50,6 +50,4 @@ def run(stage: Stage) -> bool:
 
     if not len(left):
         return True
-    done = stage.job(f"{len(pool):,} prompts from row {len(pool) - len(left):,}", scored)
-    kept.keep(stage.out, stage.work)
-    return done
+    return stage.job(f"{len(pool):,} prompts from row {len(pool) - len(left):,}", scored)
