@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from benchmarks import evidence
+from benchmarks import control_table, evidence
 from benchmarks.accelerator import tables
 from benchmarks.words import EMPTY, Results, seconds, sections, shape, table, times, where
 
@@ -312,6 +312,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "evidence-figures": evidence_figures,
     **evidence.SECTIONS,
     **tables.SECTIONS,
+    **control_table.SECTIONS,
 }
 
 
