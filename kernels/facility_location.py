@@ -4,10 +4,9 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from . import checks, distances, geometry, greedy, stacked, stochastic
+from . import ahead, checks, distances, geometry, greedy, stacked, stochastic
 from .distances import Unlikeness
 from .geometry import Points, Precision
 from .greedy import EXCLUDED, INVALID, Block, Objective, Selection
@@ -17,7 +16,7 @@ Form = Literal["auto", "resident", "tiled"]
 
 DEFAULT_BANDWIDTH = 0.25
 _MEMORY = 4 << 30
-_TILES = {True: 256, False: 1024}  # sides of the first pass's tiles: kept ones are transposed in cache, so smaller
+_TILES = {True: 256, False: 512}  # sides of the first pass's tiles: kept ones are transposed in cache, so smaller
 
 _SAME = 2.0**-7  # similarities kept in bfloat16 that are closer than this share differ by rounding
 
@@ -75,7 +74,8 @@ def facility_location(
         ValueError: naming the value, for a bad shape, budget, block, option, row index or weight.
 
     Cost: n m d FLOPs for the first gains (2 n m d with `represented` or several devices); then per candidate
-    refreshed m (resident) or 2 m d (tiled). Memory: 4 n m bytes (resident) or 8 block m (tiled), and one copy of x.
+    refreshed m (resident) or 2 m d (tiled; of a large pool on one device that covers itself fewer are, see `ahead`).
+    Memory: 4 n m bytes (resident) or 8 block m (tiled), and one copy of x.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[0.0], [0.1], [0.2], [5.0], [5.1]])
@@ -200,6 +200,7 @@ def objective(
     target = pool if to_cover is None else to_cover
     m = target.x.shape[0]
     w = jnp.where(target.valid, 1.0 if weights is None else weights, 0.0)
+    looks = kept is None and symmetric and bounded and ahead.pays(n, block)
 
     def columns(ids):
         itself = ids[:, None] == jnp.arange(n) if to_cover is None else None
@@ -221,7 +222,7 @@ def objective(
         gap = jnp.ones(m, jnp.float32)
         if labelled is not None and labelled.shape[0]:
             gap = _gap_of(labelled, columns, gap, block)
-        if not bounded and kept is None:
+        if kept is None and (looks or not bounded):
             gains, unlike = jnp.full(n, jnp.inf), jnp.zeros((0, m), jnp.float32)
         elif symmetric:
             gains, unlike = _first_gains_by_halves(pool, measure, beyond, w, gap, kept)
@@ -249,7 +250,28 @@ def objective(
         bounds = bounds.at[block.fixed[1]].min(block.gains, indices_are_sorted=True, unique_indices=True)
         return (block.live, state[1]), bounds
 
-    return Objective(init, refresh, take, commit, peek=peek)
+    plain = Objective(init, refresh, take, commit, peek=peek)
+    if not looks:
+        return plain
+
+    def all_gains(gaps):
+        gains, _ = ahead.by_halves(pool, measure, beyond, w, gaps, _TILES[False], exact=False)
+        return gains if quality is None else gains * quality
+
+    def sampled(gap, rows):
+        some, size = pool.take(rows), min(_TILES[False], n)
+
+        def step(i, gains):
+            start = jnp.minimum(i * size, n - size)
+            itself = (start + jnp.arange(size))[:, None] == rows
+            tile = measure.between(pool.cut(start, size), some, itself)
+            found = jnp.sum(jnp.maximum(gap[rows] - tile, 0) * w[rows], axis=1)
+            return lax.dynamic_update_slice(gains, found, (start,))
+
+        gains = lax.fori_loop(0, -(-n // size), step, jnp.zeros(n, jnp.float32))
+        return gains if quality is None else gains * quality
+
+    return ahead.with_lookahead(plain, all_gains, sampled, n, block)
 
 
 def _gap_of(rows, columns, gap, block):
@@ -295,38 +317,20 @@ def _first_gains(columns, growth, gap, n, m, block, kept):
 
 
 def _first_gains_by_halves(pool, measure, beyond, w, gap, kept):
-    """`_first_gains` where s_ij = s_ji: each tile on or above the diagonal serves both of its sides."""
+    """`_first_gains` of a pool that covers itself."""
     n = pool.x.shape[0]
-    size = min(_TILES[kept is not None], n)
-    tiles = -(-n // size)
-    above = np.array([(i, j) for i in range(tiles) for j in range(i, tiles)], np.int32).reshape(-1, 2)
-    unlike = _room(n, n, kept)
 
-    def step(t, carry):
-        gains, unlike = carry
-        i, j = jnp.asarray(above)[t]
-        # The last tile starts early to stay inside; what it shares with the tile before counts nothing here.
-        a, b = jnp.minimum(i * size, n - size), jnp.minimum(j * size, n - size)
-        fresh_a, fresh_b = a + jnp.arange(size) >= i * size, b + jnp.arange(size) >= j * size
-
-        def cut(v, start):
-            return lax.dynamic_slice_in_dim(v, start, size)
-
-        itself = (a + jnp.arange(size))[:, None] == b + jnp.arange(size)
-        tile = _rounded(measure.between(pool.cut(a, size), pool.cut(b, size), itself), kept)
-        over_a = beyond(tile, cut(gap, a)[:, None], cut(pool.norms, a)[:, None])
-        over_b = beyond(tile, cut(gap, b), cut(pool.norms, b))
-        of_b = jnp.where(fresh_b, jnp.sum(over_a * (cut(w, a) * fresh_a)[:, None], axis=0), 0)
-        of_a = jnp.where(fresh_a & (i != j), jnp.sum(over_b * (cut(w, b) * fresh_b)[None, :], axis=1), 0)
-        gains = lax.dynamic_update_slice(gains, cut(gains, b) + of_b, (b,))
-        gains = lax.dynamic_update_slice(gains, cut(gains, a) + of_a, (a,))
+    def keep(unlike, tile, a, b):
+        tile = _rounded(tile, kept)
         if kept:
-            tile = _packed(tile, kept)
-            unlike = lax.dynamic_update_slice(unlike, tile, (a, b))
-            unlike = lax.dynamic_update_slice(unlike, tile.T, (b, a))
-        return gains, unlike
+            packed = _packed(tile, kept)
+            unlike = lax.dynamic_update_slice(unlike, packed, (a, b))
+            unlike = lax.dynamic_update_slice(unlike, packed.T, (b, a))
+        return unlike, tile
 
-    return lax.fori_loop(0, len(above), step, (jnp.zeros(n, jnp.float32), unlike))
+    size = _TILES[kept is not None]
+    gains, unlike = ahead.by_halves(pool, measure, beyond, w, gap[None], size, keep=keep, kept=_room(n, n, kept))
+    return gains[0], unlike
 
 
 def _check_bandwidth(bandwidth: Any) -> jax.Array:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from . import front, geometry, greedy, partition
+from . import ahead, front, geometry, greedy, partition
 from .checks import check_precision
 
 _ROW = 21  # bytes of norms, bounds, validity and what sorting them takes, a row
@@ -101,6 +101,8 @@ def _facility_location(n, d, budget, represented, form, similarity_dtype, memory
     if form == "tiled":
         work += 2 * m * d * n  # every row is refreshed about once or twice in the first picks
     total = n * d * (itemsize + kept) + _ROW * n + size * m * (n if form == "resident" else 0) + 4 * 2 * block * m
+    if form == "tiled" and represented is None and ahead.pays(n, block):
+        total += 12 * n * len(ahead.AHEAD)
     if represented is not None:
         total += m * d * (itemsize + kept) + 4 * 5 * m
     return _plan("facility_location", form, n, d, budget, total, work)

@@ -1,0 +1,92 @@
+"""A first pass that looks ahead: the picks of a block too large for it, in fewer rounds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from edjax.kernels import ahead, facility_location
+
+BLOCK, PLAIN = 4, 64  # of 300 rows: looks ahead, does not
+
+
+def mixture(seed, n=300, d=16, centres=10):
+    rng = np.random.default_rng(seed)
+    middle = rng.standard_normal((centres, d))
+    return (middle[rng.integers(0, centres, n)] + 0.5 * rng.standard_normal((n, d))).astype(np.float32)
+
+
+def both(x, budget, **options):
+    looking = facility_location(x, budget, form="tiled", block=BLOCK, **options)
+    plain = facility_location(x, budget, form="tiled", block=PLAIN, **options)
+    assert ahead.pays(x.shape[0], BLOCK) and not ahead.pays(x.shape[0], PLAIN)
+    return looking, plain
+
+
+def assert_same(looking, plain):
+    np.testing.assert_array_equal(looking.indices, plain.indices)
+    np.testing.assert_allclose(looking.gains, plain.gains, rtol=1e-4, atol=1e-5)
+
+
+def with_nan(x):
+    x = x.copy()
+    x[[0, 7, 150]] = np.nan
+    return x
+
+
+rng = np.random.default_rng(5)
+CASES = {
+    "plain": {},
+    "cosine": {"similarity": "cosine"},
+    "narrow": {"bandwidth": 0.02},
+    "labelled": {"labelled": [3, 8, 200]},
+    "weights": {"weights": rng.uniform(0, 1, 300)},
+    "quality": {"quality": rng.uniform(0.2, 1, 300)},
+    "all": {
+        "labelled": [1, 2],
+        "weights": rng.uniform(0, 1, 300),
+        "quality": rng.uniform(0.2, 1, 300),
+    },
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_same_picks(name):
+    assert_same(*both(mixture(1), 40, **CASES[name]))
+
+
+def test_same_picks_with_nan_rows_to_the_last_row():
+    assert_same(*both(with_nan(mixture(2)), 300))
+
+
+def test_ties_go_to_the_lowest_row():
+    x = np.repeat(mixture(3, n=60), 5, axis=0)  # each row five times
+    looking, plain = both(x, 30)
+    assert_same(looking, plain)
+    assert (np.asarray(looking.indices) % 5 == 0).all()
+
+
+def test_rows_that_are_all_alike():
+    looking, plain = both(np.ones((300, 16), np.float32), 5)
+    np.testing.assert_array_equal(looking.indices, plain.indices)
+
+
+def test_a_pool_of_one_cluster_takes_a_fraction_of_the_rounds():
+    x = mixture(4, n=600, centres=1)
+    looking = facility_location(x, 4, form="tiled", block=BLOCK)
+    plain = facility_location(x, 4, form="resident", block=BLOCK)
+    assert_same(looking, plain)
+    assert looking.refreshes < plain.refreshes / 4
+
+
+def test_guesses_from_few_rows_cost_no_pick(monkeypatch):
+    monkeypatch.setattr(ahead, "_SAMPLE", 2)
+    x = mixture(6, n=301)  # a shape of its own, so that it is traced anew
+    assert_same(*both(x, 40))
+
+
+def test_under_jit_and_vmap():
+    stack = jnp.stack([mixture(seed) for seed in (7, 8)])
+    found = jax.jit(jax.vmap(lambda x: facility_location(x, 20, form="tiled", block=BLOCK)))(stack)
+    for x, indices in zip(stack, found.indices, strict=True):
+        np.testing.assert_array_equal(indices, facility_location(x, 20, form="tiled", block=PLAIN).indices)
