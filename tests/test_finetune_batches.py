@@ -178,7 +178,7 @@ def test_dropout_is_a_function_of_seed_and_step(stories):
 
 def test_dropout_keeps_the_expectation(stories):
     """The mean over many keys of x W + drop(x) A B is x (W + A B): PEFT's place and scale of dropout."""
-    from edjax.lm.decoder import dropout
+    from edjax.lm.linear import dropout
 
     x = jax.random.normal(jax.random.key(0), (64, 32))
     drawn = jax.vmap(lambda k: dropout(x, 0.3, k))(jax.random.split(jax.random.key(1), 4000))

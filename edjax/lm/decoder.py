@@ -19,12 +19,11 @@ from jax.ad_checkpoint import checkpoint_name
 
 from edjax.lm.attention import attend, softcapped, wide, within
 from edjax.lm.config import ACTIVATIONS, LMConfig
+from edjax.lm.linear import KEPT, Linear, project
 from edjax.lm.mesh import ROWS, TENSOR, constrain, gather_layer, gather_table, rows
-from edjax.lm.quantize import Quantized, dense
 from edjax.lm.rope import Rope, rope_tables, rotate
 
 Array = jax.Array
-KEPT = "kept"  # the name of what a layer computes by matrix products, attention's output included
 
 
 class Cache(NamedTuple):
@@ -37,70 +36,6 @@ class Cache(NamedTuple):
         """The same cache with `slots` empty places more."""
         pad = ((0, 0), (0, 0), (0, slots), (0, 0), (0, 0))
         return Cache(jnp.pad(self.k, pad), jnp.pad(self.v, pad))
-
-
-@jax.custom_vjp
-def lora_product(x: Array, w: Array | Quantized, a: Array, b: Array) -> Array:
-    """x W + (x A) B, with a frozen W: x (..., in), w (in, out), a (in, r), b (r, out).
-
-    A quantised W is kept as it is for the backward pass and made dense there again.
-
-    The backward pass is written out for the sake of XLA:CPU, which runs thin products several times faster when the
-    thin side comes first and tokens are one axis (docs/log.md).
-    """
-    return x @ dense(w, x.dtype) + (x @ a) @ b
-
-
-def _lora_forward(x: Array, w: Array | Quantized, a: Array, b: Array):
-    low = checkpoint_name(x @ a, KEPT)
-    return x @ dense(w, x.dtype) + low @ b, (x, low, w, a, b)
-
-
-def _lora_backward(kept, dy: Array):
-    x, low, w, a, b = kept
-    flat, low, dflat = (v.reshape(-1, v.shape[-1]) for v in (x, low, dy))
-    thin = dflat @ b.T
-    dx = (dflat @ dense(w, dy.dtype).T + thin @ a.T).reshape(x.shape)
-    return dx, None, (thin.T @ flat).T, low.T @ dflat
-
-
-lora_product.defvjp(_lora_forward, _lora_backward)
-
-
-def dropout(x: Array, rate: float, key: Array) -> Array:
-    """x with a share `rate` of its entries 0 and the others divided by 1 - rate (Srivastava et al. 2014)."""
-    return jnp.where(jax.random.bernoulli(key, 1.0 - rate, x.shape), x / (1.0 - rate), jnp.zeros((), x.dtype))
-
-
-class Linear(nnx.Module):
-    """y = x W (+ bias) (+ scale (x A) B): a stack of L projections, with room for a LoRA adapter.
-
-    `kernel` is (L, in, out); `lora_a` (L, in, r) and `lora_b` (L, r, out) are None until `edjax.lm.lora.add_lora`.
-    Given a key, the adapter sees x with a share `lora_dropout` of its entries left out; `lora_place` tells apart the
-    projections that share a key.
-    """
-
-    def __init__(self, layers: int, n_in: int, n_out: int, *, bias: bool, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(0.02 * jax.random.normal(rngs.params(), (layers, n_in, n_out)))
-        self.bias = nnx.Param(jnp.zeros((layers, n_out))) if bias else nnx.data(None)
-        self.lora_a: nnx.LoRAParam | None = nnx.data(None)
-        self.lora_b: nnx.LoRAParam | None = nnx.data(None)
-        self.lora_scale, self.lora_dropout, self.lora_place = 0.0, 0.0, 0
-
-    def __call__(self, x: Array, key: Array | None = None) -> Array:
-        w = self.kernel[...]
-        if self.lora_a is not None and self.lora_b is not None:
-            a, b = (self.lora_scale * self.lora_a[...]).astype(x.dtype), self.lora_b[...].astype(x.dtype)
-            if key is not None and self.lora_dropout:
-                kept = dropout(x, self.lora_dropout, jax.random.fold_in(key, self.lora_place))
-                y = x @ dense(w, x.dtype) + (kept @ a) @ b
-            else:
-                y = lora_product(x, w, a, b)
-        else:
-            y = x @ dense(w, x.dtype)
-        if self.bias is not None:
-            y = y + self.bias[...].astype(x.dtype)
-        return checkpoint_name(y, KEPT)
 
 
 class RMSNorm(nnx.Module):
@@ -164,20 +99,19 @@ class Block(nnx.Module):
             ends = (c.num_heads * c.head_dim, (c.num_heads + c.num_kv_heads) * c.head_dim)
             q, k, v = jnp.split(self.qkv_proj(x, key), ends, axis=-1)
         else:
-            q, k, v = self.q_proj(x, key), self.k_proj(x, key), self.v_proj(x, key)
+            q, k, v = project(x, (self.q_proj, self.k_proj, self.v_proj), key)
         if c.qk_norm == "full":
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (constrain(y.reshape(b, t, -1, c.head_dim), ROWS, None, TENSOR) for y in (q, k, v))
         if c.qk_norm == "head":
             q, k = self.q_norm(q), self.k_norm(k)
-        return rotate(q, rope), rotate(k, rope), v
+        return checkpoint_name(rotate(q, rope), KEPT), checkpoint_name(rotate(k, rope), KEPT), v
 
     def attend(self, x: Array, q: Array, k: Array, v: Array, mask: Array | None, key: Array | None = None) -> Array:
         """The stream after attention and MLP, each added to it."""
         c = self.config
         y = attend(q, k, v, mask, scale=c.attention_scale, softcap=c.attn_logit_softcapping)
-        y = checkpoint_name(y.reshape(*x.shape[:2], -1), KEPT)
-        x = x + _normed(self.post_attention_layernorm, self.o_proj(y, key))
+        x = x + _normed(self.post_attention_layernorm, self.o_proj(y.reshape(*x.shape[:2], -1), key))
         y = self._mlp(_normed(self.pre_feedforward_layernorm, x), key)
         return rows(x + _normed(self.post_feedforward_layernorm, y))
 
@@ -185,7 +119,7 @@ class Block(nnx.Module):
         if self.config.fused_projections:
             gate, up = jnp.split(self.gate_up_proj(x, key), 2, axis=-1)
         else:
-            gate, up = self.gate_proj(x, key), self.up_proj(x, key)
+            gate, up = project(x, (self.gate_proj, self.up_proj), key)
         gate, up = (constrain(y, ROWS, None, TENSOR) for y in (gate, up))
         return self.down_proj(ACTIVATIONS[self.config.hidden_act](gate) * up, key)
 
@@ -368,9 +302,12 @@ class CausalLM(nnx.Module):
         (x, cache), _ = jax.lax.scan(step, (x, cache), (self.layers, layers, jnp.arange(self.config.num_layers)))
         return self.norm(x), cache
 
-    def logits(self, hidden: Array) -> Array:
-        """Logits (..., vocabulary), float32 or more, of final hidden states (..., d)."""
+    def logits(self, hidden: Array, *, vocabulary_first: bool = False) -> Array:
+        """Logits (..., vocabulary), or (vocabulary, ...), float32 or more, of final hidden states (..., d)."""
         table = self.embed[...] if self.head is None else self.head[...]
-        table = gather_table(table).astype(hidden.dtype)
-        scores = jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=wide(hidden.dtype))
+        table, exact = gather_table(table).astype(hidden.dtype), wide(hidden.dtype)
+        if vocabulary_first:
+            scores = jnp.einsum("vd,...d->v...", table, hidden, preferred_element_type=exact)
+        else:
+            scores = jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=exact)
         return softcapped(scores, self.config.final_logit_softcapping)

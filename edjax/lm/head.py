@@ -35,8 +35,12 @@ def token_nll(model: CausalLM, hidden: Array, tokens: Array) -> Array:
 
 
 def _chunk(model: CausalLM, hidden: Array, tokens: Array) -> Array:
-    logits = model.logits(hidden)
-    return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
+    """On a CPU the vocabulary comes first: so the gradient's product has a layout that is faster there, and the
+    logits' one that Eigen (`edjax.lm.eigen`) takes in a third of the time."""
+    first = jax.default_backend() == "cpu"
+    logits, at = model.logits(hidden, vocabulary_first=first), tokens[None] if first else tokens[:, None]
+    axis = 0 if first else -1
+    return jax.nn.logsumexp(logits, axis=axis) - jnp.take_along_axis(logits, at, axis=axis).reshape(tokens.shape)
 
 
 def _mapped(f, states: Array, wanted: Array):

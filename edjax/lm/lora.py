@@ -11,7 +11,8 @@ from flax import nnx
 
 from edjax.errors import UsageError
 from edjax.lm.checkpoint import PROJECTIONS
-from edjax.lm.decoder import CausalLM, Linear
+from edjax.lm.decoder import CausalLM
+from edjax.lm.linear import Linear
 
 ALL_LINEAR = "all-linear"
 

@@ -16,7 +16,8 @@ from flax import nnx
 from edjax.errors import UsageError
 from edjax.lm.adapter import adapter_notes, trained_template
 from edjax.lm.checkpoint import OUTSIDE, layer_names
-from edjax.lm.decoder import Array, CausalLM, Linear
+from edjax.lm.decoder import Array, CausalLM
+from edjax.lm.linear import Linear
 from edjax.lm.load import TOKENIZER, LoadedModel, digest, load, locate
 from edjax.lm.lora import projections
 from edjax.lm.peft import CONFIG, WEIGHTS, import_adapter

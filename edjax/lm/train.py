@@ -12,6 +12,7 @@ import optax
 from flax import nnx
 
 from edjax.errors import UsageError
+from edjax.lm import eigen
 from edjax.lm.batch import Batch
 from edjax.lm.decoder import Array, CausalLM
 from edjax.lm.head import token_nll
@@ -164,6 +165,6 @@ def _programs(graph: nnx.GraphDef, max_grad_norm: float, weight_decay: float, re
         lora = optax.apply_updates(state.lora, jax.tree.map(lambda u: -learning_rate * u, updates))
         return pin(TrainState(lora, opt_state)), StepInfo(value, optax.tree.norm(grads))
 
-    alone = jax.jit(step, donate_argnums=0)
-    together = jax.jit(jax.vmap(step, (0, None, 0, 0, 0, None)), donate_argnums=0)
+    compiled = functools.partial(jax.jit, donate_argnums=0, compiler_options=eigen.options())
+    alone, together = compiled(step), compiled(jax.vmap(step, (0, None, 0, 0, 0, None)))
     return optimizer, alone, together, jax.jit(jax.value_and_grad(loss)), jax.jit(nll)

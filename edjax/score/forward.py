@@ -12,16 +12,15 @@ import numpy as np
 from edjax.batching import height, pad
 from edjax.score.layout import Batch, Layout
 
-EIGEN = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
-
 
 @functools.cache
 def _prefill() -> Any:
     import jax
 
+    from edjax.lm import eigen
     from edjax.lm.pooling import pool
 
-    @functools.partial(jax.jit, static_argnames=("layer", "pooling", "decoding"), compiler_options=_options())
+    @functools.partial(jax.jit, static_argnames=("layer", "pooling", "decoding"), compiler_options=eigen.options())
     def run(model, tokens, lengths, *, layer, pooling, decoding):
         hidden, wanted, cache = model.prefill(tokens, layer=layer)
         embedding = pool(wanted, lengths, pooling)
@@ -45,23 +44,6 @@ def _decode() -> Any:
         return {"tokens": out.tokens, "n_new_tokens": out.mask.sum(1).astype(jnp.int32)} | scores._asdict()
 
     return run
-
-
-@functools.cache
-def _options() -> dict[str, str]:
-    """On a CPU, products by Eigen where XLA takes the option: the prefill's large ones are a tenth faster by it.
-
-    Decoding's are slower (docs/log.md), which is why it is a program of its own.
-    """
-    import jax
-
-    if jax.default_backend() != "cpu":
-        return {}
-    try:
-        jax.jit(lambda x: x + 1, compiler_options=EIGEN).lower(np.float32(0)).compile()
-    except Exception:  # another jax, which has no such option
-        return {}
-    return EIGEN
 
 
 class Timed(NamedTuple):

@@ -9,7 +9,7 @@ import pytest
 from lm_cases import STORIES, forward, greedy, log_softmax, nll_of
 
 from edjax.batching import LENGTHS, bucket, by_length, chunks, pad
-from edjax.lm.attention import attend
+from edjax.lm.attention import attend, softcapped
 from edjax.lm.decode import continuation_nll, decode, last_hidden
 from edjax.lm.head import CHUNK, token_nll
 
@@ -214,6 +214,29 @@ def test_attention_of_other_backends_is_ours(monkeypatch, masked):
         theirs = attend(q, k, v, mask, scale=0.3)
     assert called
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("masked", [False, True])
+def test_gradients_of_attention_against_autodiff(masked, softcap):
+    """The backward pass written out, against jax's own of the plain formula."""
+
+    def plain(q, k, v):
+        k, v = (jnp.repeat(x, 3, axis=2) for x in (k, v))
+        scores = softcapped(0.3 * jnp.einsum("bthd,bshd->bhts", q, k), softcap)
+        shares = jax.nn.softmax(jnp.where(mask, scores, -jnp.inf), axis=-1)
+        return jnp.einsum("bhts,bshd->bthd", shares, v)
+
+    with jax.enable_x64():
+        rng = np.random.default_rng(0)
+        q, k, v, dy = (jnp.asarray(rng.standard_normal((2, 7, heads, 8))) for heads in (6, 2, 2, 6))
+        causal = jnp.tril(jnp.ones((7, 7), bool))[None, None]
+        mask = causal.at[..., 4, 2].set(False) if masked else causal
+        y, back = jax.vjp(lambda *x: attend(*x, mask if masked else None, scale=0.3, softcap=softcap), q, k, v)
+        want, plain_back = jax.vjp(plain, q, k, v)
+        np.testing.assert_allclose(y, want, atol=1e-13)
+        for got, expected in zip(back(dy), plain_back(dy), strict=True):
+            np.testing.assert_allclose(got, expected, atol=1e-13)
 
 
 def test_last_hidden():

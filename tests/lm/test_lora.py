@@ -15,7 +15,7 @@ from lm_cases import ALL, STORIES, forward, nll_of, pair_batch, reference, refer
 from safetensors.numpy import load_file, save_file
 
 from edjax.errors import DataError, UsageError
-from edjax.lm.decoder import lora_product
+from edjax.lm.linear import lora_products
 from edjax.lm.lora import LoraConfig, add_lora, targets
 from edjax.lm.peft import export_adapter, import_adapter
 from edjax.lm.train import Trainer, response_nll
@@ -108,46 +108,56 @@ def test_bad_configs():
         LoraConfig(lora_target_modules=())
 
 
-# lora_product's own backward pass
+# The backward pass of the projections of one input
+
+
+def plainly(x, ws, as_, bs):
+    return tuple(x @ w + (x @ a) @ b for w, a, b in zip(ws, as_, bs, strict=True))
 
 
 @pytest.fixture
-def product():
+def products():
+    """Two projections of one input, of different ranks and widths, and the gradients of their outputs."""
     with jax.enable_x64():
         rng = np.random.default_rng(0)
-        draw = [jnp.asarray(rng.standard_normal(s)) for s in ((2, 3, 7), (7, 5), (7, 2), (2, 5))]
-        assert draw[0].dtype == jnp.float64
-        yield draw, jnp.asarray(rng.standard_normal((2, 3, 5)))
+
+        def draw(*shape):
+            return jnp.asarray(rng.standard_normal(shape))
+
+        x, w, a, b = draw(2, 3, 7), (draw(7, 5), draw(7, 4)), (draw(7, 2), draw(7, 3)), (draw(2, 5), draw(3, 4))
+        assert x.dtype == jnp.float64
+        yield (x, w, a, b), (draw(2, 3, 5), draw(2, 3, 4))
 
 
-def test_lora_product_against_autodiff(product):
-    (x, w, a, b), dy = product
-    y, back = jax.vjp(lora_product, x, w, a, b)
-    plain, plain_back = jax.vjp(lambda x, w, a, b: x @ w + (x @ a) @ b, x, w, a, b)
-    np.testing.assert_allclose(y, plain, atol=1e-13)
-    dx, dw, da, db = back(dy)
-    want = plain_back(dy)
-    for got, expected in ((dx, want[0]), (da, want[2]), (db, want[3])):
-        np.testing.assert_allclose(got, expected, atol=1e-12)
-    assert not np.asarray(dw).any()  # frozen by definition
+def test_lora_products_against_autodiff(products):
+    args, dys = products
+    ys, back = jax.vjp(lora_products, *args)
+    plain, plain_back = jax.vjp(plainly, *args)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-13), ys, plain)
+    (dx, dw, da, db), want = back(dys), plain_back(dys)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-12), (dx, da, db), (want[0], want[2], want[3]))
+    assert not any(np.asarray(d).any() for d in dw)  # frozen by definition
 
 
-def test_lora_product_against_finite_differences(product):
-    (x, w, a, b), dy = product
+def test_lora_products_against_finite_differences(products):
+    (x, w, a, b), dys = products
 
     def f(x, a, b):
-        return float((lora_product(x, w, a, b) * dy).sum())
+        return float(sum((y * dy).sum() for y, dy in zip(lora_products(x, w, a, b), dys, strict=True)))
 
-    grads = jax.vjp(lambda x, a, b: lora_product(x, w, a, b), x, a, b)[1](dy)
+    grads = jax.vjp(lambda x, a, b: lora_products(x, w, a, b), x, a, b)[1](dys)
     rng = np.random.default_rng(1)
     for which, grad in enumerate(grads):
-        values = [x, a, b]
-        direction = jnp.asarray(rng.standard_normal(grad.shape))
+        direction = jax.tree.map(lambda g: jnp.asarray(rng.standard_normal(g.shape)), grad)
         ends = []
         for h in (1e-6, -1e-6):
-            values[which] = (x, a, b)[which] + h * direction
+            values = [x, a, b]
+            values[which] = jax.tree.map(lambda v, d, h=h: v + h * d, values[which], direction)
             ends.append(f(*values))
-        assert abs((ends[0] - ends[1]) / 2e-6 - float((grad * direction).sum())) < 1e-6
+        along = sum(
+            float((g * d).sum()) for g, d in zip(jax.tree.leaves(grad), jax.tree.leaves(direction), strict=True)
+        )
+        assert abs((ends[0] - ends[1]) / 2e-6 - along) < 1e-6
 
 
 # PEFT

@@ -15,7 +15,7 @@ from edjax.errors import DataError, EnvError, UsageError
 from edjax.evaluate import evaluate
 from edjax.finetune import FinetuneConfig, finetune
 from edjax.lm.decode import decode
-from edjax.lm.decoder import lora_product
+from edjax.lm.linear import lora_products
 from edjax.lm.load import load
 from edjax.lm.lora import LoraConfig, add_lora, projections
 from edjax.lm.merge import export_merged, merge_lora
@@ -144,8 +144,8 @@ def test_gradients_are_those_of_the_dense_weights(kind):
         jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((2, 3, 8), (1, 8, 6), (8, 2), (2, 6), (2, 3, 6))
     )
     q = quantized(w, kind)[0]
-    y, back = jax.vjp(lambda x, a, b: lora_product(x, q, a, b), x, a, b)
-    plain, plain_back = jax.vjp(lambda x, a, b: lora_product(x, dense(q, jnp.float32), a, b), x, a, b)
+    y, back = jax.vjp(lambda x, a, b: lora_products(x, (q,), (a,), (b,))[0], x, a, b)
+    plain, plain_back = jax.vjp(lambda x, a, b: lora_products(x, (dense(q, jnp.float32),), (a,), (b,))[0], x, a, b)
     np.testing.assert_allclose(y, plain, atol=1e-5)
     for got, want in zip(back(dy), plain_back(dy), strict=True):
         np.testing.assert_allclose(got, want, atol=1e-5)
