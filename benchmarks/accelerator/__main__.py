@@ -64,11 +64,12 @@ def go(
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Instead of benchmarks/results.")
 @click.option("--dry", is_flag=True, help="What a dry walk left.")
-def collect(folder: Path, out: Path | None, dry: bool) -> None:
+@click.option("--from", "data", type=click.Path(path_type=Path), default=FOLDER, help="What was packed, unpacked.")
+def collect(folder: Path, out: Path | None, dry: bool, data: Path) -> None:
     """Turn what came back into results files, which `python -m benchmarks.render` draws."""
     from benchmarks.accelerator import collect as collecting
 
-    for path in collecting.collect(folder, out, dry):
+    for path in collecting.collect(folder, out, dry, data.resolve()):
         click.echo(str(path))
 
 

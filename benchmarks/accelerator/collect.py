@@ -24,9 +24,12 @@ from edjax.select import prepare
 LONG = ("picks", "gains", "first", "values")  # what no table needs; it stays in the folder
 
 
-def collect(folder: Path, out: Path | None = None, dry: bool = False) -> list[Path]:
+def collect(folder: Path, out: Path | None = None, dry: bool = False, data: Path | None = None) -> list[Path]:
     """Write accelerator-DEVICE.json of every device the folder has rows of, and label_efficiency-DEVICE.json where
     there are cells.
+
+    Args:
+      data: what was packed, where the pool is not beside the checkout.
 
     Raises:
       SystemExit: the folder holds no rows.
@@ -47,7 +50,7 @@ def collect(folder: Path, out: Path | None = None, dry: bool = False) -> list[Pa
         jobs = [r | {"job": f"{r['stage']}: {r['job']}"} for r in short]
         made.append(_written(out / f"accelerator-{device}.json", {**facts, "rows": jobs}))
         if any(key[0] == "cells" and "strategy" in r for key, r in last.items()):
-            stage = Stage("collect", folder, folder, folder, 0.0, dry)
+            stage = Stage("collect", data or folder, folder, folder, 0.0, dry)
             grid = grid_of(stage, [r for (name, _), r in last.items() if name == "cells"])
             if grid:
                 made.append(_written(out / f"label_efficiency-{device}.json", {**facts, "grid": "gpu", **grid}))
