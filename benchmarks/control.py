@@ -9,8 +9,8 @@ macro accuracy on the rows held out is its score. The probe is the same for all,
 
 The saving at B labels is horizontal: of random's mean accuracy at B, where the strategy's curve (made monotone, linear
 in log2 of the labels) reaches it, by `edjax.analysis.shift` with its interval over splits. Beside it stands the null:
-random against itself, the splits cut in two in a seeded thousand ways. Its features and ridge were chosen on
-splits of their own, by random's accuracy alone (`--tune` prints it).
+random against itself, the splits cut in two in a seeded thousand ways. The probe's features and ridge were
+chosen on splits of their own, by random's accuracy alone (`--tune` prints it).
 
 A saving here is not a saving of finetuning: the probe knows nothing of a label before it has seen it, a language model
 half knows what it says.

@@ -18,6 +18,7 @@ from edjax.lm.encode import TEMPLATES
 from edjax.lm.load import DTYPES
 from edjax.score import POOLINGS
 from edjax.select import NORMALISE, Options
+from edjax.select.whitening import WHITEN_DIMS
 from edjax.settings import typed
 from edjax.strategies import STRATEGIES
 
@@ -79,7 +80,7 @@ class Recipe:
     layer: int = -1
     pooling: str = "mean"
     normalise: str = "l2"
-    whiten_dims: int = 200  # of normalise: whiten
+    whiten_dims: int = WHITEN_DIMS  # of normalise: whiten
     max_new_tokens: int = 16
     score_batch_size: int = 32
     evaluation_batch_size: int = 16

@@ -64,7 +64,8 @@ def run(stage: Stage) -> bool:
     whole &= stage.job(BASE, lambda: measured(recipe, _evaluated(recipe, loaded, held_out, [None])[0]))
     at_once = recipe.cells_at_once or cells_at_once(loaded.model.config, recipe.finetune_config(0))
     for group in planned(recipe):
-        left = [c for c in group if name_of(c) not in stage.done() and name_of(c) not in missing]
+        passed_over = {*stage.done(), *missing}
+        left = [c for c in group if name_of(c) not in passed_over]
         for part in chunks(np.arange(len(left)), at_once):
             whole &= _trained(stage, recipe, pool, held_out, loaded, orders, [left[i] for i in part])
     return whole

@@ -60,7 +60,8 @@ def go(
     for name in ended(out) & set(stages):
         say(f"{name}: done before")
     for again in (False, True):
-        for stage in [s for s in stages if s not in ended(out)]:
+        done = ended(out)
+        for stage in [s for s in stages if s not in done]:
             if (waits := set(NEEDS.get(stage, ())) - ended(out)) and not again:
                 say(f"{stage}: waits for {', '.join(waits)}")
                 continue

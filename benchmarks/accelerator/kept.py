@@ -8,13 +8,13 @@ once and never again. One process keeps; a row that two files hold counts once.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from edjax.features import SCORES
+from edjax.store import atomic_write
 
 ROWS = 36_000  # a file
 LENGTHS = ("n_prompt_tokens", "n_new_tokens")
@@ -107,11 +107,11 @@ def _shards(folder: Path, known: set[int]) -> list[_Fresh]:
     which: dict[str, Any] = json.loads((folder / "which.json").read_text())
     found = []
     for path in sorted((folder / "features").glob("shard-*.parquet")):
-        table = pq.read_table(path)
-        rows = np.asarray(which["rows"], np.int64)[table["row"].to_numpy()]
+        rows = np.asarray(which["rows"], np.int64)[pq.read_table(path, columns=["row"])["row"].to_numpy()]
         new = np.asarray([r not in known for r in rows.tolist()], bool)
-        if not new.any():
+        if not new.any():  # before the embeddings are read: this is asked every few seconds
             continue
+        table = pq.read_table(path)
         flat = table["embedding"].combine_chunks().flatten().to_numpy()
         columns = {name: table[name].to_numpy()[new] for name in (*SCORES, *LENGTHS)}
         x = flat.reshape(len(rows), -1)[new]
@@ -120,10 +120,5 @@ def _shards(folder: Path, known: set[int]) -> list[_Fresh]:
 
 
 def _saved(path: Path, **arrays: np.ndarray) -> None:
-    """Written whole or not at all."""
-    half = path.with_name(f".{path.name}")
-    with open(half, "wb") as f:
+    with atomic_write(path) as f:
         np.savez(f, **arrays)
-        f.flush()
-        os.fsync(f.fileno())
-    half.replace(path)

@@ -6,11 +6,12 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from benchmarks.accelerator.stage import Stage
 from benchmarks.runner import ROOT
 from edjax.pool import Pool, read_pool
-from edjax.recipe import Recipe, read_recipe
+from edjax.recipe import Recipe, make_recipe
 from edjax.run import slice_of
 
 
@@ -26,16 +27,10 @@ def model_of(stage: Stage, name: str) -> str:
 def recipe_of(stage: Stage) -> Recipe:
     """The recipe of the cells, with its files where they are and the sizes of this walk."""
     data = shared(stage.data, "data")
-    own = stage.sizes.overrides | {"model": model_of(stage, stage.sizes.scored)}
-    overrides = [f"{k}={_yaml(v)}" for k, v in own.items()]
-    overrides += [f"{k}={data / v}" for k, v in zip(("pool", "evaluation"), stage.sizes.prompts, strict=True)]
-    return read_recipe(ROOT / "recipes" / stage.sizes.recipe, overrides)
-
-
-def _yaml(value: object) -> str:
-    import yaml
-
-    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n").strip()
+    path = ROOT / "recipes" / stage.sizes.recipe
+    own = {k: str(data / v) for k, v in zip(("pool", "evaluation"), stage.sizes.prompts, strict=True)}
+    own |= stage.sizes.overrides | {"model": model_of(stage, stage.sizes.scored)}
+    return make_recipe(yaml.safe_load(path.read_text()) | own, path.parent, str(path))
 
 
 def pool_of(stage: Stage) -> Pool:

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,7 @@ def machine(data: Path) -> dict[str, Any]:
     return {"on": runner.machine(), "driver": driver(), "versions": versions() | torch_version(), "commit": commit}
 
 
+@cache
 def driver() -> str | None:
     """The card and its driver as nvidia-smi names them."""
     import subprocess
