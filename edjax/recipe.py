@@ -161,8 +161,12 @@ class Recipe:
         return self.strategies if self.finetune_strategies is None else self.finetune_strategies
 
     def seeds_of(self, strategy: str) -> tuple[int, ...]:
-        """The training seeds of a strategy; for random also the seeds of its choice."""
+        """The training seeds of a strategy; for one that draws, as random does, also the seeds of its choice."""
         return self.random_seeds if strategy == "random" and self.random_seeds else self.seeds
+
+    def choice_seed(self, strategy: str, seed: int) -> int:
+        """The seed of the choice that a cell of this training seed is made of: 0 for a strategy that does not draw."""
+        return seed if self.choice(strategy)[0] == "random" else 0
 
 
 def _check_variants(variants: Any) -> None:

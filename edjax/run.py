@@ -70,13 +70,11 @@ def run(
     grid |= {"evaluation_group_by": recipe.evaluation_group_by, "statistic": STATISTIC}  # of the cells, not in them
     if own := {name: recipe.variants[name] for name in recipe.strategies if name in recipe.variants}:
         grid["variants"] = json.loads(json.dumps(own))
-    grows = ("variants", "metric")  # what was done under a variant's name says itself what was asked for
+    grows = ("variants", "metric", "whiten_dims")  # what was done under a variant's name says itself what was asked for
     rows = ("pool", "evaluation", "pool_split", "evaluation_split")  # these by their digests
     named = ("out", "title", "finetune_strategies", "report_to", "cells_at_once", *rows)
     settings = asdict(recipe) | asdict(recipe.finetune_config(0))
-    whitened = any(recipe.choice(s)[1].normalise == "whiten" for s in recipe.strategies)
-    unread = () if whitened else ("whiten_dims",)
-    fixed = {k: v for k, v in settings.items() if k not in (*grid, *grows, *named, *unread, "finetune", "seed")}
+    fixed = {k: v for k, v in settings.items() if k not in (*grid, *grows, *named, "finetune", "seed")}
     directory = locate(recipe.model)
     fixed |= day_of(directory, recipe.template, None if overwrite else out)
     inputs = {"pool": pool.digest, "evaluation": held_out.digest, "model": digest(directory)}
@@ -173,11 +171,9 @@ class _Walk:
     def selections(self) -> dict[tuple[str, int], Selection]:
         """By (strategy, seed of the choice), at the largest budget."""
         largest = max(self.recipe.budgets)
-        return {(s, seed): self.selection(s, seed, largest) for s in self.recipe.strategies for seed in self.drawn(s)}
-
-    def drawn(self, strategy: str) -> tuple[int, ...]:
-        """The seeds of a strategy's choice; only random makes others with another seed."""
-        return self.recipe.seeds_of(strategy) if strategy == "random" else (0,)
+        r = self.recipe
+        drawn = {s: {r.choice_seed(s, seed): None for seed in r.seeds_of(s)} for s in r.strategies}
+        return {(s, seed): self.selection(s, seed, largest) for s, seeds in drawn.items() for seed in seeds}
 
     def selection(self, strategy: str, seed: int, budget: int) -> Selection:
         path = self.out / "selections" / f"{strategy}-b{budget}-s{seed}"
@@ -200,9 +196,10 @@ class _Walk:
 
     def chosen(self, strategy: str, seed: int, budget: int) -> Pool:
         """The rows of a cell: where orders are nested, the first of the largest budget's."""
-        choice = self.selections[strategy, seed if strategy == "random" else 0]
+        drawn = self.recipe.choice_seed(strategy, seed)
+        choice = self.selections[strategy, drawn]
         if not self.recipe.choice(strategy)[1].nested:
-            choice = self.selection(strategy, 0, budget)
+            choice = self.selection(strategy, drawn, budget)
         return self.pool.take(pool_rows(choice, self.pool)[:budget])
 
     @cached_property

@@ -10,6 +10,7 @@ import pytest
 
 from edjax.errors import DataError, UsageError
 from edjax.recipe import make_recipe
+from edjax.select import read_selection
 from edjax.verify import verify
 
 RUN = importlib.import_module("edjax.run")  # the name edjax.run is the function
@@ -256,7 +257,16 @@ def test_cells_trained_together_are_those_trained_one_by_one(ask, tmp_path):
 
 def test_a_variant_that_whitens_beside_others_that_do_not(ask, tmp_path):
     white = {"strategies": ["random", "white"], "variants": {"white": {"strategy": "k_center", "normalise": "whiten"}}}
+    ask(tmp_path / "run")
     ask(tmp_path / "run", **white, whiten_dims=3)
     assert len(ask(tmp_path / "run", **white, whiten_dims=3, seeds=[0, 1])["cells"]) == 4
     with pytest.raises(UsageError, match="whiten_dims"):
         ask(tmp_path / "run", **white, whiten_dims=2)
+
+
+def test_a_variant_of_random_draws_anew_with_every_seed(ask, tmp_path):
+    quotas = {"even": {"strategy": "random", "group_by": "dataset", "quotas": "balanced"}}
+    ask(tmp_path, strategies=["random", "even"], variants=quotas, seeds=[0, 1], budgets=[2, 4])
+    drawn = [read_selection(tmp_path / "selections" / f"even-b{b}-s{s}").ids for s in (0, 1) for b in (2, 4)]
+    assert [len(ids) for ids in drawn] == [2, 4, 2, 4]
+    assert set(drawn[1]) != set(drawn[3])

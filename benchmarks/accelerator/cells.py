@@ -43,7 +43,7 @@ def name_of(cell: Cell) -> str:
 def order_of(recipe: Recipe, orders: dict[str, Row], cell: Cell) -> list[int]:
     """The pool's rows of a cell, from what the stage select left."""
     strategy, budget, seed = cell
-    drawn = seed if strategy == "random" else 0
+    drawn = recipe.choice_seed(strategy, seed)
     of = max(recipe.budgets) if recipe.choice(strategy)[1].nested else budget
     return orders[f"{strategy}-b{of}-s{drawn}"]["picks"][:budget]
 

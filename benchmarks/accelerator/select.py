@@ -28,7 +28,7 @@ def names_of(recipe: Recipe) -> list[tuple[str, str, int, int]]:
     made = []
     for name in recipe.strategies:
         nested = recipe.choice(name)[1].nested
-        for seed in recipe.seeds_of(name) if name == "random" else (0,):
+        for seed in dict.fromkeys(recipe.choice_seed(name, s) for s in recipe.seeds_of(name)):
             for budget in [max(recipe.budgets)] if nested else recipe.budgets:
                 made.append((f"{name}-b{budget}-s{seed}", name, seed, budget))
     return made

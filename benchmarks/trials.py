@@ -1,0 +1,103 @@
+"""Does finetuning save labels where one would expect it? Settings of two CPU cores, cell by cell.
+
+    python -m benchmarks.trials long_tail            # walks or goes on with it; hours, stopped at any point
+    python -m benchmarks.trials long_tail out=out/x  # KEY=VALUE changes its recipe
+    python -m benchmarks.trials --again              # the statistic anew from the cells of the committed results
+
+Every setting is a pool and an evaluation drawn from the FLAN-like data and a recipe: `benchmarks/trials_settings.py`. A
+strategy sees prompts alone. What is committed holds every cell with its macro score (every task counts alike) and its
+mean over rows; savings are shifts of random's curve (`edjax.analysis.savings`) with intervals over seeds, and the null
+of random against itself.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks import runner
+from benchmarks.trials_settings import SETTINGS, Setting
+from edjax.analysis import INTERVAL, STATISTIC, Score, compare
+from edjax.evaluate import HIGHER_IS_BETTER
+from edjax.recipe import make_recipe, read_overrides
+
+METRIC = "response_loss"
+SAVED = ("savings", "token_savings")
+WEIGHINGS = ("macro", "scores")  # every task alike; every row alike
+
+
+def results_of(rows: list[dict[str, Any]], base: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """By weighing and metric, what `edjax.analysis.compare` makes of the cells; savings of the loss alone."""
+    made: dict[str, Any] = {}
+    for weighing in WEIGHINGS:
+        for metric, before in base[weighing].items():
+            scores = [
+                Score(c["strategy"], c["budget"], c["seed"], c[weighing][metric], c["response_tokens"])
+                for c in rows
+                if metric in c[weighing]
+            ]
+            found = compare(scores, before, higher_is_better=HIGHER_IS_BETTER[metric])
+            kept = ("curves", "differences", *(SAVED if metric == METRIC else ()))
+            made.setdefault(weighing, {})[metric] = {k: found[k] for k in kept if k in found}
+    return made
+
+
+def walk(setting: Setting, data: Path, out: Path, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Every cell of a setting: what its results file holds beside the machine."""
+    from edjax.run import run
+
+    made = setting.build(data, out)
+    raw = setting.recipe | made | {"out": str(out / "run")} | overrides
+    recipe = make_recipe(raw, out, setting.name)
+    found = run(recipe, command=f"python -m benchmarks.trials {setting.name}")
+    rows = [{"job": f"{c['strategy']}-b{c['budget']}-s{c['seed']}"} | c for c in found["cells"]]
+    base = {k: found["base"][k] for k in WEIGHINGS}
+    return {
+        "setting": setting.name,
+        "said": setting.said,
+        "recipe": found["recipe"] | {k: Path(found["recipe"][k]).name for k in ("pool", "evaluation", "out")},
+        "pool": {k: found["pool"][k] for k in ("rows", "digest")},
+        "evaluation": {k: found["evaluation"][k] for k in ("rows", "digest")} | {"groups": found["metric"]["groups"]},
+        "stages": found["stages"],
+        "base": base,
+        "interval": INTERVAL,
+        "statistic": STATISTIC,
+        "results": results_of(rows, base),
+        "rows": rows,
+    }
+
+
+def again(path: Path) -> bool:
+    """Work a results file out anew from its cells; whether it changed."""
+    old = json.loads(path.read_text())
+    new = old | {"interval": INTERVAL, "statistic": STATISTIC, "results": results_of(old["rows"], old["base"])}
+    if new == old:
+        return False
+    path.write_text(json.dumps(new, indent=1) + "\n")
+    return True
+
+
+@click.command()
+@click.argument("name", required=False, type=click.Choice(list(SETTINGS)))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--data", type=Path, default=runner.ROOT.parent / "shared" / "data", help="Where the pool lies.")
+@click.option("--out", type=Path, default=Path("out/trials"), show_default=True, help="Where the cells are kept.")
+@click.option("--again", "anew", is_flag=True, help="Only work the committed results out anew.")
+def main(name: str | None, overrides: tuple[str, ...], data: Path, out: Path, anew: bool) -> None:
+    """Walk a setting, and write benchmarks/results/trials-NAME.json."""
+    if anew:
+        for path in sorted(runner.RESULTS.glob("trials-*.json")):
+            click.echo(f"{'wrote' if again(path) else 'as it was:'} {path}")
+        return
+    if name is None:
+        raise click.UsageError(f"which setting? {', '.join(SETTINGS)}")
+    on = runner.machine()
+    found = walk(SETTINGS[name], data, out / name, read_overrides(overrides))
+    click.echo(runner.write(f"trials-{name}", found.pop("rows"), machine=on, **found))
+
+
+if __name__ == "__main__":
+    main()
