@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from benchmarks import control_table, evidence
+from benchmarks import control_table, evidence, trials_table
 from benchmarks.accelerator import tables
 from benchmarks.words import EMPTY, Results, seconds, sections, shape, table, times, where
 
@@ -313,6 +313,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     **evidence.SECTIONS,
     **tables.SECTIONS,
     **control_table.SECTIONS,
+    **trials_table.SECTIONS,
 }
 
 

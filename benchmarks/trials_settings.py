@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,14 +13,30 @@ import numpy as np
 from edjax.pool import Pool, read_pool
 
 TASKS, SHORT, TOTAL, MOST_HELD = 60, 250, 3_276, 6
+WARM_START, MEDIUM, CLUSTERS = 128, 400, 276
 WHITENED = {"normalise": "whiten"}
-QUOTAS = {"task_quotas": {"strategy": "random", "group_by": "task", "quotas": "balanced"}}
+DESIGNS = ("facility_location", "k_center", "d_optimal")
+
+
+def variants(clusters: int) -> dict[str, dict[str, Any]]:
+    """Every arm that is not a strategy by itself."""
+    balanced = {"quotas": "balanced"}
+    in_clusters = {"group_by": f"cluster:{clusters}", **balanced, **WHITENED}
+    return {
+        "task_quotas": {"strategy": "random", "group_by": "task", **balanced},
+        "cluster_quotas": {"strategy": "random", **in_clusters},
+        "facility_location_in_clusters": {"strategy": "facility_location", **in_clusters},
+        "min_margin_in_tasks": {"strategy": "min_margin", "group_by": "task", **balanced},
+        **{f"{design}_whitened": {"strategy": design, **WHITENED} for design in DESIGNS},
+    }
+
 
 LORA: dict[str, Any] = {
     "model": "smollm2",
     "template": "plain",
     "layer": -1,
     "pooling": "mean",
+    "normalise": "l2",
     "max_new_tokens": 0,
     "per_device_train_batch_size": 8,
     "num_train_epochs": 2,
@@ -38,6 +56,11 @@ class Setting(NamedTuple):
     said: str
     build: Callable[[Path, Path], dict[str, str]]
     recipe: dict[str, Any]
+
+
+@cache
+def whole(path: Path) -> Pool:
+    return read_pool(str(path))
 
 
 def rows_by_task(pool: Pool, longest: int, seed: int) -> dict[str, list[int]]:
@@ -64,7 +87,7 @@ def long_tail(power: float) -> Callable[[Path, Path], dict[str, str]]:
     """
 
     def build(data: Path, out: Path) -> dict[str, str]:
-        pool, held = read_pool(str(data / "pool.parquet")), read_pool(str(data / "pool_val.parquet"))
+        pool, held = whole(data / "pool.parquet"), whole(data / "pool_val.parquet")
         there, tried = rows_by_task(pool, SHORT, 0), rows_by_task(held, SHORT, 1)
         enough = [t for t in there if len(there[t]) >= sizes(0)[0] and t in tried]
         most = sorted(enough, key=lambda t: (-min(len(tried[t]), MOST_HELD), -len(there[t]), t))[:TASKS]
@@ -78,8 +101,6 @@ def long_tail(power: float) -> Callable[[Path, Path], dict[str, str]]:
 
 def leave(out: Path, pool: Pool, held: Pool) -> dict[str, str]:
     """Write both as JSON lines, whatever is there."""
-    import json
-
     out.mkdir(parents=True, exist_ok=True)
     for name, of in (("pool", pool), ("evaluation", held)):
         text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in of.records)
@@ -87,55 +108,98 @@ def leave(out: Path, pool: Pool, held: Pool) -> dict[str, str]:
     return {"pool": "pool.jsonl", "evaluation": "evaluation.jsonl"}
 
 
-def _long_tail(name: str, power: float, said: str, strategies: tuple[str, ...]) -> Setting:
-    variants = QUOTAS | {
-        "cluster_quotas": {"strategy": "random", "group_by": f"cluster:{TASKS}", "quotas": "balanced", **WHITENED},
-        "facility_location_whitened": {"strategy": "facility_location", **WHITENED},
-        "facility_location_in_clusters": {
-            "strategy": "facility_location",
-            "group_by": f"cluster:{TASKS}",
-            "quotas": "balanced",
-            **WHITENED,
-        },
-        "k_center_whitened": {"strategy": "k_center", **WHITENED},
-        "d_optimal_whitened": {"strategy": "d_optimal", **WHITENED},
-    }
-    grid = {
-        "title": name,
-        "strategies": list(strategies),
-        "variants": {k: v for k, v in variants.items() if k in strategies},
-        "budgets": [120, 240, 480],
-        "seeds": [0, 1, 2],
-        "random_seeds": [0, 1, 2, 3, 4],
-    }
-    return Setting(name, said, long_tail(power), LORA | grid)
+def intents(data: Path, out: Path) -> dict[str, str]:
+    """CLINC150 as text to generate: 2 rows of each of the 150 intents evaluate, the pool holds the others."""
+    pool = whole(data / "pool.parquet")
+    rows: dict[str, list[int]] = {}
+    for i, of in enumerate(pool.column("dataset")):
+        if of == "clinc150":
+            rows.setdefault(str(pool.responses[i]), []).append(i)
+    rng = np.random.Generator(np.random.PCG64(0))
+    kept = [int(i) for intent in sorted(rows) for i in rng.permutation(rows[intent])[:2]]
+    left = sorted({i for some in rows.values() for i in some} - set(kept))
+    return leave(out, pool.take(left), pool.take(sorted(kept)))
+
+
+def flan(data: Path, out: Path) -> dict[str, str]:
+    """The pool's prompts of at most 400 characters of tasks that are evaluated, and those of the rows held out."""
+    pool, held = whole(data / "pool.parquet"), whole(data / "pool_val.parquet")
+    tried = rows_by_task(held, MEDIUM, 0)
+    rows = [i for task, some in rows_by_task(pool, MEDIUM, 0).items() if task in tried for i in some]
+    return leave(out, pool.take(sorted(rows)), held.take(sorted(i for some in tried.values() for i in some)))
+
+
+def setting(
+    name: str,
+    said: str,
+    build: Callable[[Path, Path], dict[str, str]],
+    strategies: tuple[str, ...],
+    clusters: int,
+    **recipe: Any,
+) -> Setting:
+    """A setting whose arms are strategies or `variants`; three seeds, random's five."""
+    own = {k: v for k, v in variants(clusters).items() if k in strategies}
+    seeds = {"seeds": [0, 1, 2], "random_seeds": [0, 1, 2, 3, 4]}
+    return Setting(name, said, build, LORA | seeds | {"strategies": list(strategies), "variants": own} | recipe)
 
 
 _SHORT = f"the {TASKS} tasks with the most short prompts held out, prompts of at most {SHORT} characters"
 
-SETTINGS = {
-    s.name: s
-    for s in (
-        _long_tail(
-            "long_tail",
-            1.0,
-            f"{_SHORT}; the pool holds a task's rows in proportion to 1 / rank; every task counts alike",
-            (
-                "random",
-                "task_quotas",
-                "facility_location_whitened",
-                "cluster_quotas",
-                "facility_location",
-                "facility_location_in_clusters",
-                "k_center_whitened",
-                "d_optimal_whitened",
-            ),
+_SETTINGS = (
+    setting(
+        "long_tail",
+        f"{_SHORT}; the pool holds a task's rows in proportion to 1 / rank; every task counts alike",
+        long_tail(1.0),
+        (
+            "random",
+            "task_quotas",
+            "facility_location_whitened",
+            "cluster_quotas",
+            "facility_location",
+            "facility_location_in_clusters",
+            "k_center_whitened",
+            "d_optimal_whitened",
         ),
-        _long_tail(
-            "all_alike",
-            0.0,
-            f"{_SHORT}; the pool holds the same number of rows of each; every task counts alike",
-            ("random", "task_quotas", "facility_location_whitened"),
+        TASKS,
+        budgets=[120, 240, 480],
+    ),
+    setting(
+        "all_alike",
+        f"{_SHORT}; the pool holds the same number of rows of each; every task counts alike",
+        long_tail(0.0),
+        ("random", "task_quotas", "facility_location_whitened"),
+        TASKS,
+        budgets=[120, 240, 480],
+    ),
+    setting(
+        "intents",
+        "CLINC150's intents as text to generate, 2 rows of each held out; every intent counts alike",
+        intents,
+        ("random", *DESIGNS, *(f"{d}_whitened" for d in DESIGNS)),
+        150,
+        budgets=[100, 200, 400, 800],
+        num_train_epochs=3,
+        metrics=["response_loss", "exact_match"],
+        evaluation_max_new_tokens=8,
+        evaluation_group_by="response",
+    ),
+    setting(
+        "flan",
+        f"the whole pool's prompts of at most {MEDIUM} characters, {WARM_START} random labels before the first choice; "
+        "every task counts alike",
+        flan,
+        (
+            "random",
+            "task_quotas",
+            "cluster_quotas",
+            "facility_location_whitened",
+            "facility_location_in_clusters",
+            "min_margin_in_tasks",
         ),
-    )
-}
+        CLUSTERS,
+        budgets=[276, 552],
+        warm_start=WARM_START,
+        max_new_tokens=16,
+    ),
+)
+SETTINGS = {s.name: s for s in _SETTINGS}

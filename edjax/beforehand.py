@@ -17,8 +17,10 @@ def check(recipe: Recipe, pool: Pool, out: Path) -> None:
     """
     from edjax.strategies import STRATEGIES
 
-    if max(recipe.budgets) > len(pool):
-        raise UsageError(f"budget {max(recipe.budgets)} is larger than the pool ({len(pool)} rows); lower it")
+    warm = recipe.warm_start or 0
+    if max(recipe.budgets) + warm > len(pool):
+        beside = f" beside a warm start of {warm}" if warm else ""
+        raise UsageError(f"budget {max(recipe.budgets)}{beside} is larger than the pool ({len(pool)} rows); lower it")
     unlabelled = [i for i, r in zip(pool.ids, pool.responses, strict=True) if r is None]
     if unlabelled:
         raise DataError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ from edjax.store import read_json, sha256_json
 ELSEWHERE = "choose another out for a run of all of them"
 
 
-def refuse_changes(home: Path, recipe: Recipe, features: Features, candidates: np.ndarray) -> None:
+def refuse_changes(
+    home: Path, recipe: Recipe, features: Features, candidates: np.ndarray, labelled: tuple[str, ...] = ()
+) -> None:
     """Hold what was chosen before under the names of this recipe against what the recipe asks now.
 
     Args:
       home: the directory of the run's selections.
       candidates: (n,) bool, the rows that every strategy of the recipe can use.
+      labelled: the ids of the warm start.
 
     Raises:
       UsageError: a variant that keeps its name and not its options; a strategy that joins and cannot use rows that
@@ -33,6 +37,7 @@ def refuse_changes(home: Path, recipe: Recipe, features: Features, candidates: n
         for path, seed in _chosen(home, name):
             plan = read_json(path / "plan.json")
             strategy, options = recipe.choice(name, seed)
+            options = replace(options, labelled=labelled)
             now = json.loads(json.dumps({"strategy": strategy} | options.record()))
             was: dict[str, Any] = json.loads(json.dumps(vars(Options()))) | plan["config"]
             if differs := [f"{k}: {was.get(k)!r} there, {v!r} now" for k, v in now.items() if was.get(k) != v]:

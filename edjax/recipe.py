@@ -37,6 +37,7 @@ _LISTS = {
 _NUMBERS = {  # and the least value that makes sense
     "pool_rows": 1,
     "evaluation_rows": 1,
+    "warm_start": 1,
     "max_prompt_characters": 1,
     "slice_seed": 0,
     "layer": None,
@@ -67,6 +68,7 @@ class Recipe:
     evaluation_rows: int | None = None
     max_prompt_characters: int | None = None  # longer prompts are left out of both before a slice is drawn
     slice_seed: int = 0
+    warm_start: int | None = None  # so many rows, drawn with slice_seed, are trained on in every cell and never chosen
     strategies: tuple[str, ...] = ("random", "k_center", "facility_location")
     finetune_strategies: tuple[str, ...] | None = None  # those that are also trained; None: all
     budgets: tuple[int, ...] = (100,)
@@ -110,7 +112,7 @@ class Recipe:
                 typed(name, getattr(self, name), str)
         for name, least in _NUMBERS.items():
             value = getattr(self, name)
-            if value is not None or (not name.endswith("_rows") and name != "max_prompt_characters"):
+            if value is not None or _DEFAULTS[name] is not None:
                 typed(name, value, int)
                 if least is not None and value < least:
                     raise UsageError(f"{name} is {value}; it must be {least} or more")
@@ -167,6 +169,9 @@ class Recipe:
     def choice_seed(self, strategy: str, seed: int) -> int:
         """The seed of the choice that a cell of this training seed is made of: 0 for a strategy that does not draw."""
         return seed if self.choice(strategy)[0] == "random" else 0
+
+
+_DEFAULTS = {f.name: f.default for f in dataclasses.fields(Recipe)}
 
 
 def _check_variants(variants: Any) -> None:

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def run(
                 if read_manifest(out, "run").get("grid") == grid:
                     return read_json(out / "results.json")
         walk = _Walk(recipe, out, pool, held_out, show_progress, fixed.get("date"))
-        refuse_changes(out / "selections", recipe, walk.features, walk.candidates)
+        refuse_changes(out / "selections", recipe, walk.features, walk.candidates, walk.warm)
         (out / "manifest.json").unlink(missing_ok=True)
         results = walk.results(command)
         write_json(out / "results.json", results)
@@ -168,6 +168,25 @@ class _Walk:
         return usable(self.features, [self.recipe.choice(s) for s in self.recipe.strategies])
 
     @cached_property
+    def warm(self) -> tuple[str, ...]:
+        """The ids of the rows that every cell is trained on beside what it chose, in the pool's order."""
+        drawn = np.random.Generator(np.random.PCG64([self.recipe.slice_seed, 1])).permutation(len(self.pool))
+        return tuple(self.pool.ids[i] for i in sorted(drawn[: self.recipe.warm_start or 0]))
+
+    @cached_property
+    def warm_tokens(self) -> int:
+        """How many response tokens of each cell are the warm start's."""
+        if not self.warm:
+            return 0
+        from edjax.finetune.examples import encode_rows, teaching
+        from edjax.lm.encode import Encoder
+
+        config = self.recipe.finetune_config(0)
+        rows = teaching(self.pool.take([self.pool.index_of[i] for i in self.warm]), config.assistant_only_loss)
+        encoder = Encoder.of(self.loaded, self.recipe.template, config.max_length, self.date)
+        return sum(len(e.trained) for e in encode_rows(rows, encoder, every_turn=config.assistant_only_loss)[1])
+
+    @cached_property
     def selections(self) -> dict[tuple[str, int], Selection]:
         """By (strategy, seed of the choice), at the largest budget."""
         largest = max(self.recipe.budgets)
@@ -180,6 +199,7 @@ class _Walk:
         if (path / "manifest.json").exists():
             return read_selection(path)
         name, options = self.recipe.choice(strategy, seed)
+        options = replace(options, labelled=self.warm)
         features, column = self.features, options.group_column
         features = with_pool_column(features, self.pool, column) if column else features
         chooser = Chooser(features, options, self.candidates)
@@ -195,12 +215,13 @@ class _Walk:
         return chosen
 
     def chosen(self, strategy: str, seed: int, budget: int) -> Pool:
-        """The rows of a cell: where orders are nested, the first of the largest budget's."""
+        """The warm start's rows and a cell's own: where orders are nested, the first of the largest budget's."""
         drawn = self.recipe.choice_seed(strategy, seed)
         choice = self.selections[strategy, drawn]
         if not self.recipe.choice(strategy)[1].nested:
             choice = self.selection(strategy, drawn, budget)
-        return self.pool.take(pool_rows(choice, self.pool)[:budget])
+        before = [self.pool.index_of[i] for i in self.warm]
+        return self.pool.take([*before, *pool_rows(choice, self.pool)[:budget]])
 
     @cached_property
     def base(self) -> Evaluation:
@@ -285,7 +306,7 @@ class _Walk:
                 "scores": scores.scores,
                 **macro,
                 "train_loss": done.train_loss,
-                "response_tokens": done.response_tokens,
+                "response_tokens": done.response_tokens - self.warm_tokens,
                 "seconds": {"finetune": done.seconds, "evaluate": scores.seconds},
                 "rows": scores.rows,
             }
@@ -314,8 +335,9 @@ class _Walk:
         stages = self.stages(cells)
         from edjax.portrait import portrait
 
+        after = f" after a warm start of {r.warm_start}" if r.warm_start else ""
         return {
-            "title": r.title or f"{self.pool.source}: {len(self.pool)} prompts, budgets up to {max(r.budgets)}",
+            "title": r.title or f"{self.pool.source}: {len(self.pool)} prompts, budgets up to {max(r.budgets)}{after}",
             "verdict": verdict(found, metric, higher, group_by=column),
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "command": command,

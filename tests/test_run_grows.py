@@ -270,3 +270,27 @@ def test_a_variant_of_random_draws_anew_with_every_seed(ask, tmp_path):
     drawn = [read_selection(tmp_path / "selections" / f"even-b{b}-s{s}").ids for s in (0, 1) for b in (2, 4)]
     assert [len(ids) for ids in drawn] == [2, 4, 2, 4]
     assert set(drawn[1]) != set(drawn[3])
+
+
+def test_a_warm_start_is_trained_on_and_never_chosen(ask, tmp_path):
+    cold = ask(tmp_path / "cold", budgets=[4, 8])
+    warm = ask(tmp_path / "warm", budgets=[4], warm_start=6)
+    grown = ask(tmp_path / "warm", budgets=[4, 8], warm_start=6)
+    assert [c["scores"] for c in grown["cells"] if c["budget"] == 4] == [c["scores"] for c in warm["cells"]]
+    rows, orders = {}, {}
+    for strategy in ("random", "k_center"):
+        adapter = json.loads((tmp_path / f"warm/cells/{strategy}-b8-s0/adapter/manifest.json").read_text())
+        orders[strategy] = read_selection(tmp_path / f"warm/selections/{strategy}-b8-s0").ids
+        rows[strategy] = adapter["steps"], adapter["response_tokens"]
+    plan = json.loads((tmp_path / "warm/selections/k_center-b8-s0/plan.json").read_text())
+    labelled = plan["config"]["labelled"]
+    assert len(labelled) == 6 and not {*labelled} & {*orders["random"], *orders["k_center"]}
+    assert orders["k_center"] != read_selection(tmp_path / "cold/selections/k_center-b8-s0").ids
+    tokens = {c["strategy"]: c["response_tokens"] for c in grown["cells"] if c["budget"] == 8}
+    before = {s: taught - tokens[s] for s, (_, taught) in rows.items()}
+    assert before["random"] == before["k_center"] > 0, "the warm start's tokens are nobody's own"
+    assert len(cold["cells"]) == len(grown["cells"])
+    with pytest.raises(UsageError, match="warm_start"):
+        ask(tmp_path / "warm", budgets=[4], warm_start=5)
+    with pytest.raises(UsageError, match="budget 20 beside a warm start of 6 is larger than the pool"):
+        ask(tmp_path / "more", budgets=[20], warm_start=6)
