@@ -182,8 +182,8 @@ LARGE: dict[str, Any] = {
 def dosed(power: float) -> Setting:
     """Dose and response: the same tasks and budgets at another imbalance."""
     name = f"dose_s{round(10 * power):02d}"
-    said = "the 268 tasks that are evaluated, the pool holds a task's rows in proportion to "
-    said += f"1 / rank^{power:g}" if power else "1: all alike"
+    size = f"a task's rows in proportion to 1 / rank^{power:g}" if power else "the same number of rows of each"
+    said = f"the 268 tasks that are evaluated; the pool holds {size}"
     arms = ("random", "task_quotas", "cluster_quotas", "k_center_whitened", "facility_location_whitened")
     six = list(range(6))
     own: dict[str, Any] = {"budgets": [268, 536, 1072], "seeds": six, "random_seeds": six}

@@ -10,7 +10,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from functools import cache
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks import cost
 from benchmarks.accelerator.places import pool_of, recipe_of
@@ -19,7 +22,7 @@ from benchmarks.accelerator.select import Cell, features_of, missing, names_of, 
 from benchmarks.accelerator.stage import Stage
 from benchmarks.accelerator.together import BASE, Grid, planned
 from benchmarks.label_efficiency import name_of
-from benchmarks.trials_settings import SETTINGS, Setting
+from benchmarks.trials_settings import ON_A_GPU, SETTINGS, Setting
 from edjax.features import Features
 from edjax.pool import Pool, read_pool
 from edjax.recipe import Recipe, make_recipe
@@ -42,8 +45,8 @@ def recipe_for(stage: Stage, setting: Setting) -> Recipe:
     return make_recipe(setting.recipe | own | stage.sizes.trials[setting.name], stage.work, setting.name)
 
 
-def foretold(recipe: Recipe, cells: Iterable[Cell]) -> float:
-    """Seconds that these cells take at `RATE`, compiling and choosing not counted."""
+def foretold(recipe: Recipe, cells: Iterable[Cell]) -> str:
+    """How long these cells take at `RATE`, compiling and choosing not counted."""
     jobs = [
         cost.Job(
             prompts=0,
@@ -57,7 +60,17 @@ def foretold(recipe: Recipe, cells: Iterable[Cell]) -> float:
         for _, budget, _ in cells
     ]
     work = [cost.flops(SMOLLM2, job, "random") for job in jobs]
-    return sum(w["finetune"] + w["evaluate"] for w in work) / RATE
+    return f"about {sum(w['finetune'] + w['evaluate'] for w in work) / RATE:.0f} s"
+
+
+def plan() -> list[str]:
+    """Every setting in a line, as the stage walks them."""
+    lines = []
+    for setting in ON_A_GPU:
+        recipe = make_recipe(setting.recipe | dict.fromkeys(("pool", "evaluation", "out"), "-"), Path(), setting.name)
+        cells = [cell for group in planned(recipe) for cell in group]
+        lines.append(f"{setting.name}: {len(cells)} cells, {foretold(recipe, cells)}: {setting.said}")
+    return lines
 
 
 def run(stage: Stage) -> bool:
@@ -80,13 +93,13 @@ def _walked(stage: Stage, setting: Setting, features: Features, loaded: Callable
     left = [c for group in groups for c in group if of + name_of(*c) not in done]
     if not left and of + BASE in done:
         return True
-    rough = f"about {foretold(recipe, left):.0f} s at {RATE:.0e} FLOP/s"
-    print(f"edjax: {stage.name}: {of}{len(left)} of {sum(map(len, groups))} cells left, {rough}", file=sys.stderr)
+    print(f"edjax: {stage.name}: {of}{len(left)} cells left, {foretold(recipe, left)}", file=sys.stderr)
     pool, held_out = setting.draw(pool_of(stage), read_pool(recipe.evaluation))
     labelled = warm_rows(pool, recipe)
     grid = Grid(stage, recipe, pool, held_out, loaded(recipe.model, recipe.dtype), of, tuple(labelled))
     _same(grid)
-    features = _columns(take(features, [pool_of(stage).index_of[i] for i in pool.ids]), pool, recipe)
+    place = pool_of(stage).index_of
+    features = _columns(take(features, np.asarray([place[i] for i in pool.ids])), pool, recipe)
     ids, whole = tuple(pool.ids[i] for i in labelled), grid.base()
     for group in groups:
         due = {order_for(recipe, c)[1:3] for c in grid.left(group)}
