@@ -22,8 +22,8 @@ from benchmarks import trials, trials_table
 from benchmarks.accelerator import go, kept, pack, tables, together, wheels
 from benchmarks.accelerator.collect import collect
 from benchmarks.accelerator.record import Record
-from benchmarks.accelerator.sizes import STAGES
 from benchmarks.accelerator.select import order_for
+from benchmarks.accelerator.sizes import STAGES
 from benchmarks.accelerator.stage import END, Stage
 from benchmarks.accelerator.together import Grid
 from edjax.evaluate import Evaluation
@@ -43,13 +43,13 @@ def test_a_row_cut_short_by_a_kill_is_passed_over(tmp_path):
     record.add({"stage": "check", "job": "c", "device": "h100", "failed": "no memory"})
     record.add({"stage": "check", "job": "d", "device": "h100"})
     assert [r["job"] for r in record.rows()] == ["a", "c", "d"]
+    assert set(record.done("check")) == {"a", "d"} and set(record.done("check", "h100")) == {"d"}
     with open(record.path, "ab") as f:
         f.write(b'{"stage": "check", "job": "e"')
     assert [r["job"] for r in record.rows()] == ["a", "c", "d"], "it has not ended yet"
     with open(record.path, "ab") as f:
         f.write(b', "device": "cpu"}')
     assert [r["job"] for r in record.rows()] == [r["job"] for r in record.rows()] == ["a", "c", "d", "e"]
-    assert set(record.done("check")) == {"a", "d"} and set(record.done("check", "h100")) == {"d"}
 
 
 def test_a_failure_is_a_row_and_is_tried_again(tmp_path, monkeypatch):
@@ -129,7 +129,7 @@ def test_cells_that_do_not_fit_together_are_trained_in_halves(tmp_path, monkeypa
         at_once.append(len(jobs))
         return [SimpleNamespace(train_loss=1.0, response_tokens=11, seconds=0.1) for _ in jobs]
 
-    monkeypatch.setattr("edjax.finetune.finetune_together", together_)
+    monkeypatch.setattr(sys.modules["edjax.finetune"], "finetune_together", together_)
     monkeypatch.setattr(Grid, "_evaluated", lambda self, adapters: [Evaluation({}, {}, [], 0.1) for _ in adapters])
     monkeypatch.setattr(Grid, "warm_tokens", 2)
     stage = Stage("trials", tmp_path, tmp_path, tmp_path, time.time() + 60)
