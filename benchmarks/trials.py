@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 from benchmarks import runner
+from benchmarks.label_efficiency import name_of
 from benchmarks.trials_settings import SETTINGS, Setting
 from edjax.analysis import INTERVAL, STATISTIC, Score, compare
 from edjax.evaluate import HIGHER_IS_BETTER
@@ -45,29 +46,47 @@ def results_of(rows: list[dict[str, Any]], base: dict[str, dict[str, float]]) ->
     return made
 
 
-def walk(setting: Setting, data: Path, out: Path, overrides: dict[str, Any]) -> dict[str, Any]:
-    """Every cell of a setting: what its results file holds beside the machine."""
-    from edjax.run import run
+def filed(
+    setting: Setting, recipe: dict[str, Any], base: dict[str, Any], rows: list[dict[str, Any]], **facts: Any
+) -> dict[str, Any]:
+    """What a results file holds beside the machine.
 
-    made = setting.build(data, out)
-    raw = setting.recipe | made | {"out": str(out / "run")} | overrides
-    recipe = make_recipe(raw, out, setting.name)
-    found = run(recipe, command=f"python -m benchmarks.trials {setting.name}")
-    rows = [{"job": f"{c['strategy']}-b{c['budget']}-s{c['seed']}"} | c for c in found["cells"]]
-    base = {k: found["base"][k] for k in WEIGHINGS}
+    Args:
+      base, rows: the model before finetuning and every cell, each with its means by weighing.
+      facts: the pool, the evaluation, the stages' seconds.
+    """
+    rows = [c | {"job": name_of(c["strategy"], c["budget"], c["seed"])} for c in rows]
+    base = {k: base[k] for k in WEIGHINGS}
     return {
         "setting": setting.name,
         "said": setting.said,
-        "recipe": found["recipe"] | {k: Path(found["recipe"][k]).name for k in ("pool", "evaluation", "out")},
-        "pool": {k: found["pool"][k] for k in ("rows", "digest")},
-        "evaluation": {k: found["evaluation"][k] for k in ("rows", "digest")} | {"groups": found["metric"]["groups"]},
-        "stages": found["stages"],
+        "recipe": recipe | {k: Path(recipe[k]).name for k in ("pool", "evaluation", "out")},
+        **facts,
         "base": base,
         "interval": INTERVAL,
         "statistic": STATISTIC,
         "results": results_of(rows, base),
         "rows": rows,
     }
+
+
+def walk(setting: Setting, data: Path, out: Path, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Every cell of a setting, as `filed`."""
+    from edjax.run import run
+
+    made = setting.build(data, out)
+    raw = setting.recipe | made | {"out": str(out / "run")} | overrides
+    recipe = make_recipe(raw, out, setting.name)
+    found = run(recipe, command=f"python -m benchmarks.trials {setting.name}")
+    return filed(
+        setting,
+        found["recipe"],
+        found["base"],
+        found["cells"],
+        pool={k: found["pool"][k] for k in ("rows", "digest")},
+        evaluation={k: found["evaluation"][k] for k in ("rows", "digest")} | {"groups": found["metric"]["groups"]},
+        stages=found["stages"],
+    )
 
 
 def again(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from edjax.pool import Pool, read_pool
 
 TASKS, SHORT, TOTAL, MOST_HELD = 60, 250, 3_276, 6
 WARM_START, MEDIUM, CLUSTERS = 128, 400, 276
+DOSE = 6_000
 WHITENED = {"normalise": "whiten"}
 DESIGNS = ("facility_location", "k_center", "d_optimal")
 
@@ -26,6 +28,7 @@ def variants(clusters: int) -> dict[str, dict[str, Any]]:
         "task_quotas": {"strategy": "random", "group_by": "task", **balanced},
         "cluster_quotas": {"strategy": "random", **in_clusters},
         "facility_location_in_clusters": {"strategy": "facility_location", **in_clusters},
+        "inverse_confidence_quotas": {"strategy": "random", "group_by": "task", "quotas": "inverse_confidence"},
         "min_margin_in_tasks": {"strategy": "min_margin", "group_by": "task", **balanced},
         **{f"{design}_whitened": {"strategy": design, **WHITENED} for design in DESIGNS},
     }
@@ -49,13 +52,20 @@ LORA: dict[str, Any] = {
 }
 
 
+Drawn = tuple[Pool, Pool]  # what is chosen from, what evaluates
+
+
 class Setting(NamedTuple):
-    """One experiment; `build` leaves its pool and evaluation in a directory and names them as a recipe does."""
+    """One experiment: `draw` takes its pool and evaluation from all prompts and those held out."""
 
     name: str
     said: str
-    build: Callable[[Path, Path], dict[str, str]]
+    draw: Callable[[Pool, Pool], Drawn]
     recipe: dict[str, Any]
+
+    def build(self, data: Path, out: Path) -> dict[str, str]:
+        """Leave what is drawn in a directory, and name it as a recipe does."""
+        return leave(out, *self.draw(whole(data / "pool.parquet"), whole(data / "pool_val.parquet")))
 
 
 @cache
@@ -63,8 +73,8 @@ def whole(path: Path) -> Pool:
     return read_pool(str(path))
 
 
-def rows_by_task(pool: Pool, longest: int, seed: int) -> dict[str, list[int]]:
-    """Each task's rows of short prompts in a seeded order, tasks by name."""
+def rows_by_task(pool: Pool, longest: float, seed: int) -> dict[str, list[int]]:
+    """Each task's rows of prompts of at most `longest` characters in a seeded order, tasks by name."""
     found: dict[str, list[int]] = {}
     for i, task in enumerate(pool.column("task")):
         if len(pool.prompt_text(i)) <= longest:
@@ -79,24 +89,36 @@ def sizes(power: float, tasks: int = TASKS, total: int = TOTAL) -> list[int]:
     return [int(n) for n in total * weight / weight.sum()]
 
 
-def long_tail(power: float) -> Callable[[Path, Path], dict[str, str]]:
+def long_tail(power: float) -> Callable[[Pool, Pool], Drawn]:
     """60 tasks with short prompts whose sizes fall with rank^-power; the evaluation holds at most 6 rows of each.
 
     The tasks are those of at least sizes(0)[0] short prompts with the most short rows held out, at most 6 counting;
     the larger a task is in the whole pool, the lower its rank.
     """
 
-    def build(data: Path, out: Path) -> dict[str, str]:
-        pool, held = whole(data / "pool.parquet"), whole(data / "pool_val.parquet")
+    def draw(pool: Pool, held: Pool) -> Drawn:
         there, tried = rows_by_task(pool, SHORT, 0), rows_by_task(held, SHORT, 1)
         enough = [t for t in there if len(there[t]) >= sizes(0)[0] and t in tried]
         most = sorted(enough, key=lambda t: (-min(len(tried[t]), MOST_HELD), -len(there[t]), t))[:TASKS]
         ranked = sorted(most, key=lambda t: (-len(there[t]), t))
         rows = [i for t, n in zip(ranked, sizes(power), strict=True) for i in there[t][:n]]
         kept = [i for t in ranked for i in tried[t][:MOST_HELD]]
-        return leave(out, pool.take(sorted(rows)), held.take(sorted(kept)))
+        return pool.take(sorted(rows)), held.take(sorted(kept))
 
-    return build
+    return draw
+
+
+def dose(power: float) -> Callable[[Pool, Pool], Drawn]:
+    """About `DOSE` rows of all tasks that are evaluated, sizes falling with rank^-power, none below 1; every row held
+    out evaluates. The larger a task is in the whole pool, the lower its rank; one that has too few rows gives all."""
+
+    def draw(pool: Pool, held: Pool) -> Drawn:
+        there, tried = rows_by_task(pool, math.inf, 0), rows_by_task(held, math.inf, 1)
+        ranked = sorted(there.keys() & tried.keys(), key=lambda t: (-len(there[t]), t))
+        rows = [i for t, n in zip(ranked, sizes(power, len(ranked), DOSE), strict=True) for i in there[t][: max(n, 1)]]
+        return pool.take(sorted(rows)), held.take(sorted(i for t in ranked for i in tried[t]))
+
+    return draw
 
 
 def leave(out: Path, pool: Pool, held: Pool) -> dict[str, str]:
@@ -108,9 +130,8 @@ def leave(out: Path, pool: Pool, held: Pool) -> dict[str, str]:
     return {"pool": "pool.jsonl", "evaluation": "evaluation.jsonl"}
 
 
-def intents(data: Path, out: Path) -> dict[str, str]:
+def intents(pool: Pool, held: Pool) -> Drawn:
     """CLINC150 as text to generate: 2 rows of each of the 150 intents evaluate, the pool holds the others."""
-    pool = whole(data / "pool.parquet")
     rows: dict[str, list[int]] = {}
     for i, of in enumerate(pool.column("dataset")):
         if of == "clinc150":
@@ -118,21 +139,25 @@ def intents(data: Path, out: Path) -> dict[str, str]:
     rng = np.random.Generator(np.random.PCG64(0))
     kept = [int(i) for intent in sorted(rows) for i in rng.permutation(rows[intent])[:2]]
     left = sorted({i for some in rows.values() for i in some} - set(kept))
-    return leave(out, pool.take(left), pool.take(sorted(kept)))
+    return pool.take(left), pool.take(sorted(kept))
 
 
-def flan(data: Path, out: Path) -> dict[str, str]:
-    """The pool's prompts of at most 400 characters of tasks that are evaluated, and those of the rows held out."""
-    pool, held = whole(data / "pool.parquet"), whole(data / "pool_val.parquet")
-    tried = rows_by_task(held, MEDIUM, 0)
-    rows = [i for task, some in rows_by_task(pool, MEDIUM, 0).items() if task in tried for i in some]
-    return leave(out, pool.take(sorted(rows)), held.take(sorted(i for some in tried.values() for i in some)))
+def flan(longest: float = math.inf) -> Callable[[Pool, Pool], Drawn]:
+    """All prompts of at most so many characters, of the tasks that have some in the pool and among those held out."""
+
+    def draw(pool: Pool, held: Pool) -> Drawn:
+        there, tried = rows_by_task(pool, longest, 0), rows_by_task(held, longest, 0)
+        both = there.keys() & tried.keys()
+        pool = pool.take(sorted(i for t in both for i in there[t]))
+        return pool, held.take(sorted(i for t in both for i in tried[t]))
+
+    return draw
 
 
 def setting(
     name: str,
     said: str,
-    build: Callable[[Path, Path], dict[str, str]],
+    draw: Callable[[Pool, Pool], Drawn],
     strategies: tuple[str, ...],
     clusters: int,
     **recipe: Any,
@@ -140,7 +165,29 @@ def setting(
     """A setting whose arms are strategies or `variants`; three seeds, random's five."""
     own = {k: v for k, v in variants(clusters).items() if k in strategies}
     seeds = {"seeds": [0, 1, 2], "random_seeds": [0, 1, 2, 3, 4]}
-    return Setting(name, said, build, LORA | seeds | {"strategies": list(strategies), "variants": own} | recipe)
+    return Setting(name, said, draw, LORA | seeds | {"strategies": list(strategies), "variants": own} | recipe)
+
+
+# For a GPU: prompts of any length, few shapes to compile.
+LARGE: dict[str, Any] = {
+    "dtype": "bfloat16",
+    "max_length": 1024,
+    "max_new_tokens": 16,
+    "score_batch_size": 256,
+    "evaluation_batch_size": 256,
+    "group_by_length": False,
+}
+
+
+def dosed(power: float) -> Setting:
+    """Dose and response: the same tasks and budgets at another imbalance."""
+    name = f"dose_s{round(10 * power):02d}"
+    size = f"a task's rows in proportion to 1 / rank^{power:g}" if power else "the same number of rows of each"
+    said = f"the 268 tasks that are evaluated; the pool holds {size}"
+    arms = ("random", "task_quotas", "cluster_quotas", "k_center_whitened", "facility_location_whitened")
+    six = list(range(6))
+    own: dict[str, Any] = {"budgets": [268, 536, 1072], "seeds": six, "random_seeds": six}
+    return setting(name, f"{said}; every task counts alike", dose(power), arms, 268, **LARGE | own)
 
 
 _SHORT = f"the {TASKS} tasks with the most short prompts held out, prompts of at most {SHORT} characters"
@@ -187,7 +234,7 @@ _SETTINGS = (
         "flan",
         f"the whole pool's prompts of at most {MEDIUM} characters, {WARM_START} random labels before the first choice; "
         "every task counts alike",
-        flan,
+        flan(MEDIUM),
         (
             "random",
             "task_quotas",
@@ -202,4 +249,33 @@ _SETTINGS = (
         max_new_tokens=16,
     ),
 )
-SETTINGS = {s.name: s for s in _SETTINGS}
+
+# In the order in which a lent machine walks them: the imbalance that most pools have, then none, which is to show that
+# nothing is saved there, then the steps between and beyond, then the pool as it is.
+ON_A_GPU = (
+    *map(dosed, (1.0, 0.0, 1.5, 0.5)),
+    setting(
+        "flan_whole",
+        f"the whole pool but for the tasks that nothing evaluates, {WARM_START} random labels before the first choice; "
+        "every task counts alike",
+        flan(),
+        (
+            "random",
+            "task_quotas",
+            "inverse_confidence_quotas",
+            "cluster_quotas",
+            "k_center_whitened",
+            "facility_location_whitened",
+            "d_optimal_whitened",
+            "facility_location_in_clusters",
+            "min_margin_in_tasks",
+        ),
+        CLUSTERS,
+        **LARGE,
+        budgets=[276, 552, 1104, 2208],
+        warm_start=WARM_START,
+        seeds=list(range(10)),
+        random_seeds=list(range(20)),
+    ),
+)
+SETTINGS = {s.name: s for s in (*_SETTINGS, *ON_A_GPU)}

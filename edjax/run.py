@@ -30,6 +30,7 @@ from edjax.recipe import Recipe
 from edjax.score import score
 from edjax.select import Chooser, Selection, pool_rows, read_selection, usable, with_pool_column, write_selection
 from edjax.store import read_json, read_manifest, sha256_json, versions, write_json, writing
+from edjax.warm import warm_rows, warm_tokens
 
 
 def run(
@@ -168,23 +169,17 @@ class _Walk:
         return usable(self.features, [self.recipe.choice(s) for s in self.recipe.strategies])
 
     @cached_property
+    def warm_rows(self) -> list[int]:
+        return warm_rows(self.pool, self.recipe)
+
+    @cached_property
     def warm(self) -> tuple[str, ...]:
-        """The ids of the rows that every cell is trained on beside what it chose, in the pool's order."""
-        drawn = np.random.Generator(np.random.PCG64([self.recipe.slice_seed, 1])).permutation(len(self.pool))
-        return tuple(self.pool.ids[i] for i in sorted(drawn[: self.recipe.warm_start or 0]))
+        """The ids of the rows that every cell is trained on beside what it chose."""
+        return tuple(self.pool.ids[i] for i in self.warm_rows)
 
     @cached_property
     def warm_tokens(self) -> int:
-        """How many response tokens of each cell are the warm start's."""
-        if not self.warm:
-            return 0
-        from edjax.finetune.examples import encode_rows, teaching
-        from edjax.lm.encode import Encoder
-
-        config = self.recipe.finetune_config(0)
-        rows = teaching(self.pool.take([self.pool.index_of[i] for i in self.warm]), config.assistant_only_loss)
-        encoder = Encoder.of(self.loaded, self.recipe.template, config.max_length, self.date)
-        return sum(len(e.trained) for e in encode_rows(rows, encoder, every_turn=config.assistant_only_loss)[1])
+        return warm_tokens(self.pool, self.warm_rows, self.recipe, self.loaded, self.date)
 
     @cached_property
     def selections(self) -> dict[tuple[str, int], Selection]:
@@ -220,8 +215,7 @@ class _Walk:
         choice = self.selections[strategy, drawn]
         if not self.recipe.choice(strategy)[1].nested:
             choice = self.selection(strategy, drawn, budget)
-        before = [self.pool.index_of[i] for i in self.warm]
-        return self.pool.take([*before, *pool_rows(choice, self.pool)[:budget]])
+        return self.pool.take([*self.warm_rows, *pool_rows(choice, self.pool)[:budget]])
 
     @cached_property
     def base(self) -> Evaluation:

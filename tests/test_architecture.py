@@ -61,6 +61,7 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     "recipe": {"errors", "settings", "features", "lm", "strategies", *STAGES},
     "growth": {"errors", "store", "features", "recipe", "select"},
     "beforehand": {"errors", "pool", "recipe", "strategies", "lm", *STAGES},
+    "warm": {"pool", "recipe", "lm", *STAGES},
     "run": {
         "errors",
         "store",
@@ -71,6 +72,7 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
         "recipe",
         "growth",
         "beforehand",
+        "warm",
         "batching",
         "analysis",
         "grouping",

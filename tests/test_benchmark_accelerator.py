@@ -9,6 +9,7 @@ import tarfile
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +18,19 @@ import pytest
 from quick import XLA_FLAGS
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is run from a checkout, not installed
-from benchmarks.accelerator import cells, go, kept, pack, tables, wheels
+from benchmarks import trials, trials_table
+from benchmarks.accelerator import go, kept, pack, tables, together, wheels
 from benchmarks.accelerator.collect import collect
 from benchmarks.accelerator.record import Record
+from benchmarks.accelerator.select import order_for
 from benchmarks.accelerator.sizes import STAGES
 from benchmarks.accelerator.stage import END, Stage
+from benchmarks.accelerator.together import Grid
+from edjax.evaluate import Evaluation
 from edjax.features import SCORES
+from edjax.pool import read_pool
 from edjax.recipe import read_recipe
+from edjax.warm import warm_rows
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,6 +44,12 @@ def test_a_row_cut_short_by_a_kill_is_passed_over(tmp_path):
     record.add({"stage": "check", "job": "d", "device": "h100"})
     assert [r["job"] for r in record.rows()] == ["a", "c", "d"]
     assert set(record.done("check")) == {"a", "d"} and set(record.done("check", "h100")) == {"d"}
+    with open(record.path, "ab") as f:
+        f.write(b'{"stage": "check", "job": "e"')
+    assert [r["job"] for r in record.rows()] == ["a", "c", "d"], "it has not ended yet"
+    with open(record.path, "ab") as f:
+        f.write(b', "device": "cpu"}')
+    assert [r["job"] for r in record.rows()] == [r["job"] for r in record.rows()] == ["a", "c", "d", "e"]
 
 
 def test_a_failure_is_a_row_and_is_tried_again(tmp_path, monkeypatch):
@@ -89,11 +102,57 @@ def test_features_are_kept_in_small_parts_over_several_slices(tmp_path, monkeypa
 
 def test_every_beginning_of_the_cells_is_an_experiment(tmp_path):
     recipe = read_recipe(ROOT / "recipes" / "label_efficiency.yaml")
-    groups = cells.planned(recipe)
+    groups = together.planned(recipe)
     assert sum(len(g) for g in groups) == 4 * (3 * 11 + 5)
     assert [g[0][1:] for g in groups[:5]] == [(250, 0), (500, 0), (1000, 0), (2000, 0), (250, 1)]
     assert {s for s, *_ in groups[0]} == set(recipe.strategies)
     assert groups[-1] == [("random", 2000, 4)]
+
+
+def test_cells_that_do_not_fit_together_are_trained_in_halves(tmp_path, monkeypatch):
+    """Memory does for two; one of the five fails by itself, and the others are kept."""
+    recipe = read_recipe(ROOT / "recipes" / "label_efficiency.yaml", ["budgets=[3]", "cells_at_once=5"])
+    cells = [(name, 3, 1) for name in recipe.strategies[:5]]
+    orders = {order_for(recipe, c)[0]: {"picks": [7, 8, 9, 10]} for c in cells}
+    taken, at_once = [], []
+
+    class Rows:
+        def take(self, rows):
+            taken.append(rows)
+            return rows
+
+    def together_(jobs, *_, **__):
+        if len(jobs) > 2:
+            raise MemoryError("no room")
+        if any(cells[1][0] in str(job.out) for job in jobs):
+            raise ValueError("its own fault")
+        at_once.append(len(jobs))
+        return [SimpleNamespace(train_loss=1.0, response_tokens=11, seconds=0.1) for _ in jobs]
+
+    monkeypatch.setattr(sys.modules["edjax.finetune"], "finetune_together", together_)
+    monkeypatch.setattr(Grid, "_evaluated", lambda self, adapters: [Evaluation({}, {}, [], 0.1) for _ in adapters])
+    monkeypatch.setattr(Grid, "warm_tokens", 2)
+    stage = Stage("trials", tmp_path, tmp_path, tmp_path, time.time() + 60)
+    grid = Grid(stage, recipe, Rows(), None, None, "small: ", (1, 2))
+    assert not grid.train(cells, orders)
+    done = stage.done()
+    assert set(done) == {f"small: {s}-b3-s1" for s, *_ in cells} - {f"small: {cells[1][0]}-b3-s1"}
+    assert {r["response_tokens"] for r in done.values()} == {9}, "the warm start's tokens are nobody's own"
+    assert all(rows == [1, 2, 7, 8, 9] for rows in taken)
+    assert sum(at_once) == 4
+    assert not grid.train(cells, orders) and sum(at_once) == 4, "what is done is not done again"
+
+
+def test_every_task_counts_alike_in_macro(tmp_path):
+    rows = [{"id": str(i), "prompt": "?", "response": "!", "task": task} for i, task in enumerate("aab")]
+    (tmp_path / "held.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    recipe = read_recipe(ROOT / "recipes" / "label_efficiency.yaml", ["evaluation_group_by=task"])
+    found = Evaluation({"response_loss": 3.0}, {}, [{"response_loss": v} for v in (1.0, 2.0, 6.0)], 0.1)
+    grid = Grid(None, recipe, None, read_pool(str(tmp_path / "held.jsonl")), None)
+    assert grid._measured(found)["macro"] == {"response_loss": pytest.approx(3.75)}
+    assert "macro" not in Grid(
+        None, read_recipe(ROOT / "recipes" / "label_efficiency.yaml"), None, None, None
+    )._measured(found)
 
 
 @pytest.fixture
@@ -125,6 +184,9 @@ def test_parts_travel_one_a_call_and_come_together_again(packed, tmp_path):
     assert all(len(c) < 2000 for c in commands)
     assert "--stages check,selectors,model --out" in commands[-2] and "--mirror $OUT" in commands[-2]
     assert "--stages score,select,cells --out" in commands[-1]
+    at = next(i for i, line in enumerate(said) if line.startswith(f"For the trials, each call from call {len(parts)}"))
+    assert "--stages score,trials --out" in said[at + 1] and len(said[at + 1]) < 2000
+    assert said[at + 3].startswith("  dose_s10: 90 cells, about ")
 
 
 def test_wheels_of_what_is_missing_there(tmp_path, monkeypatch):
@@ -182,14 +244,35 @@ def test_killed_in_every_stage_nothing_finished_is_lost(tmp_path, shared):
     assert again.returncode == 0 and record.rows() == rows and again.stdout.count("done before") == len(STAGES)
 
     files = {p.stem: json.loads(p.read_text()) for p in collect(out, tmp_path / "results", dry=True)}
-    assert set(files) == {"accelerator-cpu", "label_efficiency-cpu"}
-    assert {"command", "commit", "date", "machine", "driver", "versions", "rows"} <= set(files["accelerator-cpu"])
+    settings = {"trials-dose_s10-cpu", "trials-flan_whole-cpu"}
+    assert set(files) == {"accelerator-cpu", "label_efficiency-cpu", *settings}
+    for name in settings:
+        assert not trials.again(tmp_path / "results" / f"{name}.json"), "its results are those of its cells"
+        assert f"| `{files[name]['recipe']['strategies'][1]}` |" in trials_table.one(files[name])
+    done = {r["job"]: r for r in rows if r["stage"] == "trials"}
+    for name in settings:
+        check_cells(files[name], done, work / "trials")
     grid = files["label_efficiency-cpu"]
     assert len(grid["rows"]) == 8 and grid["reduction"] == "" and len(grid["chosen"]) == 8
     assert grid["sets"]["pool_val"]["response_loss"]["rows"] == 12
     page = tables.accelerator(files)
     for said in ("Ceilings", "`k_center`", "tiny: hidden 2 x 16", "Scored 96 prompts", "`mean_entropy-b8-s0`"):
         assert said in page
+
+
+def check_cells(file, rows, adapters):
+    """A setting's file holds its cells; a warm start's rows are in each and chosen in none."""
+    setting, recipe = file["setting"], file["recipe"]
+    assert len(file["rows"]) == len(recipe["strategies"]) * len(recipe["budgets"])
+    assert len(rows[f"{setting}: base"]["values"]["response_loss"]) == file["evaluation"]["rows"]
+    for cell in file["rows"]:
+        values = rows[f"{setting}: {cell['job']}"]["values"]["response_loss"]
+        assert cell["scores"]["response_loss"] == pytest.approx(np.mean(values), abs=1e-4)
+        adapter = json.loads((adapters / setting / cell["job"] / "adapter" / "manifest.json").read_text())
+        assert (adapter["response_tokens"] > cell["response_tokens"]) == bool(recipe["warm_start"])
+    warm = warm_rows(range(file["pool"]["rows"]), SimpleNamespace(**recipe))
+    orders = [r["picks"] for job, r in rows.items() if job.startswith(f"{setting}: order ")]
+    assert len(warm) == (recipe["warm_start"] or 0) and not set(warm) & {i for picks in orders for i in picks}
 
 
 def wait_until_alone(out: Path) -> None:

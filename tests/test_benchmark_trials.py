@@ -88,6 +88,29 @@ def test_intents_hold_two_rows_of_each_out(shared, tmp_path):
     assert not set(pool.ids) & set(held.ids)
 
 
+@pytest.fixture(scope="module")
+def everything(shared):
+    return tuple(trials_settings.whole(shared / "data" / f"{name}.parquet") for name in ("pool", "pool_val"))
+
+
+@pytest.mark.parametrize(("name", "first", "last"), [("dose_s00", 22, 9), ("dose_s10", 972, 3), ("dose_s15", 2409, 1)])
+def test_a_dose_is_of_every_task_that_is_evaluated(everything, name, first, last):
+    pool, held = trials_settings.SETTINGS[name].draw(*everything)
+    counts = [n for _, n in Counter(pool.column("task")).most_common()]
+    assert (len(counts), counts[0], counts[-1]) == (268, first, last)
+    assert 5_800 <= len(pool) <= 6_000 and len(held) == 1673, "all that is held out evaluates"
+    recipe = trials_settings.SETTINGS[name].recipe
+    assert min(recipe["budgets"]) == 268 and len(recipe["seeds"]) == len(recipe["random_seeds"]) == 6
+
+
+def test_the_whole_pool_leaves_out_what_nothing_evaluates(everything):
+    pool, held = trials_settings.SETTINGS["flan_whole"].draw(*everything)
+    assert (len(pool), len(held)) == (88_746, 1673)
+    assert set(held.column("task")) == set(pool.column("task"))
+    recipe = trials_settings.SETTINGS["flan_whole"].recipe
+    assert set(recipe["strategies"]) == {"random", *recipe["variants"]}
+
+
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("trials-*.json")), ids=lambda p: p.stem)
 def test_committed_results_are_those_of_their_cells(path):
     found = json.loads(path.read_text())

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import label_efficiency
-from benchmarks.accelerator import cells
 from benchmarks.accelerator.places import held_out_of, pool_of, recipe_of
 from benchmarks.accelerator.record import Record, Row
 from benchmarks.accelerator.select import features_of
 from benchmarks.accelerator.stage import ANYWHERE, END, MACHINE, Stage
+from benchmarks.accelerator.together import BASE, picks_of, planned
+from benchmarks.accelerator.trials import DRAWN, ORDER, recipe_for
 from benchmarks.chosen import describe
 from benchmarks.runner import RESULTS
+from benchmarks.trials import filed
+from benchmarks.trials_settings import SETTINGS
 from edjax.analysis import INTERVAL, STATISTIC
 from edjax.evaluate import Evaluation
 from edjax.select import prepare
@@ -26,7 +30,7 @@ LONG = ("picks", "gains", "first", "values")  # what no table needs; it stays in
 
 def collect(folder: Path, out: Path | None = None, dry: bool = False, data: Path | None = None) -> list[Path]:
     """Write accelerator-DEVICE.json of every device the folder has rows of, and label_efficiency-DEVICE.json where
-    there are cells.
+    there are cells, and trials-SETTING-DEVICE.json where there are trials.
 
     Args:
       data: what was packed, where the pool is not beside the checkout.
@@ -49,8 +53,10 @@ def collect(folder: Path, out: Path | None = None, dry: bool = False, data: Path
         short = [{k: v for k, v in r.items() if k not in (*LONG, "device")} for r in last.values()]
         jobs = [r | {"job": f"{r['stage']}: {r['job']}"} for r in short]
         made.append(_written(out / f"accelerator-{device}.json", {**facts, "rows": jobs}))
+        stage = Stage("collect", data or folder, folder, folder, 0.0, dry)
+        for name, found in trials_of(stage, last).items():
+            made.append(_written(out / f"trials-{name}-{device}.json", {**facts, **found}))
         if any(key[0] == "cells" and "strategy" in r for key, r in last.items()):
-            stage = Stage("collect", data or folder, folder, folder, 0.0, dry)
             grid = grid_of(stage, [r for (name, _), r in last.items() if name == "cells"])
             if grid:
                 made.append(_written(out / f"label_efficiency-{device}.json", {**facts, "grid": "gpu", **grid}))
@@ -76,7 +82,7 @@ def _facts(machines: list[Row], rows: list[Row]) -> dict[str, Any]:
 def grid_of(stage: Stage, rows: list[Row]) -> dict[str, Any] | None:
     """The cells in the form of `benchmarks.label_efficiency`, or None before the model's own score is there."""
     recipe = recipe_of(stage)
-    base = next((r for r in rows if r["job"] == cells.BASE and "failed" not in r), None)
+    base = next((r for r in rows if r["job"] == BASE and "failed" not in r), None)
     done = [r for r in rows if "strategy" in r]
     if base is None or not done:
         return None
@@ -85,7 +91,7 @@ def grid_of(stage: Stage, rows: list[Row]) -> dict[str, Any] | None:
     sets = {"pool_val": label_efficiency.compared(found, _evaluation(base, held_out.ids), recipe.metrics)}
     names = tuple(dict.fromkeys(r["strategy"] for r in done))
     settings = {k: getattr(recipe, k) for k in ("metrics", "layer", "pooling", "random_seeds", "evaluation_rows")}
-    planned = sum(len(group) for group in cells.planned(recipe))
+    whole = sum(len(group) for group in planned(recipe))
     return {
         "recipe": settings
         | {
@@ -94,19 +100,45 @@ def grid_of(stage: Stage, rows: list[Row]) -> dict[str, Any] | None:
             "seeds": sorted({r["seed"] for r in done if r["strategy"] != "random"}),
             "random_seeds": sorted({r["seed"] for r in done if r["strategy"] == "random"}),
         },
-        "reduction": "" if len(done) == planned else f"{len(done)} of {planned} cells so far",
+        "reduction": "" if len(done) == whole else f"{len(done)} of {whole} cells so far",
         "interval": INTERVAL,
         "statistic": STATISTIC,
         "base": base["scores"],
         "sets": sets,
         "chosen": chosen(stage, recipe, done),
         "pool": {"source": "pool.parquet", "rows": len(pool_of(stage))},
-        "rows": [
-            {k: v for k, v in r.items() if k not in (*LONG, "device", "stage", "at", "seconds")}
-            | {"seconds": {"finetune": r["finetune_s"], "evaluate": r["evaluate_s"]}}
-            for r in done
-        ],
+        "rows": [_cell(r) for r in done],
     }
+
+
+def trials_of(stage: Stage, last: dict[tuple[str, str], Row]) -> dict[str, dict[str, Any]]:
+    """By setting, its cells in the form of `benchmarks.trials`, where the model's own score and cells are there."""
+    made = {}
+    for name in stage.sizes.trials:
+        start = f"{name}: "
+        rows = {job.removeprefix(start): r for (of, job), r in last.items() if of == "trials" and job.startswith(start)}
+        done = [r for r in rows.values() if "strategy" in r]
+        if not done or not {BASE, DRAWN} <= {job for job, r in rows.items() if "failed" not in r}:
+            continue
+        recipe = asdict(recipe_for(stage, SETTINGS[name]))
+        took = {"score": sum(r.get("score_s", 0) for (of, _), r in last.items() if of == "score")}
+        took |= {"select": sum(r.get("select_s", 0) for job, r in rows.items() if job.startswith(ORDER))}
+        took |= {k: sum(r[f"{k}_s"] for r in done) for k in ("finetune", "evaluate")}
+        made[name] = filed(
+            SETTINGS[name],
+            json.loads(json.dumps(recipe)),
+            rows[BASE],
+            [_cell(r) for r in done],
+            **{k: rows[DRAWN][k] for k in ("pool", "evaluation")},
+            stages=[{"name": k, "seconds": round(v, 3)} for k, v in took.items()],
+        )
+    return made
+
+
+def _cell(row: Row) -> Row:
+    """A cell's row as results files hold it."""
+    kept = {k: v for k, v in row.items() if k not in (*LONG, "device", "stage", "at", "seconds")}
+    return kept | {"seconds": {"finetune": row["finetune_s"], "evaluate": row["evaluate_s"]}}
 
 
 def _evaluation(row: Row, ids: tuple[str, ...]) -> Evaluation:
@@ -128,7 +160,7 @@ def chosen(stage: Stage, recipe: Any, done: list[Row]) -> list[dict[str, Any]]:
         if cell in seen:
             continue
         seen.add(cell)
-        facts = describe(np.asarray(cells.order_of(recipe, orders, cell)), pool, features, x)
+        facts = describe(np.asarray(picks_of(recipe, orders, cell)), pool, features, x)
         made.append({"strategy": cell[0], "seed": cell[2], "budget": cell[1], **facts})
     return made
 

@@ -24,7 +24,7 @@ SPARE = 20.0
 LEAST = 8.0  # seconds in which a stage can do anything at all
 KEEP_EVERY = 20.0
 KEEPS = {"score": kept.keep}
-NEEDS = {"select": ("score",), "cells": ("select",)}
+NEEDS = {"select": ("score",), "cells": ("select",), "trials": ("score",)}
 
 
 def go(

@@ -23,6 +23,7 @@ MODEL = "stories260k"
 PIECE = "smollm2.whl."
 FIRST = (6.2, "check,selectors,model")  # minutes, stages
 REST = (5.9, "score,select,cells")
+TRIALS = (5.9, "score,trials")  # again and again, a walk of their own
 LIMIT_S = 400
 UNPACK_S = 60
 
@@ -112,6 +113,10 @@ def calls(out: Path, parts: list[Path]) -> str:
     for i, (carried, command, limit) in enumerate(said, 1):
         carry = [str(p.relative_to(ROOT) if p.is_relative_to(ROOT) else p) for p in carried]
         lines += ["", f"call {i}: carry {json.dumps(carry)}, timeout_s {limit}", command]
+    from benchmarks.accelerator import trials
+
+    lines += ["", f"For the trials, each call from call {len(parts)} on is instead:", going(*TRIALS)]
+    lines += [f"which walks (seconds are guessed, at {trials.RATE:.0e} FLOP/s):", *(f"  {s}" for s in trials.plan())]
     lines += [
         "",
         "The machine stays warm for 30 s between calls, and what was carried stays with it. Of the last, --minutes is",

@@ -15,18 +15,18 @@ class Record:
 
     def __init__(self, folder: Path):
         self.path = folder / "rows.jsonl"
+        self._read, self._rows = 0, list[Row]()  # bytes, and what the whole lines among them hold
 
     def rows(self) -> list[Row]:
         """All of them, in the order written."""
-        found = []
-        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                found.append(row)
-        return found
+        if self.path.exists():
+            with open(self.path, "rb") as f:
+                f.seek(self._read)  # every job asks again, and the rows of a walk are megabytes
+                whole, newline, begun = f.read().rpartition(b"\n")
+            self._read += len(whole) + len(newline)
+            self._rows += _parsed(whole)
+            return self._rows + _parsed(begun)
+        return []
 
     def add(self, row: Row) -> None:
         """Append a row, and return once it is on disk."""
@@ -45,6 +45,18 @@ class Record:
             for row in self.rows()
             if row.get("stage") == stage and "failed" not in row and device in (None, row.get("device"))
         }
+
+
+def _parsed(lines: bytes) -> list[Row]:
+    found = []
+    for line in lines.split(b"\n"):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            found.append(row)
+    return found
 
 
 def _ends_in_newline(path: Path) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-STAGES = ("check", "selectors", "model", "score", "select", "cells")
+from benchmarks.trials_settings import ON_A_GPU, variants
+
+STAGES = ("check", "selectors", "model", "score", "select", "cells", "trials")
 
 LLAMA_7B = {
     "hidden_size": 4096,
@@ -29,11 +31,12 @@ class Sizes:
     device; budgets: picks; looped: picks of the loops beside them, and of facility location's, which takes all gains at
     every pick. hidden, decoded, trained: rows, tokens and new or trained tokens by model. prompts: the files of the
     pool and of what is evaluated on. rows: of the scored pool, the shortest prompts; None for all. dimensions: of the
-    features that come back. overrides: of the recipe of cells.
+    features that come back. overrides: of the recipe of cells. trials: the settings of the stage of that name in order,
+    each with what is changed in its recipe.
     """
 
     seconds: dict[str, float] = field(
-        default_factory=lambda: dict(zip(STAGES, (90, 120, 150, 180, 90, 900), strict=True))
+        default_factory=lambda: dict(zip(STAGES, (90, 120, 150, 180, 90, 900, 900), strict=True))
     )
     products: tuple[int, ...] = (8192, 16_384)
     copied: int = 1 << 32
@@ -63,6 +66,21 @@ class Sizes:
             "group_by_length": False,
         }
     )
+    trials: dict[str, dict[str, Any]] = field(default_factory=lambda: {s.name: {} for s in ON_A_GPU})
+
+
+_FEW = {  # of a recipe that a dry walk makes
+    "budgets": [4, 8],
+    "seeds": [0],
+    "random_seeds": [0, 1],
+    "num_train_epochs": 1,
+    "per_device_train_batch_size": 4,
+    "evaluation_batch_size": 12,
+    "dtype": "float32",
+    "max_length": 128,
+    "cells_at_once": 2,
+}
+_PAIR = _FEW | {"random_seeds": [0]}  # two cells at once and never one: a shape less to compile
 
 
 DRY = Sizes(
@@ -82,24 +100,20 @@ DRY = Sizes(
     prompts=("ci_pool.jsonl.gz", "ci_eval.jsonl.gz"),
     rows=96,
     dimensions=16,
-    overrides={
+    overrides=_FEW
+    | {
         "strategies": ["random", "k_center", "mean_entropy"],
         "variants": {},
-        "budgets": [4, 8],
-        "seeds": [0],
-        "random_seeds": [0, 1],
         "metrics": ["response_loss", "exact_match"],
         "evaluation_rows": 12,
-        "evaluation_batch_size": 12,
         "evaluation_max_new_tokens": 4,
-        "num_train_epochs": 1,
-        "per_device_train_batch_size": 4,
-        "dtype": "float32",
-        "max_length": 128,
         "layer": -1,
         "pooling": "mean",
         "max_new_tokens": 4,
         "score_batch_size": 16,
-        "cells_at_once": 2,
+    },
+    trials={
+        "dose_s10": _PAIR | {"strategies": ["random", "cluster_quotas"], "variants": variants(3)},
+        "flan_whole": _PAIR | {"strategies": ["random", "min_margin_in_tasks"], "budgets": [4], "warm_start": 4},
     },
 )

@@ -20,7 +20,7 @@ from benchmarks.accelerator.record import Record, Row
 from benchmarks.accelerator.sizes import DRY, Sizes
 
 END, MACHINE = "end", "machine"
-ANYWHERE = ("score", "select", "cells")  # what they leave says nothing of the device's speed
+ANYWHERE = ("score", "select", "cells", "trials")  # what they leave says nothing of the device's speed
 
 
 @dataclass
