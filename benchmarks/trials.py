@@ -27,6 +27,7 @@ from edjax.recipe import make_recipe, read_overrides
 
 METRIC = "response_loss"
 SAVED = ("savings", "token_savings")
+GROWS = ("strategies", "variants", "budgets", "seeds", "random_seeds", "out", "finetune_strategies", "cells_at_once")
 WEIGHINGS = ("macro", "scores")  # every task alike; every row alike
 
 
@@ -89,6 +90,21 @@ def walk(setting: Setting, data: Path, out: Path, overrides: dict[str, Any]) -> 
     )
 
 
+def joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """`filed` results with the cells of an earlier file that are not among them; those of another draw are refused.
+
+    So a setting may be walked in parts, on several machines or without what was kept of the earlier ones.
+    """
+    of = {k: (old[k]["digest"], new[k]["digest"]) for k in ("pool", "evaluation")}
+    fixed = {k: v for k, v in new["recipe"].items() if k not in GROWS and old["recipe"].get(k) != v}
+    if fixed or any(a != b for a, b in of.values()):
+        raise click.ClickException(f"the cells that are committed are of another draw or recipe ({[*fixed, *of]})")
+    own = {c["job"] for c in new["rows"]}
+    rows = [c for c in old["rows"] if c["job"] not in own] + new["rows"]
+    rows.sort(key=lambda c: (c["budget"], list(new["recipe"]["strategies"]).index(c["strategy"]), c["seed"]))
+    return new | {"rows": rows, "results": results_of(rows, new["base"])}
+
+
 def again(path: Path) -> bool:
     """Work a results file out anew from its cells; whether it changed."""
     old = json.loads(path.read_text())
@@ -115,6 +131,9 @@ def main(name: str | None, overrides: tuple[str, ...], data: Path, out: Path, an
         raise click.UsageError(f"which setting? {', '.join(SETTINGS)}")
     on = runner.machine()
     found = walk(SETTINGS[name], data, out / name, read_overrides(overrides))
+    file = runner.RESULTS / f"trials-{name}.json"
+    if file.exists():
+        found = joined(json.loads(file.read_text()), found)
     click.echo(runner.write(f"trials-{name}", found.pop("rows"), machine=on, **found))
 
 
