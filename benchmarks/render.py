@@ -16,8 +16,9 @@ from typing import Any
 
 import click
 
-from benchmarks import control_table, evidence
+from benchmarks import evidence, twin_table
 from benchmarks.accelerator import tables
+from benchmarks.control import table as control_table
 from benchmarks.words import EMPTY, Results, seconds, sections, shape, table, times, where
 
 ROOT = Path(__file__).parent.parent
@@ -313,6 +314,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     **evidence.SECTIONS,
     **tables.SECTIONS,
     **control_table.SECTIONS,
+    **twin_table.SECTIONS,
 }
 
 
