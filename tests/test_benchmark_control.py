@@ -111,10 +111,10 @@ def test_nothing_is_said_where_nothing_is_learnt():
 
 def test_the_sets_are_what_they_are_said_to_be(shared):
     pool = read_pool(str(shared / "data" / "pool.parquet"))
-    for name, labels, most in (("blimp", 67, sets.MOST), ("t0", 21, sets.MOST_TEMPLATED), ("choice", 3, sets.MOST)):
+    for name, labels, most in (("t0", 21, sets.MOST_TEMPLATED), ("choice", 3, sets.MOST)):
         rows = sets.rows_of(pool, name)
         assert len(set(rows.labels)) == labels and len(rows.pool) == len(rows.labels) == most
-        assert rows.pool.ids == sets.rows_of(pool, name).pool.ids
+    assert rows.pool.ids == sets.rows_of(pool, "choice").pool.ids
     assert all(r in c for r, c in zip(rows.pool.responses, rows.pool.column("choices"), strict=True))
     answers = sets.texts(["b", "a", "b"])
     assert answers.ids == ("b", "a") and answers.prompt_text(1) == "a"

@@ -12,7 +12,7 @@ from benchmarks import runner, twin, twin_table
 from benchmarks.control.splits import summary
 from edjax.features import Features
 
-CLASSES, EACH, BUDGETS = 16, 24, (8, 16, 32, 64)
+CLASSES, EACH, BUDGETS = 16, 60, (16, 32, 64, 128)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def blobs():
     """Classes that lie apart in a few directions each, and noise in the rest."""
     rng = np.random.default_rng(0)
     y = np.repeat(np.arange(CLASSES), EACH)
-    x = (rng.normal(size=(CLASSES, 24))[y] + 0.8 * rng.normal(size=(len(y), 24))).astype(np.float32)
+    x = (rng.normal(size=(CLASSES, 24))[y] + 1.6 * rng.normal(size=(len(y), 24))).astype(np.float32)
     return Features(tuple(map(str, range(len(y)))), x, {}, {}, ""), y
 
 
@@ -50,12 +50,12 @@ def test_draws_hold_out_rows_of_every_class_and_share_none(blobs):
 
 def test_balance_pays_where_classes_are_of_unlike_size(blobs, monkeypatch):
     """The small form: class quotas save more of a long tail than of classes alike, where all classes count alike."""
-    monkeypatch.setattr("benchmarks.control.splits.AT", (32,))
+    monkeypatch.setattr("benchmarks.control.splits.AT", (64,))
     monkeypatch.setattr(twin, "ARMS", twin.ARMS[:3])
     alike, steep = (twin.measured(*blobs, power, 160, range(6), BUDGETS) for power in (0.0, 1.5))
     assert alike["effective"] == pytest.approx(CLASSES) and steep["effective"] < 0.7 * CLASSES
     saved = {(row["power"], w): row[w]["savings"] for row in (alike, steep) for w in twin.WEIGHTS}
-    quotas = {k: s["random in class quotas"]["32"] for k, s in saved.items()}
+    quotas = {k: s["random in class quotas"]["64"] for k, s in saved.items()}
     assert quotas[1.5, "macro"]["low"] > 0
     assert quotas[1.5, "macro"]["share_saved"] > quotas[0.0, "macro"]["share_saved"] + 0.1
     assert quotas[1.5, "macro"]["share_saved"] > (quotas[1.5, "as the candidates"]["share_saved"] or -1)

@@ -36,7 +36,7 @@ from benchmarks.control.splits import BUDGETS, gathered, split
 from edjax.analysis.seeds import interval_of_mean
 from edjax.features import Features
 from edjax.pool import read_pool
-from edjax.select import select
+from edjax.select import Chooser, Options
 from edjax.select.prepared import take
 
 SETS: dict[str, tuple[str, float]] = {  # by name the learner's features and its ridge
@@ -91,9 +91,10 @@ def one_split(
     chosen_from = take(features, candidates)
     how, ridge = by
     x = learned(features, candidates, how)
+    choosers = {n: Chooser(chosen_from, Options(seed=seed, normalise=n)) for n in NORMALISED}
     found = {}
     for name, strategy, normalise in run:
-        order = select(chosen_from, strategy, max(budgets), normalise=normalise, seed=seed).indices
+        order = choosers[normalise].choose(strategy, [max(budgets)])[0].indices
         found[name] = [learner.score(x, candidates[order[:b]], held, ridge, how) for b in budgets]
     return found
 
