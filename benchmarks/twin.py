@@ -164,18 +164,18 @@ def together(data: Path, out: Path) -> tuple[Features, np.ndarray]:
 @click.option("--data", type=Path, default=runner.ROOT.parent / "shared" / "data", help="Where pool.parquet lies.")
 @click.option("--out", type=Path, default=Path("out/control"), show_default=True, help="Where the features are kept.")
 @click.option("--seeds", default=SEEDS, show_default=True)
+@click.option("--power", "powers", type=float, multiple=True, default=POWERS, show_default=True)
 @click.option("--name", default="twin", show_default=True, help="Of the results file.")
-def main(data: Path, out: Path, seeds: int, name: str) -> None:
-    """Measure, and write benchmarks/results/NAME.json."""
-    on, rows = runner.machine(), []
+def main(data: Path, out: Path, seeds: int, powers: tuple[float, ...], name: str) -> None:
+    """Measure, and write benchmarks/results/NAME.json, a power after the other; other powers there stay as they are."""
+    on = runner.machine()
     features, y = together(data, out)
-    for power in POWERS:
-        rows.append({"job": f"s = {power:g}", **measured(features, y, power, CANDIDATES, range(seeds))})
-        for arm, found in rows[-1]["macro"]["savings"].items():
+    for power in powers:
+        row = {"job": f"s = {power:g}", **measured(features, y, power, CANDIDATES, range(seeds))}
+        for arm, found in row["macro"]["savings"].items():
             click.echo(f"s = {power:g}: {arm}: " + ", ".join(f"{at}: {s['share_saved']}" for at, s in found.items()))
         probe = {"features": HOW, "ridge": RIDGE}
-        path = runner.write(name, rows, machine=on, seeds=seeds, probe=probe)  # what there is, should it be stopped
-    click.echo(path)
+        click.echo(runner.write(name, [row], merge=True, machine=on, seeds=seeds, probe=probe))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def twin(results: Results) -> str:
     """Of each weighting and number of labels, savings by arm and power, and random against itself."""
 
     def body(result: dict[str, Any]) -> str:
-        rows = result["rows"]
+        rows = sorted(result["rows"], key=lambda row: row["power"])
         first = rows[0]
         said = f"{first['candidates']:,} candidates of {first['classes']} classes, {result['seeds']} seeds."
         parts = [said, shape(rows)]
