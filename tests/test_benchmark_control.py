@@ -150,7 +150,7 @@ def test_whitened_facility_location_saves_labels(smollm2, shared, tmp_path, monk
 def test_the_committed_control_is_what_its_cells_give():
     path = runner.RESULTS / "control.json"
     result = json.loads(path.read_text())
-    assert [row["job"] for row in result["rows"]] == list(control.SETS)
+    assert {*sets.INTENTS} <= {row["job"] for row in result["rows"]} <= {*control.SETS}
     for row in result["rows"]:
         assert (row["learner"]["features"], row["learner"]["ridge"]) == control.SETS[row["job"]]
         assert row["signal"] == control.signal(np.asarray(row["cells"]["random"]), row["chance"])

@@ -1,6 +1,6 @@
 """E0, the control: do the selectors save labels for a learner that is fixed and has a closed form?
 
-    python -m benchmarks.control              # scores 13,000 prompts and 7,600 answers once, then 20 splits a set
+    python -m benchmarks.control              # scores 11,000 prompts and 9,000 answers once, then 20 splits a set
     python -m benchmarks.control --data DIR   # where pool.parquet lies
     python -m benchmarks.control --only blimp # this set anew, the others as they are
 
