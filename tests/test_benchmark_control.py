@@ -132,6 +132,15 @@ def test_a_curve_that_needs_half_the_labels_saves_half():
     assert found["null"]["200"]["low"] < 0 < found["null"]["200"]["high"] < 0.1
 
 
+def test_a_curve_that_ends_level_below_random_saves_nothing_that_can_be_said():
+    rising, level = [0.1, 0.2, 0.3, 0.4, 0.5], [0.1, 0.2, 0.25, 0.27, 0.265]
+    wobble = 0.001 * np.random.default_rng(0).normal(size=(2, 6, 5))
+    values = {"random": rising + wobble[0], "level": level + wobble[1]}
+    found = splits.summary(values, (50, 100, 200, 400, 800))["savings"]["level"]
+    assert found["200"]["share_saved"] is None and found["200"]["high"] is None
+    assert splits.saving(values, "level", (50, 100, 200, 400, 800), 100)["share_saved"] is not None
+
+
 def test_whitened_facility_location_saves_labels(smollm2, shared, tmp_path, monkeypatch):
     """The small form of the control: some intents of CLINC150, a few splits. A design that broke fails it."""
     monkeypatch.setattr(splits, "AT", (40,))

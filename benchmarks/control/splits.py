@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from edjax.analysis.savings import Arm, null
-from edjax.analysis.shift import shift
+from edjax.analysis.shift import monotone, shift
 
 BUDGETS = (50, 100, 200, 400, 800)
 AT = (200, 400)
@@ -29,11 +29,17 @@ def split(labels: np.ndarray, seed: int, most: int | None = None) -> tuple[np.nd
 
 
 def saving(values: dict[str, np.ndarray], name: str, budgets: tuple[int, ...], at: int) -> dict[str, Any]:
-    """What an arm saves of random's `at` labels; values are (splits, budgets), larger for better."""
+    """What an arm saves of random's `at` labels; values are (splits, budgets), larger for better.
+
+    None where random there is above what the arm's curve ends level at: it is not reached, however far one goes on.
+    """
     i = budgets.index(at)
     cost = np.broadcast_to(np.asarray(budgets, float), values[name].shape)
     mine = Arm(budgets, values[name], cost).curve()
     random = Arm((at,), values["random"][:, i : i + 1], cost[:, i : i + 1]).curve()
+    level = monotone(mine.quality)
+    if level[-1] <= level[-2] and random.quality[0] > level[-1]:
+        return {"share_saved": None, "low": None, "high": None, "seeds": len(values[name])}
     found = shift(mine, random)
     d, low, high = (float(v) for v in found)
 
