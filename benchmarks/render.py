@@ -16,8 +16,9 @@ from typing import Any
 
 import click
 
-from benchmarks import control_table, evidence, trials_table
+from benchmarks import evidence, trials_table, twin_table, where_table
 from benchmarks.accelerator import tables
+from benchmarks.control import table as control_table
 from benchmarks.words import EMPTY, Results, seconds, sections, shape, table, times, where
 
 ROOT = Path(__file__).parent.parent
@@ -314,6 +315,8 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     **tables.SECTIONS,
     **control_table.SECTIONS,
     **trials_table.SECTIONS,
+    **twin_table.SECTIONS,
+    **where_table.SECTIONS,
 }
 
 

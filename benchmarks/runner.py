@@ -166,7 +166,7 @@ def write(name: str, rows: list[dict[str, Any]], *, out: Path | None = None, mer
     path.parent.mkdir(parents=True, exist_ok=True)
     now = stamp()
     value = {
-        "command": " ".join(["python -m", __package__ + "." + Path(sys.argv[0]).stem, *sys.argv[1:]]),
+        "command": " ".join(["python -m", __package__ + "." + _module(Path(sys.argv[0])), *sys.argv[1:]]),
         "commit": now["commit"],
         "date": now["date"],
         "machine": facts.pop("machine"),
@@ -178,6 +178,11 @@ def write(name: str, rows: list[dict[str, Any]], *, out: Path | None = None, mer
         value["rows"] = _merged(json.loads(path.read_text()), value, path)
     path.write_text(json.dumps(value, indent=1) + "\n")
     return path
+
+
+def _module(run: Path) -> str:
+    """The name of the module that a path is of, that of the package where it is its `__main__`."""
+    return run.parent.name if run.stem == "__main__" else run.stem
 
 
 def _merged(old: dict[str, Any], new: dict[str, Any], path: Path) -> list[dict[str, Any]]:
