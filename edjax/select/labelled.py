@@ -42,7 +42,7 @@ def chosen_otherwise(paths: Iterable[str | Path], normalise: str) -> str | None:
         return None
     path, was = next(iter(asked.items()))
     return (
-        f"{path} was chosen with --normalise {was} and this round with {normalise}: its rows count as labelled, but the "
+        f"{path} was chosen with --normalise {was} and this round with {normalise}: its rows count as labelled, so "
         f"two rounds are not what one choice would be (--normalise {was} goes on as it began)"
     )
 
