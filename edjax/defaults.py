@@ -5,4 +5,4 @@ Nothing is imported here, so that the command line knows it without loading what
 
 STRATEGY = "facility_location"
 NORMALISE = "whiten"
-WHITEN_DIMS = 200  # principal components; of benchmarks.tuning
+WHITEN_DIMS = 200  # principal components; benchmarks.tuning tried others
