@@ -50,8 +50,7 @@ def curves(learner: Features, chosen_by: Features, y: np.ndarray, strategy: str,
     for seed in SEEDS:
         candidates, held = control.split(y, seed)
         x = control.learned(learner, candidates, control.LEARNER)
-        how: dict[str, Any] = {"normalise": "whiten", "bandwidth": 0.25} | options
-        order = select(take(chosen_by, candidates), strategy, max(budgets), seed=seed, **how).indices
+        order = select(take(chosen_by, candidates), strategy, max(budgets), seed=seed, **options).indices
         found.append([control.accuracy(x, y, candidates[order[:b]], held, control.RIDGE) for b in budgets])
     return np.asarray(found)
 
