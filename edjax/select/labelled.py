@@ -40,9 +40,9 @@ def chosen_otherwise(paths: Iterable[str | Path], normalise: str) -> str | None:
             asked[str(path)] = config["normalise"]
     if not asked:
         return None
-    path, was = next(iter(asked.items()))
+    first, was = next(iter(asked.items()))
     return (
-        f"{path} was chosen with --normalise {was} and this round with {normalise}: its rows count as labelled, so "
+        f"{first} was chosen with --normalise {was} and this round with {normalise}: its rows count as labelled, so "
         f"two rounds are not what one choice would be (--normalise {was} goes on as it began)"
     )
 
