@@ -3,7 +3,8 @@
     python -m benchmarks.ablation                  # after, or beside, benchmarks.label_efficiency
     python -m benchmarks.ablation --parts coverage # a few minutes: no model is finetuned
 
-One thing is changed at a time from the defaults, but layer, pooling and scaling, which are crossed. Coverage is that of
+One thing is changed at a time from layer -1, the mean, l2 and the kernels' own settings (the defaults until
+2026-11-27, which had l2 for whiten), but layer, pooling and scaling, which are crossed. Coverage is that of
 tasks and data sets, which no selector is told. Losses are on rows of pool_val that the grid's figures do not use.
 """
 
@@ -48,7 +49,7 @@ class Knobs(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What differs from the defaults, as "k_center layer=-2 scaling=none"."""
+        """What differs from the fields' defaults, as "k_center layer=-2 scaling=none"."""
         changed = [f"{k}={v}" for k, v in self._asdict().items() if k != "strategy" and v != self._field_defaults[k]]
         return " ".join([self.strategy, *changed])
 

@@ -39,7 +39,7 @@ LORA: dict[str, Any] = {
     "template": "plain",
     "layer": -1,
     "pooling": "mean",
-    "normalise": "l2",
+    "normalise": "l2",  # where no variant says otherwise
     "max_new_tokens": 0,
     "per_device_train_batch_size": 8,
     "num_train_epochs": 2,

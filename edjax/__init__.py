@@ -2,7 +2,7 @@
 
     pool = edjax.read_pool("prompts.jsonl")
     features = edjax.score(pool, model="smollm2")
-    selection = edjax.select(features, strategy="k_center", budget=100)
+    selection = edjax.select(features, budget=100)
 
 Names are imported when they are first used: `import edjax` costs neither JAX nor transformers.
 """

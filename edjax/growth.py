@@ -39,7 +39,8 @@ def refuse_changes(
             strategy, options = recipe.choice(name, seed)
             options = replace(options, labelled=labelled)
             now = json.loads(json.dumps({"strategy": strategy} | options.record()))
-            was: dict[str, Any] = json.loads(json.dumps(vars(Options()))) | plan["config"]
+            silent = Options(normalise="l2")  # what a plan that does not say it was made with
+            was: dict[str, Any] = json.loads(json.dumps(vars(silent))) | plan["config"]
             if differs := [f"{k}: {was.get(k)!r} there, {v!r} now" for k, v in now.items() if was.get(k) != v]:
                 raise UsageError(
                     f"{name} was chosen with other options in {path} ({'; '.join(differs)}), and its cells are of that "

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edjax import defaults
 from edjax.errors import DataError, UsageError
 from edjax.evaluate import METRICS
 from edjax.features import SCORES
@@ -18,7 +19,6 @@ from edjax.lm.encode import TEMPLATES
 from edjax.lm.load import DTYPES
 from edjax.score import POOLINGS
 from edjax.select import NORMALISE, Options
-from edjax.select.whitening import WHITEN_DIMS
 from edjax.settings import typed
 from edjax.strategies import STRATEGIES
 
@@ -69,7 +69,7 @@ class Recipe:
     max_prompt_characters: int | None = None  # longer prompts are left out of both before a slice is drawn
     slice_seed: int = 0
     warm_start: int | None = None  # so many rows, drawn with slice_seed, are trained on in every cell and never chosen
-    strategies: tuple[str, ...] = ("random", "k_center", "facility_location")
+    strategies: tuple[str, ...] = ("random", defaults.STRATEGY)
     finetune_strategies: tuple[str, ...] | None = None  # those that are also trained; None: all
     budgets: tuple[int, ...] = (100,)
     seeds: tuple[int, ...] = (0,)
@@ -81,8 +81,8 @@ class Recipe:
     dtype: str = "float32"
     layer: int = -1
     pooling: str = "mean"
-    normalise: str = "l2"
-    whiten_dims: int = WHITEN_DIMS  # of normalise: whiten
+    normalise: str = defaults.NORMALISE
+    whiten_dims: int = defaults.WHITEN_DIMS  # of normalise: whiten
     max_new_tokens: int = 16
     score_batch_size: int = 32
     evaluation_batch_size: int = 16

@@ -337,7 +337,7 @@ def _ours(path: Path) -> bool:
 
 def _refuse_difference(path: Path, old: dict[str, Any], new: dict[str, Any], grows: tuple[str, ...]) -> None:
     """A setting that is null is one that the older plan did not know."""
-    diff = []
+    diff, back = [], []
     if old.get("kind") != new["kind"]:
         diff.append(f"kind {old.get('kind')!r} is not {new['kind']!r}")
     for part in ("config", "inputs"):
@@ -345,11 +345,14 @@ def _refuse_difference(path: Path, old: dict[str, Any], new: dict[str, Any], gro
         for key in sorted((a.keys() | b.keys()) - set(grows)):
             if a.get(key) != b.get(key):
                 diff.append(f"{key}: {_short(a.get(key))} there, {_short(b.get(key))} now")
+                if part == "config" and key in b and isinstance(a.get(key), str | int | float | None):
+                    back.append(f"without {key}" if a.get(key) is None else f"{key}: {a[key]}")
     if not diff and old.get("schema") == new["schema"]:
         return
     raise UsageError(
         f"{path} was made with other settings ({'; '.join(diff) or 'another schema'}); "
         "choose another --out, or --overwrite to start again"
+        + (f"; to go on there, give it {', '.join(back)}" if len(back) == len(diff) else "")
     )
 
 

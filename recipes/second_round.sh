@@ -8,7 +8,7 @@
 set -euo pipefail
 features=${1:-features} first=${2:-answered.jsonl} budget=${3:-100} answers=${4:-}
 
-edjax select "$features" --strategy k_center --budget "$budget" --labelled "$first" --out out/round2/chosen
+edjax select "$features" --budget "$budget" --labelled "$first" --out out/round2/chosen
 edjax export out/round2/chosen --to csv --out out/round2/to_label.csv
 if [ -z "$answers" ]; then
   echo "fill in the column response of out/round2/to_label.csv, save it, and run this again with its name"

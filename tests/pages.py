@@ -12,7 +12,7 @@ FENCE = re.compile(
     r"^(?:<!-- (?P<mark>[^\n]*?) -->\n)?(?P<indent> *)```(?P<info>[^\n]*)\n(?P<code>.*?)^(?P=indent)```$", re.M | re.S
 )
 SMALLER = {
-    'strategy="k_center", budget=100': 'strategy="k_center", budget=20',
+    "edjax.select(features, budget=100)": "edjax.select(features, budget=20)",
     "n=600, n_eval=100": "n=60, n_eval=8",
     "--budget 30,60": "--budget 6,12",
     "--budget 60": "--budget 12",

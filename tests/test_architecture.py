@@ -14,7 +14,18 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*(ROOT / "edjax").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")])
 TREES = {p: ast.parse(p.read_text(encoding="utf-8")) for p in SOURCES}
 
-LEAVES = {"errors", "compiled", "batching", "metrics", "progress", "checkpoints", "table", "signals", "kernels"}
+LEAVES = {
+    "errors",
+    "compiled",
+    "defaults",
+    "batching",
+    "metrics",
+    "progress",
+    "checkpoints",
+    "table",
+    "signals",
+    "kernels",
+}
 STAGES = {"select", "score", "finetune", "evaluate"}
 ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     **{leaf: set() for leaf in LEAVES},
@@ -33,7 +44,19 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     "features": {"errors", "store", "stream", "arrays", "ids"},
     "lm": {"errors", "store", "batching", "kernels"},
     "strategies": {"features", "stream", "kernels"},
-    "select": {"errors", "memory", "store", "pool", "ids", "features", "stream", "strategies", "kernels", "report"},
+    "select": {
+        "defaults",
+        "errors",
+        "memory",
+        "store",
+        "pool",
+        "ids",
+        "features",
+        "stream",
+        "strategies",
+        "kernels",
+        "report",
+    },
     "score": {"errors", "memory", "store", "pool", "features", "lm", "kernels", "batching", "progress"},
     "finetune": {
         "errors",
@@ -58,7 +81,7 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     "report": {"errors", "store", "analysis"},
     "portrait": {"pool", "features", "select", "strategies"},
     "gather": {"errors", "store", "pool", "features", "select", "evaluate", "analysis", "portrait"},
-    "recipe": {"errors", "settings", "features", "lm", "strategies", *STAGES},
+    "recipe": {"defaults", "errors", "settings", "features", "lm", "strategies", *STAGES},
     "growth": {"errors", "store", "features", "recipe", "select"},
     "beforehand": {"errors", "pool", "recipe", "strategies", "lm", *STAGES},
     "warm": {"pool", "recipe", "lm", *STAGES},
@@ -84,6 +107,7 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     "cli": {
         "analysis",
         "compiled",
+        "defaults",
         "errors",
         "memory",
         "store",

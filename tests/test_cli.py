@@ -125,9 +125,9 @@ def test_a_selection_that_does_not_fit_into_memory_reads_from_disk(edjax_, tmp_p
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["k_center"], "k_center (blocked) of 4 rows from 12 x 4: "),
-        (["k_center", "--memory", "100B"], "k_center (streamed) of 4 rows from 12 x 4: "),
-        (["facility_location", "--memory", "100B"], "facility_location (resident) of 4 rows from 12 x 4: "),
+        (["k_center", "--normalise", "l2"], "k_center (blocked) of 4 rows from 12 x 4: "),
+        (["k_center", "--memory", "100B"], "k_center (streamed) of 4 rows from 12 x 3: "),
+        (["facility_location", "--memory", "100B"], "facility_location (resident) of 4 rows from 12 x 3: "),
         (["random"], "random of 4 rows from 12: no kernel runs"),
     ],
 )

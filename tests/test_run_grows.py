@@ -257,7 +257,8 @@ def test_cells_trained_together_are_those_trained_one_by_one(ask, tmp_path):
 
 def test_a_variant_that_whitens_beside_others_that_do_not(ask, tmp_path):
     white = {"strategies": ["random", "white"], "variants": {"white": {"strategy": "k_center", "normalise": "whiten"}}}
-    ask(tmp_path / "run")
+    white["normalise"] = "l2"
+    ask(tmp_path / "run", normalise="l2")
     ask(tmp_path / "run", **white, whiten_dims=3)
     assert len(ask(tmp_path / "run", **white, whiten_dims=3, seeds=[0, 1])["cells"]) == 4
     with pytest.raises(UsageError, match="whiten_dims"):

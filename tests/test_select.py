@@ -155,21 +155,23 @@ def test_a_score_that_was_not_computed_says_how_to_get_it():
 
 def test_prepare_centres_and_scales():
     x = features(50).embeddings
-    l2 = prepare(x)
+    l2 = prepare(x, "l2")
     assert l2.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(l2, axis=1), 1, atol=1e-6)
     centred = x - x.mean(0)
     np.testing.assert_allclose(l2, centred / np.linalg.norm(centred, axis=1, keepdims=True), atol=1e-5)
     np.testing.assert_allclose(prepare(x, "centre"), centred, atol=1e-5)
     assert prepare(x, "none") is x
-    np.testing.assert_allclose(prepare(x + 1000), l2, atol=1e-3, err_msg="an offset changes nothing")
-    np.testing.assert_allclose(prepare(x * 1e-6), l2, atol=1e-4, err_msg="a scale changes nothing")
+    np.testing.assert_allclose(prepare(x + 1000, "l2"), l2, atol=1e-3, err_msg="an offset changes nothing")
+    np.testing.assert_allclose(prepare(x * 1e-6, "l2"), l2, atol=1e-4, err_msg="a scale changes nothing")
 
 
 def test_a_row_at_the_mean_stays_zero():
     x = np.float32([[1, 0], [-1, 0], [0, 2], [0, -2], [0, 0]])
-    assert prepare(x).tolist() == [[1, 0], [-1, 0], [0, 1], [0, -1], [0, 0]]
-    assert not prepare(np.full((4, 3), 7.0, np.float32)).any()
+    assert prepare(x, "l2").tolist() == [[1, 0], [-1, 0], [0, 1], [0, -1], [0, 0]]
+    assert not prepare(x)[4].any()
+    for normalise in ("l2", "whiten"):
+        assert not prepare(np.full((4, 3), 7.0, np.float32), normalise).any()
 
 
 def test_an_unknown_normalisation_is_refused():

@@ -68,19 +68,23 @@ def test_rounding_far_from_zero_is_no_direction(offset):
     assert prepare(x, "whiten").shape == (300, 3)
 
 
-def test_whitening_is_fitted_on_the_rows_that_may_be_picked(x):
-    """Labelled rows far away do not turn the axes."""
-    far = np.concatenate([x, 1e3 * np.eye(24, dtype=np.float32)[:4] + x[:4]])
-    given = tuple(f"r{i}" for i in range(400, 404))
-    asked = Options(normalise="whiten", whiten_dims=12, labelled=given)
+def test_whitening_is_fitted_on_all_rows_that_are_looked_at(x):
+    """On labelled ones too, so that two rounds see one space; not on those that are left out."""
+    rows = np.concatenate([x, np.full((2, 24), np.nan, np.float32)])
 
-    def seen(rows):
-        return Chooser(features(rows), asked)._part(STRATEGIES["k_center"]).prepared()[:400]
+    def seen(**more):
+        asked = Options(whiten_dims=12, drop_invalid=True, **more)
+        return Chooser(features(rows), asked)._part(STRATEGIES["k_center"]).prepared()
 
-    moved = far.copy()
-    moved[400:] *= 3
-    np.testing.assert_array_equal(seen(far), seen(moved))
-    np.testing.assert_allclose(seen(far), prepare(x, "whiten", 12), atol=1e-5)
+    np.testing.assert_array_equal(seen(), prepare(x, "whiten", 12))
+    np.testing.assert_array_equal(seen(labelled=tuple(f"r{i}" for i in range(60))), seen())
+
+
+@pytest.mark.parametrize("strategy", ["k_center", "d_optimal", "facility_location"])
+def test_two_whitened_rounds_are_one(x, strategy):
+    whole = select(features(x), strategy, 60)
+    second = select(features(x), strategy, 30, labelled=whole.ids[:30])
+    assert whole.ids[30:] == second.ids
 
 
 def test_clusters_as_groups():
@@ -111,6 +115,6 @@ def test_what_makes_no_sense_is_refused(x, options, said):
 
 
 def test_what_is_not_read_is_not_recorded():
-    assert "whiten_dims" not in Options().record()
-    assert Options(normalise="whiten").record()["whiten_dims"] == 200
+    assert "whiten_dims" not in Options(normalise="l2").record()
+    assert Options().record()["whiten_dims"] == 200
     assert (Options(group_by="task").group_column, Options(group_by="cluster:3").group_column) == ("task", None)

@@ -55,9 +55,7 @@ def score(
         options.tell(found._asdict(), *describe(found, out))
         return
     features = run_score(rows, out=out, overwrite=overwrite, log=options.note, **settings)
-    next_step = (
-        f"edjax select {shlex.quote(str(out))} --pool {shlex.quote(pool)} --strategy k_center --budget 100 --out DIR"
-    )
+    next_step = f"edjax select {shlex.quote(str(out))} --pool {shlex.quote(pool)} --budget 100 --out DIR"
     options.tell(
         {"rows": len(features), "features": features.embeddings.shape[1], "scores": list(features.scores), "out": out},
         f"{len(features)} prompts x {features.embeddings.shape[1]} features in {out}",

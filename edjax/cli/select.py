@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 
+from edjax import defaults
 from edjax.cli import options
 
 
 class Several(click.ParamType):
-    """One or more values with commas between: k_center,random or 50,100."""
+    """One or more values with commas between: facility_location,random or 50,100."""
 
     def __init__(self, kind: click.ParamType, name: str):
         self.kind, self.name = kind, name
@@ -30,7 +31,13 @@ _PATH = click.Path(path_type=Path)
 @click.command()
 @click.argument("features", type=_PATH, required=False)
 @click.option("--pool", help="The pool that was scored; taken from FEATURES where it is not given and they say it.")
-@click.option("--strategy", type=Several(click.STRING, "names"), required=True, help="k_center or k_center,random, ...")
+@click.option(
+    "--strategy",
+    type=Several(click.STRING, "names"),
+    default=defaults.STRATEGY,
+    show_default=True,
+    help="One, or several: facility_location,random.",
+)
 @click.option("--budget", type=Several(click.INT, "rows"), help="Rows to choose; 50,100 for several budgets.")
 @click.option("--out", type=_PATH, help="Directory to write; with several, a directory each below it.")
 @click.option("--labelled", type=_PATH, multiple=True, help="Rows that have labels: ids, rows or an earlier OUT.")
@@ -48,8 +55,15 @@ _PATH = click.Path(path_type=Path)
 @click.option("--keep-small", default=0, show_default=True, help="Groups of at most so many rows are taken whole.")
 @click.option("--near-duplicates", type=float, help="Cosine similarity from which rows are one, such as 0.98.")
 @click.option("--seed", default=0, show_default=True, help="For the strategy random.")
-@click.option("--normalise", default="l2", show_default=True, help="l2 (centred, length 1), whiten, centre, none.")
-@click.option("--whiten-dims", default=200, show_default=True, help="Principal components that whiten keeps.")
+@click.option(
+    "--normalise",
+    default=defaults.NORMALISE,
+    show_default=True,
+    help="What strategies see: whiten (principal components, alike), l2 (centred, length 1), centre, none.",
+)
+@click.option(
+    "--whiten-dims", default=defaults.WHITEN_DIMS, show_default=True, help="Principal components that whiten keeps."
+)
 @click.option("--bandwidth", type=float, help="Kernel width of facility_location; default 0.25.")
 @click.option("--allow-fewer", is_flag=True, help="Take all rows where the budget is larger than the pool.")
 @click.option("--drop-invalid", is_flag=True, help="Leave rows with NaN or infinite features out.")
@@ -174,8 +188,9 @@ def _choose(
     overwrite: bool,
 ) -> None:
     from edjax.errors import UsageError
-    from edjax.select import Chooser, Options, streams, usable, write_selection
+    from edjax.select import Chooser, Options, chosen_otherwise, streams, usable, write_selection
     from edjax.store import sha256_json
+    from edjax.strategies import STRATEGIES
 
     several = len(strategies) * len(budgets) > 1
     written = "selected.jsonl" if source.pool is not None else "selection.csv"
@@ -185,6 +200,10 @@ def _choose(
     asked = Options(**settings, labelled=ids)
     compared = usable(source.features, [(s, asked) for s in strategies]) if len(strategies) > 1 else None
     chooser = Chooser(source.features, asked, compared)
+    if any(s in STRATEGIES and STRATEGIES[s].needs == "embeddings" for s in strategies) and (
+        note := chosen_otherwise(source.given["labelled"], asked.normalise)
+    ):
+        options.note(note)
     named = [str(p) for p in source.given["labelled"]]
     inputs = {"labelled": sha256_json(sorted(ids))} if named else {}
     made = []
@@ -272,13 +291,7 @@ def _foretell(
         found = found._replace(scores=(*found.scores, *joined_columns(scores, source.reading["id_column"])))
     rows = [b for b in budgets if b is not None]
     largest = max(rows) if rows else found.n - len(ids)
-    alike = asked.near_duplicates is not None
-    foretold = [
-        forecast(
-            found, s, largest, source.given["memory"], labelled=len(ids), near_duplicates=alike, pool=source.pool_name()
-        )
-        for s in strategies
-    ]
+    foretold = [forecast(found, s, largest, source.given["memory"], asked, pool=source.pool_name()) for s in strategies]
     lines = [f.says + ("" if rows else " (if the tokens buy all rows)") for f in foretold]
     sizes = {"bytes": [f.bytes for f in foretold], "disk": [f.disk for f in foretold]}
     options.tell({"rows": found.n, "features": found.d, "forecast": lines, **sizes}, *lines)

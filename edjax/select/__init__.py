@@ -18,7 +18,7 @@ selection.py    Selection, and its directory
 
 from edjax.select.choose import Chooser, select, strategy_of, usable
 from edjax.select.cost import IN_MEMORY, Forecast, forecast, stream_above, streams
-from edjax.select.labelled import read_labelled
+from edjax.select.labelled import chosen_otherwise, read_labelled
 from edjax.select.options import QUOTAS, Options
 from edjax.select.prepared import NORMALISE, prepare
 from edjax.select.selection import (
@@ -40,6 +40,7 @@ __all__ = [
     "Options",
     "Removed",
     "Selection",
+    "chosen_otherwise",
     "forecast",
     "pool_rows",
     "prepare",

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edjax import defaults
 from edjax.errors import UsageError
 from edjax.features import Features, not_a_score
 from edjax.memory import enough_memory
@@ -23,7 +24,9 @@ from edjax.strategies import STRATEGIES, Order, Problem, Strategy, by_score
 from edjax.stream import Spill, Stream
 
 
-def select(features: Features, strategy: str, budget: int | None = None, **options: Any) -> Selection:
+def select(
+    features: Features, strategy: str = defaults.STRATEGY, budget: int | None = None, **options: Any
+) -> Selection:
     """Choose `budget` rows by a strategy of `edjax.strategies.STRATEGIES`, or by a score of the features' own.
 
     Args:
@@ -31,7 +34,7 @@ def select(features: Features, strategy: str, budget: int | None = None, **optio
       strategy: its name, or that of a score in `features.scores` (the largest first).
       budget: how many rows. 0 gives an empty selection. None: as many as `budget_tokens` buys.
       seed: for "random".
-      normalise, whiten_dims: as in `prepare`; whitening is fitted on the rows that may be picked.
+      normalise, whiten_dims: as in `prepare`; whitening is fitted on all rows that are looked at, labelled ones too.
       allow_fewer: take all rows where the budget is larger, instead of an error.
       drop_invalid: leave rows with NaN or infinite features out, instead of an error.
       labelled: ids of rows that have labels. They start the state of the diversity strategies and are never picked;
@@ -154,7 +157,7 @@ class _Part:
             self.group = groups.labels(self.features, o.group_by)[0]
 
     def _remove_duplicates(self, threshold: float) -> None:
-        x = prepare(self.features.embeddings)
+        x = prepare(self.features.embeddings, "l2")
         found = duplicates.find(x, threshold, self.given, self.weights)
         names = self.features.ids
         self.removed = tuple(
@@ -178,7 +181,7 @@ class _Part:
     def prepared(self) -> np.ndarray | Spill:
         if self._x is None:
             o = self.o
-            self._x = prepare(self.features.embeddings, o.normalise, o.whiten_dims, self.free)
+            self._x = prepare(self.features.embeddings, o.normalise, o.whiten_dims)
         return self._x
 
     def fitting(self, budget: int | None) -> int | None:

@@ -7,7 +7,11 @@ from typing import NamedTuple
 
 from edjax.errors import UsageError
 from edjax.features import Features, Survey
+from edjax.select import whitening
 from edjax.select.choose import strategy_of
+from edjax.select.clusters import wanted
+from edjax.select.options import Options
+from edjax.select.prepared import PART
 from edjax.strategies import STRATEGIES
 from edjax.stream import Stream
 
@@ -47,22 +51,21 @@ def forecast(
     strategy: str,
     budget: int,
     memory: int,
+    asked: Options | None = None,
     *,
-    labelled: int = 0,
-    near_duplicates: bool = False,
     pool: str | Path | None = None,
 ) -> Forecast:
     """What a selection will cost, from the shapes alone.
 
-    labelled: how many rows have labels already. near_duplicates: whether such are looked for. pool: the file, whose
-    size counts.
+    asked: what else is asked of it; None: nothing. pool: the file, whose size counts.
 
     Raises:
       UsageError: an unknown strategy, or a budget beyond the pool.
     """
     from edjax import kernels
 
-    needs = strategy_of(strategy, found.scores).needs
+    asked = asked or Options()
+    needs, labelled = strategy_of(strategy, found.scores).needs, len(asked.labelled)
     if not 0 <= budget <= found.n - labelled:
         without = f" less {labelled} labelled" if labelled else ""
         raise UsageError(f"budget {budget} is not between 0 and the pool's {found.n} rows{without}")
@@ -72,15 +75,44 @@ def forecast(
     if pool is not None and Path(pool).is_file():
         around += _POOL_ROW * found.n + _POOL_TEXT * Path(pool).stat().st_size
     alike = ""
-    if near_duplicates:
+    if asked.near_duplicates is not None:
         alike = f"; near-duplicates: up to {found.n**2 * found.d / 1e12:.1f} TFLOP, less where many are found"
+    first = _preparing(found.n, found.d, asked, streamed)
     if needs != "embeddings":
         says = f"{strategy} of {budget:,} rows from {found.n:,}: no kernel runs; the embeddings are read once"
-        spilled = size if streamed and near_duplicates else 0
-        total = around + (0 if streamed else 2 * size)
-        return Forecast(f"{says}; about {total / 1e9:.1f} GB in all{alike}", total, spilled)
-    plan = kernels.plan(strategy, found.n, found.d, budget, form="streamed" if streamed else "auto")
-    total = around + plan.bytes + (0 if streamed else 2 * size)
-    disk = size if streamed else 0
-    more = f"; {disk / 1e9:.1f} GB of disk" if streamed else f"; {2 * size / 1e9:.1f} GB more to prepare them"
-    return Forecast(f"{plan.says}{more}; about {total / 1e9:.1f} GB in all{alike}", total, disk)
+        spilled = size if streamed and asked.near_duplicates is not None else 0
+        grouped = first.says if wanted(asked.group_by) is not None else ""
+        total = around + (0 if streamed else size + (max(size, first.bytes) if grouped else size))
+        return Forecast(f"{says}{grouped}; about {total / 1e9:.1f} GB in all{alike}", total, spilled)
+    plan = kernels.plan(strategy, found.n, first.width, budget, form="streamed" if streamed else "auto")
+    around += max(plan.bytes + first.kept, first.bytes)
+    if streamed:
+        disk = size + (4 * found.n * first.width if asked.normalise == "whiten" else 0)
+        said = f"{first.says}; {disk / 1e9:.1f} GB of disk"
+        return Forecast(f"{plan.says}{said}; about {around / 1e9:.1f} GB in all{alike}", around, disk)
+    said = f"{first.says}; {(size + first.kept) / 1e9:.1f} GB more for them as read and prepared"
+    return Forecast(f"{plan.says}{said}; about {(around + size) / 1e9:.1f} GB in all{alike}", around + size, 0)
+
+
+class _Preparing(NamedTuple):
+    """width: of a prepared row. kept: bytes of the prepared rows in memory; bytes: those, and what makes them, beside
+    the rows as read. says: what it takes beside memory."""
+
+    width: int
+    kept: int
+    bytes: int
+    says: str
+
+
+def _preparing(n: int, d: int, asked: Options, streamed: bool) -> _Preparing:
+    """What `prepare` costs."""
+    size = 4 * n * d
+    if asked.normalise != "whiten":
+        kept = 0 if streamed or asked.normalise == "none" else size
+        return _Preparing(d, kept, 2 * kept, "")
+    q, rows = whitening.dimensions(n, d, asked.whiten_dims), min(n, PART)
+    kept = 0 if streamed else 4 * n * q
+    applied = 8 * rows * d if streamed else size + kept
+    flops = whitening.flops(n, d, q)
+    said = f"; whitened from {d:,} to {q:,} dimensions first, {flops / 1e9:,.0f} GFLOP"
+    return _Preparing(q, kept, max(applied, whitening.fit_bytes(rows, d)), said)

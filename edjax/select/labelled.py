@@ -11,6 +11,8 @@ from edjax.errors import DataError
 from edjax.features import Features
 from edjax.ids import as_known, read_ids
 from edjax.select.selection import read_selection, selection_of
+from edjax.store import read_manifest
+from edjax.strategies import STRATEGIES
 
 
 def read_labelled(paths: Iterable[str | Path], id_column: str = "id") -> tuple[str, ...]:
@@ -26,6 +28,23 @@ def read_labelled(paths: Iterable[str | Path], id_column: str = "id") -> tuple[s
     for path in map(selection_of, map(Path, paths)):
         ids |= dict.fromkeys(read_selection(path).ids if path.is_dir() else read_ids(path, id_column))
     return tuple(ids)
+
+
+def chosen_otherwise(paths: Iterable[str | Path], normalise: str) -> str | None:
+    """A note on earlier selections that saw the embeddings in another way, so that both rounds are no one choice."""
+    asked: dict[str, str] = {}
+    for path in map(selection_of, map(Path, paths)):
+        config = read_manifest(path, "selection")["config"] if path.is_dir() else {}
+        known = STRATEGIES.get(config.get("strategy", ""))
+        if known and known.needs == "embeddings" and config.get("normalise", normalise) != normalise:
+            asked[str(path)] = config["normalise"]
+    if not asked:
+        return None
+    first, was = next(iter(asked.items()))
+    return (
+        f"{first} was chosen with --normalise {was} and this round with {normalise}: its rows count as labelled, so "
+        f"two rounds are not what one choice would be (--normalise {was} goes on as it began)"
+    )
 
 
 def find(labelled: Iterable[str], features: Features, allow_unknown: bool) -> tuple[np.ndarray, str | None]:

@@ -7,10 +7,10 @@ import operator
 from dataclasses import dataclass
 from typing import Any
 
+from edjax import defaults
 from edjax.errors import UsageError
 from edjax.select import clusters
 from edjax.select.prepared import NORMALISE
-from edjax.select.whitening import WHITEN_DIMS
 
 QUOTAS = ("proportional", "balanced", "inverse_confidence")
 
@@ -24,8 +24,8 @@ class Options:
     """
 
     seed: int = 0
-    normalise: str = "l2"
-    whiten_dims: int = WHITEN_DIMS
+    normalise: str = defaults.NORMALISE
+    whiten_dims: int = defaults.WHITEN_DIMS
     allow_fewer: bool = False
     drop_invalid: bool = False
     labelled: tuple[str, ...] = ()

@@ -7,44 +7,48 @@ from typing import overload
 
 import numpy as np
 
+from edjax import defaults
 from edjax.errors import UsageError
 from edjax.features import Features
 from edjax.select import whitening
 from edjax.stream import Spill, Stream
 
-_PART = 8192  # rows
+PART = 8192  # rows at a time that whitening is fitted on
 NORMALISE = ("l2", "whiten", "centre", "none")
 
 
 @overload
 def prepare(
-    embeddings: np.ndarray, normalise: str = "l2", whiten_dims: int = ..., fitted_on: np.ndarray | None = None
+    embeddings: np.ndarray,
+    normalise: str = defaults.NORMALISE,
+    whiten_dims: int = ...,
+    fitted_on: np.ndarray | None = None,
 ) -> np.ndarray: ...
 @overload
 def prepare(
-    embeddings: Stream, normalise: str = "l2", whiten_dims: int = ..., fitted_on: np.ndarray | None = None
+    embeddings: Stream, normalise: str = defaults.NORMALISE, whiten_dims: int = ..., fitted_on: np.ndarray | None = None
 ) -> Spill: ...
 @overload
 def prepare(
     embeddings: np.ndarray | Stream,
-    normalise: str = "l2",
+    normalise: str = defaults.NORMALISE,
     whiten_dims: int = ...,
     fitted_on: np.ndarray | None = None,
 ) -> np.ndarray | Spill: ...
 def prepare(
     embeddings: np.ndarray | Stream,
-    normalise: str = "l2",
-    whiten_dims: int = whitening.WHITEN_DIMS,
+    normalise: str = defaults.NORMALISE,
+    whiten_dims: int = defaults.WHITEN_DIMS,
     fitted_on: np.ndarray | None = None,
 ) -> np.ndarray | Spill:
     """Embeddings as the diversity strategies see them, (n, d) float32; of a stream, the same values in a file.
 
-    "l2": centred, then each row scaled to length 1 (a row equal to the mean stays 0). "whiten": centred, projected on
-    the first `whiten_dims` principal components (fewer where rows are few, see `edjax.select.whitening.dimensions`),
-    each divided by its standard deviation, then scaled to length 1: (n, q). "centre": centred only. "none": as they
-    are. Hidden states share an offset larger than their spread and a few directions hold most of their variance, so
-    without this k-center and D-optimal chase rows of large norm, and with "l2" all designs spend themselves on those
-    few directions.
+    "whiten", the default: centred, projected on the first `whiten_dims` principal components (fewer where rows are few,
+    see `edjax.select.whitening.dimensions`), each divided by its standard deviation, then scaled to length 1: (n, q).
+    "l2": centred, then each row scaled to length 1 (a row equal to the mean stays 0). "centre": centred only. "none":
+    as they are. Hidden states share an offset larger than their spread and a few directions hold most of their
+    variance, so without this k-center and D-optimal chase rows of large norm, and with "l2" all designs spend
+    themselves on those few directions.
 
     Args:
       fitted_on: (m,) the rows that mean and components of "whiten" are of; None: all.
@@ -59,7 +63,7 @@ def prepare(
         return embeddings
     if normalise == "whiten":
         rows = embeddings if fitted_on is None else embeddings[fitted_on]
-        parts = [rows[i : i + _PART] for i in range(0, len(rows), _PART)]
+        parts = [rows[i : i + PART] for i in range(0, len(rows), PART)]
         x = _fitted(parts, len(rows), whiten_dims)(embeddings)
         x /= _lengths(np.linalg.norm(x, axis=1))[:, None]
         return x

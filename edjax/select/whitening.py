@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-WHITEN_DIMS = 200
 ROWS_A_DIMENSION = 4
 _NOTHING = 1e-10  # of the largest variance: what is below is no direction
 
@@ -29,6 +28,18 @@ def dimensions(n: int, d: int, whiten_dims: int) -> int:
     """q: at most `whiten_dims`, and so few that there are `ROWS_A_DIMENSION` rows for each: along n - 1 directions of
     unit variance n rows are all equally far from each other."""
     return max(1, min(d, whiten_dims, n // ROWS_A_DIMENSION))
+
+
+def flops(n: int, d: int, q: int) -> int:
+    """Of the covariance, its eigendecomposition (about 9 d^3: Golub & Van Loan, Matrix Computations, 8.3) and the
+    projection."""
+    return 2 * n * d * d + 9 * d**3 + 2 * n * d * q
+
+
+def fit_bytes(rows: int, d: int) -> int:
+    """Peak of `fit` with parts of so many rows: a part centred in both precisions; the covariance, its product of a
+    part, its eigenvectors and their workspace."""
+    return 12 * rows * d + 8 * 5 * d * d
 
 
 def fit(parts: Iterable[np.ndarray], rough: np.ndarray, rest: np.ndarray, n: int, whiten_dims: int) -> Whitening:

@@ -1,0 +1,129 @@
+"""Which settings of facility location save most in the control? Tried on splits that nothing else uses.
+
+    python -m benchmarks.tuning            # whitening's dimensions, kernel width: minutes on two cores
+    python -m benchmarks.tuning --layers   # also layer and pooling of the features it chooses by, on CLINC150 alone
+
+Everything else is that of `benchmarks.control`: the learner sees the same features whatever the choice is made by. A
+setting is changed only where its accuracies are better than the default's by more than the interval over splits
+(paired, the same rows held out).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from benchmarks import control, runner
+from benchmarks.words import table
+from edjax.analysis import shares
+from edjax.analysis.seeds import interval_of_mean
+from edjax.features import Features
+from edjax.pool import Pool, read_pool
+from edjax.select import select
+from edjax.select.prepared import take
+
+SEEDS = range(1000, 1008)
+EVERY = 1_000_000  # more dimensions than there are: all of them
+OPTIONS: dict[str, dict[str, Any]] = {
+    "the default": {},
+    "whiten_dims 50": {"whiten_dims": 50},
+    "whiten_dims 100": {"whiten_dims": 100},
+    "whiten_dims 400": {"whiten_dims": 400},
+    "whiten_dims all": {"whiten_dims": EVERY},
+    "bandwidth 0.06": {"bandwidth": 0.06},
+    "bandwidth 0.12": {"bandwidth": 0.12},
+    "bandwidth 0.5": {"bandwidth": 0.5},
+    "bandwidth 1": {"bandwidth": 1.0},
+    "bandwidth 2": {"bandwidth": 2.0},
+}
+LAYERS = tuple((layer, pooling) for layer in (-1, -2, -16) for pooling in ("mean", "last"))
+KEPT = (control.LAYER, control.POOLING)  # what the learner sees, and the default
+
+
+def curves(learner: Features, chosen_by: Features, y: np.ndarray, strategy: str, options: dict[str, Any]) -> np.ndarray:
+    """(splits, budgets) macro accuracy of the control's probe on what a strategy chose with these options."""
+    budgets, found = control.BUDGETS, []
+    for seed in SEEDS:
+        candidates, held = control.split(y, seed)
+        x = control.learned(learner, candidates, control.LEARNER)
+        order = select(take(chosen_by, candidates), strategy, max(budgets), seed=seed, **options).indices
+        found.append([control.accuracy(x, y, candidates[order[:b]], held, control.RIDGE) for b in budgets])
+    return np.asarray(found)
+
+
+def lines(values: dict[str, np.ndarray]) -> Iterator[list[str]]:
+    """A line a setting: accuracies, what they are beyond the default's, labels saved; values of "random" among them."""
+    default = values["the default"]
+    for name, mine in values.items():
+        if name == "random":
+            continue
+        cells = [name]
+        for at in control.AT:
+            i = control.BUDGETS.index(at)
+            off = mine[:, i] - default[:, i]
+            ends = interval_of_mean(100 * off)
+            more = (
+                ""
+                if name == "the default"
+                else f" ({100 * off.mean():+.1f}, {ends['low']:+.1f} to {ends['high']:+.1f})"
+            )
+            cells.append(f"{mine[:, i].mean():.3f}{more}")
+        for at in control.AT:
+            saved = control.saving(values, name, control.BUDGETS, at)["share_saved"]
+            cells.append("beyond" if saved is None else shares.percent(saved))
+        yield cells
+
+
+def shown(name: str, values: dict[str, np.ndarray]) -> str:
+    """One data set's table."""
+    head = [
+        f"{name}, {len(SEEDS)} splits",
+        *(f"accuracy at {b} (points beyond the default)" for b in control.AT),
+        *(f"saved at {b}" for b in control.AT),
+    ]
+    return table(head, list(lines(values)), "l" + "r" * 2 * len(control.AT))
+
+
+def scored(pool: Pool, out: Path, layer: int, pooling: str) -> Features:
+    from edjax.score import score
+
+    return score(
+        pool,
+        control.MODEL,
+        out=out,
+        layer=layer,
+        pooling=pooling,
+        max_new_tokens=0,
+        template=control.TEMPLATE,
+        show_progress=False,
+    )
+
+
+@click.command()
+@click.option("--data", type=Path, default=runner.ROOT.parent / "shared" / "data", help="Where pool.parquet lies.")
+@click.option("--out", type=Path, default=Path("out/control"), show_default=True, help="Where the features are kept.")
+@click.option("--layers", is_flag=True, help="Try layers and poolings in place of dimensions and widths.")
+def main(data: Path, out: Path, layers: bool) -> None:
+    """Print a table a data set."""
+    pool = read_pool(str(data / "pool.parquet"))
+    for each in control.SETS[:1] if layers else control.SETS:
+        some = control.intents(pool, each)
+        y = np.unique([r or "" for r in some.responses], return_inverse=True)[1]
+        learner = control.scored(some, out / each)
+        tried: dict[str, tuple[Features, dict[str, Any]]]
+        if layers:
+            made = {k: scored(some, out / f"{each}{k[0]}{k[1]}", *k) if k != KEPT else learner for k in LAYERS}
+            tried = {"the default" if k == KEPT else f"layer {k[0]}, {k[1]}": (f, {}) for k, f in made.items()}
+        else:
+            tried = {name: (learner, options) for name, options in OPTIONS.items()}
+        values = {"random": curves(learner, learner, y, "random", {})}
+        values |= {name: curves(learner, f, y, "facility_location", how) for name, (f, how) in tried.items()}
+        click.echo(f"{shown(each, values)}\n")
+
+
+if __name__ == "__main__":
+    main()
