@@ -17,7 +17,9 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks import control, runner
+from benchmarks import runner
+from benchmarks.control import sets, splits
+from benchmarks.control.learners import accuracy, learned
 from benchmarks.words import table
 from edjax.analysis import shares
 from edjax.analysis.seeds import interval_of_mean
@@ -26,6 +28,8 @@ from edjax.pool import Pool, read_pool
 from edjax.select import select
 from edjax.select.prepared import take
 
+SETS = (*sets.INTENTS, "blimp")
+LEARNER, RIDGE = "l2", 0.1  # the control's
 SEEDS = range(1000, 1008)
 EVERY = 1_000_000  # more dimensions than there are: all of them
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -34,6 +38,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "whiten_dims 100": {"whiten_dims": 100},
     "whiten_dims 400": {"whiten_dims": 400},
     "whiten_dims all": {"whiten_dims": EVERY},
+    "l2": {"normalise": "l2"},
     "bandwidth 0.06": {"bandwidth": 0.06},
     "bandwidth 0.12": {"bandwidth": 0.12},
     "bandwidth 0.5": {"bandwidth": 0.5},
@@ -41,17 +46,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "bandwidth 2": {"bandwidth": 2.0},
 }
 LAYERS = tuple((layer, pooling) for layer in (-1, -2, -16) for pooling in ("mean", "last"))
-KEPT = (control.LAYER, control.POOLING)  # what the learner sees, and the default
+KEPT = (sets.LAYER, sets.POOLING)  # what the learner sees, and the default
 
 
 def curves(learner: Features, chosen_by: Features, y: np.ndarray, strategy: str, options: dict[str, Any]) -> np.ndarray:
     """(splits, budgets) macro accuracy of the control's probe on what a strategy chose with these options."""
-    budgets, found = control.BUDGETS, []
+    budgets, found = splits.BUDGETS, []
     for seed in SEEDS:
-        candidates, held = control.split(y, seed)
-        x = control.learned(learner, candidates, control.LEARNER)
+        candidates, held = splits.split(y, seed)
+        x = learned(learner, candidates, LEARNER)
         order = select(take(chosen_by, candidates), strategy, max(budgets), seed=seed, **options).indices
-        found.append([control.accuracy(x, y, candidates[order[:b]], held, control.RIDGE) for b in budgets])
+        found.append([accuracy(x, y, candidates[order[:b]], held, RIDGE) for b in budgets])
     return np.asarray(found)
 
 
@@ -62,8 +67,8 @@ def lines(values: dict[str, np.ndarray]) -> Iterator[list[str]]:
         if name == "random":
             continue
         cells = [name]
-        for at in control.AT:
-            i = control.BUDGETS.index(at)
+        for at in splits.AT:
+            i = splits.BUDGETS.index(at)
             off = mine[:, i] - default[:, i]
             ends = interval_of_mean(100 * off)
             more = (
@@ -72,8 +77,8 @@ def lines(values: dict[str, np.ndarray]) -> Iterator[list[str]]:
                 else f" ({100 * off.mean():+.1f}, {ends['low']:+.1f} to {ends['high']:+.1f})"
             )
             cells.append(f"{mine[:, i].mean():.3f}{more}")
-        for at in control.AT:
-            saved = control.saving(values, name, control.BUDGETS, at)["share_saved"]
+        for at in splits.AT:
+            saved = splits.saving(values, name, splits.BUDGETS, at)["share_saved"]
             cells.append("beyond" if saved is None else shares.percent(saved))
         yield cells
 
@@ -82,10 +87,10 @@ def shown(name: str, values: dict[str, np.ndarray]) -> str:
     """One data set's table."""
     head = [
         f"{name}, {len(SEEDS)} splits",
-        *(f"accuracy at {b} (points beyond the default)" for b in control.AT),
-        *(f"saved at {b}" for b in control.AT),
+        *(f"accuracy at {b} (points beyond the default)" for b in splits.AT),
+        *(f"saved at {b}" for b in splits.AT),
     ]
-    return table(head, list(lines(values)), "l" + "r" * 2 * len(control.AT))
+    return table(head, list(lines(values)), "l" + "r" * 2 * len(splits.AT))
 
 
 def scored(pool: Pool, out: Path, layer: int, pooling: str) -> Features:
@@ -93,12 +98,12 @@ def scored(pool: Pool, out: Path, layer: int, pooling: str) -> Features:
 
     return score(
         pool,
-        control.MODEL,
+        sets.MODEL,
         out=out,
         layer=layer,
         pooling=pooling,
         max_new_tokens=0,
-        template=control.TEMPLATE,
+        template=sets.TEMPLATE,
         show_progress=False,
     )
 
@@ -110,10 +115,10 @@ def scored(pool: Pool, out: Path, layer: int, pooling: str) -> Features:
 def main(data: Path, out: Path, layers: bool) -> None:
     """Print a table a data set."""
     pool = read_pool(str(data / "pool.parquet"))
-    for each in control.SETS[:1] if layers else control.SETS:
-        some = control.intents(pool, each)
-        y = np.unique([r or "" for r in some.responses], return_inverse=True)[1]
-        learner = control.scored(some, out / each)
+    for each in SETS[:1] if layers else SETS:
+        some, labels = sets.rows_of(pool, each)
+        y = np.unique(labels, return_inverse=True)[1]
+        learner = sets.scored(some, out / each)
         tried: dict[str, tuple[Features, dict[str, Any]]]
         if layers:
             made = {k: scored(some, out / f"{each}{k[0]}{k[1]}", *k) if k != KEPT else learner for k in LAYERS}

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is run from a checkout, not installed
-from benchmarks import control, tuning
+from benchmarks import tuning
+from benchmarks.control import __main__ as control
+from benchmarks.control import splits
 from edjax import defaults
 from edjax.features import Features
 from edjax.kernels.facility_location import DEFAULT_BANDWIDTH
@@ -15,8 +17,8 @@ from edjax.kernels.facility_location import DEFAULT_BANDWIDTH
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(control, "BUDGETS", (6, 12, 24))
-    monkeypatch.setattr(control, "AT", (12,))
+    monkeypatch.setattr(splits, "BUDGETS", (6, 12, 24))
+    monkeypatch.setattr(splits, "AT", (12,))
     monkeypatch.setattr(tuning, "SEEDS", range(1000, 1003))
     rng = np.random.default_rng(0)
     y = np.repeat(np.arange(6), 15)
