@@ -101,8 +101,12 @@ def joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         raise click.ClickException(f"the cells that are committed are of another draw or recipe ({[*fixed, *of]})")
     own = {c["job"] for c in new["rows"]}
     rows = [c for c in old["rows"] if c["job"] not in own] + new["rows"]
-    rows.sort(key=lambda c: (c["budget"], list(new["recipe"]["strategies"]).index(c["strategy"]), c["seed"]))
-    return new | {"rows": rows, "results": results_of(rows, new["base"])}
+    both: dict[str, Any] = {k: sorted({*old["recipe"][k], *new["recipe"][k]}) for k in ("budgets", "seeds")}
+    both["random_seeds"] = sorted({c["seed"] for c in rows if c["strategy"] == "random"})
+    both["variants"] = old["recipe"]["variants"] | new["recipe"]["variants"]
+    order = both["strategies"] = list(dict.fromkeys([*old["recipe"]["strategies"], *new["recipe"]["strategies"]]))
+    rows.sort(key=lambda c: (c["budget"], order.index(c["strategy"]), c["seed"]))
+    return new | {"recipe": new["recipe"] | both, "rows": rows, "results": results_of(rows, new["base"])}
 
 
 def again(path: Path) -> bool:

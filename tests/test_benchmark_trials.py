@@ -58,6 +58,24 @@ def test_a_setting_is_walked_and_goes_on(walk):
     assert trials.again(file) and json.loads(file.read_text())["results"] == found["results"]
 
 
+def test_a_setting_walked_in_parts_is_the_whole(walk):
+    whole, home = walk()
+    file = home.parent.parent / "trials-long_tail.json"
+    file.unlink()
+    for part in ("strategies=[task_quotas]", "strategies=[random]", "strategies=[facility_location_whitened]"):
+        joined, _ = walk(part)
+    same = ("rows", "results", "base", "pool", "evaluation")
+    order = [(c["strategy"], c["budget"], c["seed"]) for c in joined["rows"]]
+    assert sorted(order) == sorted((c["strategy"], c["budget"], c["seed"]) for c in whole["rows"])
+    assert (
+        joined["results"]["macro"]["response_loss"]["savings"] == whole["results"]["macro"]["response_loss"]["savings"]
+    )
+    assert {k: joined[k] for k in same[2:]} == {k: whole[k] for k in same[2:]}
+    assert set(joined["recipe"]["strategies"]) == set(whole["recipe"]["strategies"])
+    with pytest.raises(trials.click.ClickException, match="finetune"):
+        trials.joined(joined | {"recipe": joined["recipe"] | {"finetune": {}}}, whole)
+
+
 def test_every_task_counts_alike_in_macro_and_every_row_in_scores(walk):
     found, home = walk()
     tasks = read_pool(str(home / "evaluation.jsonl")).column("task")
