@@ -33,14 +33,6 @@ def of_grid(result: dict[str, Any]) -> str:
     return f" ({embedding(result)[0].lower()}{embedding(result)[1:]})" if "sets" in result else ""
 
 
-def summary(results: Results) -> str:
-    """For the README: the curves and what was saved, of the grid of each device with the embeddings of the recipe."""
-    grids = {name: r for name, r in results.items() if name.startswith("label_efficiency-")}
-    first = {name: r for name, r in grids.items() if not name.endswith("-mean")}
-    figures = [f"![Loss by labels bought, random in grey](docs/figures/{name}.svg)" for name in first]
-    return "\n\n".join([savings(first), *figures])
-
-
 def label_efficiency(results: Results) -> str:
     """The grid's loss at every budget, and how far each strategy is from random there."""
 
@@ -320,7 +312,6 @@ def overhead_predictions(results: Results) -> str:
 SECTIONS = {
     "label-efficiency": label_efficiency,
     "savings": savings,
-    "evidence": summary,
     "held-out": held_out,
     "chosen": chosen,
     "ablation-coverage": ablation_coverage,

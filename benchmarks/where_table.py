@@ -16,7 +16,11 @@ SHOWN = {  # a column: its name in trials, in the control, and in the first grid
     "task quotas": ("task_quotas", None, None),
 }
 AT = "200"
-PROBED = {"clinc150": "150 intents (CLINC150)", "banking77": "77 intents (BANKING77)"}
+PROBED = {
+    "clinc150": "150 intents (CLINC150)",
+    "banking77": "77 intents (BANKING77)",
+    "blimp": "67 paradigms of grammar (BLiMP)",
+}
 TRIALS = {
     "long_tail": "60 tasks, 700 to 11 rows each; every task counts alike",
     "all_alike": "60 tasks of 54 rows; every task counts alike",
@@ -61,9 +65,12 @@ def _line(said: str, result: dict[str, Any], found: dict[str, dict[str, Any]], k
     names = [names[kind] for names in SHOWN.values()]
     budgets = sorted({c["budget"] for c in result["rows"]})
     labels = f"{budgets[0]} to {budgets[-1]}"
-    first = next(iter(found.values()), None)
-    seeds = sorted({s["seeds"] for s in found.values()})
-    counted = f"{'-'.join(map(str, seeds))} against {first['baseline_seeds']}" if first else ""
+    shown = [found[name] for name in names if name in found]
+    first = next(iter(shown), None)
+    seeds = sorted({s["seeds"] for s in shown})
+    counted = ""
+    if first:
+        counted = f"{' to '.join(dict.fromkeys(map(str, (seeds[0], seeds[-1]))))} against {first['baseline_seeds']}"
     null = halves(first["null"]) if first else ""
     return [said, "LoRA", labels, *(saved(found.get(name)) if name else "" for name in names), null, counted]
 
