@@ -2,12 +2,12 @@
 
 from .clustering import Clusters, kmeans
 from .combine import affordable, at_most, plus, scaled, within
-from .d_optimal import d_optimal
-from .facility_location import facility_location
-from .greedy import Block, Objective, Selection, maximize
-from .k_center import k_center
+from .greedy import maximize
+from .ground import Ground, Method, method, option, select
+from .methods import METHODS, DOptimal, FacilityLocation, KCenter, d_optimal, facility_location, k_center
 from .modular import modular
 from .near_duplicates import Duplicates, near_duplicates
+from .objective import Block, Objective, Selection
 from .partition import d_optimal_streamed, k_center_streamed, two_stage
 from .plan import Plan, plan
 from .sequential import maximize_sequential
@@ -23,9 +23,15 @@ from .uncertainty import (
 __version__ = "0.0.0"
 
 __all__ = [
+    "METHODS",
     "Block",
     "Clusters",
+    "DOptimal",
     "Duplicates",
+    "FacilityLocation",
+    "Ground",
+    "KCenter",
+    "Method",
     "Objective",
     "Plan",
     "Selection",
@@ -41,11 +47,14 @@ __all__ = [
     "kmeans",
     "maximize",
     "maximize_sequential",
+    "method",
     "modular",
     "near_duplicates",
+    "option",
     "plan",
     "plus",
     "scaled",
+    "select",
     "sequence_scores",
     "token_statistics",
     "token_statistics_from_hidden",

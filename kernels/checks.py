@@ -1,5 +1,6 @@
 """What callers hand in, checked: pools, vectors and options, or a ValueError that names what is wrong."""
 
+import operator
 from typing import Any
 
 import jax
@@ -89,3 +90,54 @@ def check_positive(value: Any, name: str) -> None:
     host = np.asarray(value)  # of a jax.Array too: inside a user's `jit` its comparisons would be traced
     if host.shape != () or host.dtype.kind not in "iuf" or not (np.isfinite(host) and host > 0):
         raise ValueError(f"{name} must be a positive finite number, got {value!r}")
+
+
+def check_budget(budget: Any, available: int, name: str = "budget") -> int:
+    """`budget` as an int in [0, available], or a ValueError that names it."""
+    try:
+        if isinstance(budget, bool):
+            raise TypeError
+        value = operator.index(budget)
+    except TypeError:
+        raise ValueError(f"{name} must be a whole number of rows, got {budget!r}") from None
+    if value < 0:
+        raise ValueError(f"{name} must not be negative, got {value}")
+    if value > available:
+        raise ValueError(f"{name} {value} is larger than the {available} rows that can be picked")
+    return value
+
+
+def check_block(block: Any, name: str = "block") -> int:
+    """`block` as an int >= 1, or a ValueError that names it."""
+    if isinstance(block, bool) or not isinstance(block, int | np.integer) or block < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {block!r}")
+    return int(block)
+
+
+def check_rows(rows: Any, n: int, name: str = "labelled") -> tuple[jax.Array, int]:
+    """The distinct row indices as a (p,) int32 array and their number; None is no rows.
+
+    Concrete indices are checked; of traced ones only the count is known, and all are taken to be distinct.
+    """
+    if rows is None:
+        return jnp.zeros(0, jnp.int32), 0
+    if isinstance(rows, jax.core.Tracer):
+        return rows.astype(jnp.int32), rows.shape[0]
+    host = np.asarray(rows)
+    if host.size == 0:
+        return jnp.zeros(0, jnp.int32), 0
+    if host.ndim != 1 or not np.issubdtype(host.dtype, np.integer):
+        raise ValueError(f"{name} must be a 1-dimensional list of row indices, got {host.dtype} {host.shape}")
+    if host.min() < 0 or host.max() >= n:
+        bad = host[(host < 0) | (host >= n)][0]
+        raise ValueError(f"{name} holds row {bad}, but the pool has rows 0 to {n - 1}")
+    host = np.array(list(dict.fromkeys(host.tolist())))
+    return jnp.asarray(host, jnp.int32), len(host)
+
+
+def check_column(ground: Any, column: str, name: str) -> Any:
+    """The ground with an optional column of numbers of 0 or more checked, see `check_vector`; as it is without one."""
+    values = ground.columns.get(column)
+    if values is None:
+        return ground
+    return ground._replace(columns={**ground.columns, column: check_vector(values, ground.n, name)})

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from . import checks, distances, geometry, greedy
+from . import checks, distances, geometry
 from .geometry import Points, Precision
 
 
@@ -60,7 +60,7 @@ def kmeans(
     ([0.1, 5.1], [2, 2])
     """
     x = checks.check_pool(x)
-    clusters = greedy.check_budget(clusters, x.shape[0], "clusters")
+    clusters = checks.check_budget(clusters, x.shape[0], "clusters")
     if clusters < 1:
         raise ValueError("clusters must be at least 1, got 0")
     initial = None if initial is None else checks.check_pool(initial, "initial")

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .greedy import EXCLUDED, INVALID, Block, Objective
+from .objective import EXCLUDED, INVALID, Block, Objective
 
 
 def within(objective: Objective, rows: jax.Array) -> Objective:

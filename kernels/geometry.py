@@ -29,6 +29,9 @@ _MOST = 126
 # tiles and their temporaries are 16 MB each.
 _WHOLE_ELEMENTS = 1 << 24
 _TILE_ELEMENTS = 1 << 22
+_TILE_BYTES = (
+    8 << 20
+)  # of rows from the host; larger ones are slower: every tile's memory is then fresh from the system
 
 
 def matmul(a: jax.Array, b: jax.Array, precision: Precision = "highest") -> jax.Array:
@@ -274,3 +277,8 @@ def over_rows(fn: Callable[..., Any], *rows: jax.Array, width: int, shards: int 
     out = jax.tree.map(lambda a: jnp.zeros((shards, local, *a.shape[1:]), a.dtype), like)
     out = lax.fori_loop(0, math.ceil(local / tile), step, out)
     return jax.tree.map(lambda a: a.reshape(n, *a.shape[2:]), out)
+
+
+def tile_rows(d: int) -> int:
+    """Rows of length d in a tile, 8 MB."""
+    return max(1, _TILE_BYTES // (4 * max(d, 1)))

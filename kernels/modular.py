@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from .greedy import EXCLUDED, INVALID, Block, Objective
+from .objective import EXCLUDED, INVALID, Block, Objective
 
 
 def modular(scores: jax.Array, labelled: jax.Array | None = None) -> Objective:

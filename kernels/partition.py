@@ -9,15 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import checks, geometry, greedy
-from .d_optimal import TIES, check_ridge, labelled_block, no_picks, ridge_in, ridge_of
-from .d_optimal import objective as d_optimal_objective
 from .geometry import Centre, Points, Precision
-from .greedy import EXCLUDED, INVALID, Block, Objective, Selection
-from .k_center import check_first, random_row, start_row
-from .k_center import objective as k_center_objective
+from .methods.d_optimal import TIES, check_ridge, labelled_block, no_picks, ridge_in, ridge_of
+from .methods.d_optimal import objective as d_optimal_objective
+from .methods.k_center import check_first, random_row, start_row
+from .methods.k_center import objective as k_center_objective
+from .objective import EXCLUDED, INVALID, Block, Objective, Selection, nothing
 
 _LABELLED = 64  # labelled rows a pass takes at a time
-_TILE_BYTES = 8 << 20  # measured: larger ones are slower, since every tile's memory is then fresh from the system
 
 
 def two_stage(
@@ -58,14 +57,14 @@ def two_stage(
     """
     x = checks.check_pool(x)
     n = x.shape[0]
-    budget = greedy.check_budget(budget, n)
-    parts = greedy.check_budget(parts, n, "parts")
+    budget = checks.check_budget(budget, n)
+    parts = checks.check_budget(parts, n, "parts")
     if budget == 0:
-        return greedy.nothing()
+        return nothing()
     if parts == 0:
         raise ValueError("parts must be at least 1, got 0")
     each = -(-n // parts)
-    local = min(budget if local_budget is None else greedy.check_budget(local_budget, n, "local_budget"), each)
+    local = min(budget if local_budget is None else checks.check_budget(local_budget, n, "local_budget"), each)
     if min(local, n // parts) * parts < budget:
         raise ValueError(f"{parts} parts of {local} picks are fewer than the budget {budget}: raise local_budget")
     # NaN rows fill the last partitions; every selector takes them last.
@@ -107,7 +106,7 @@ def k_center_streamed(
         None if drawn else check_first(first, key, labelled, x)
     )  # a draw waits until it is known which rows are valid
     if budget == 0:
-        return greedy.nothing()
+        return nothing()
     pool = _HostPool(x, tile, precision, centre="near", weights=weights)
     ridge = jnp.float32(1)  # k-center has none
     rows = np.asarray(labelled)
@@ -145,7 +144,7 @@ def d_optimal_streamed(
     labelled, _, budget, block, tile, precision = _checked(x, labelled, budget, block, tile, precision)
     given = check_ridge(ridge)
     if budget == 0:
-        return greedy.nothing()
+        return nothing()
     pool = _HostPool(x, tile, precision, centre="mean" if centre else "none")
     own_ridge = pool.default_ridge() if given is None else ridge_in(given, pool.frame.scale, 1.0)
     bounds = np.where(pool.valid, pool.norms / np.float32(own_ridge), INVALID).astype(np.float32)
@@ -164,15 +163,10 @@ def _checked(x, labelled, budget, block, tile, precision):
     """What both streamed forms take, checked as the resident ones check it, before a row is read."""
     checks.check_shape(x.shape)
     checks.check_dtype(getattr(x, "dtype", np.float32))
-    labelled, given = greedy.check_rows(labelled, x.shape[0])
-    budget = greedy.check_budget(budget, x.shape[0] - given)
-    tile = tile_rows(x.shape[1]) if tile is None else greedy.check_block(tile, "tile")
-    return labelled, given, budget, greedy.check_block(block), tile, checks.check_precision(precision)
-
-
-def tile_rows(d: int) -> int:
-    """Rows of length d in a tile, 8 MB."""
-    return max(1, _TILE_BYTES // (4 * max(d, 1)))
+    labelled, given = checks.check_rows(labelled, x.shape[0])
+    budget = checks.check_budget(budget, x.shape[0] - given)
+    tile = geometry.tile_rows(x.shape[1]) if tile is None else checks.check_block(tile, "tile")
+    return labelled, given, budget, checks.check_block(block), tile, checks.check_precision(precision)
 
 
 class _HostPool:

@@ -1,11 +1,13 @@
 """What a call will cost, before it is made: memory and FLOPs from the shapes alone."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from . import ahead, front, geometry, greedy, partition
-from .checks import check_precision
+from . import checks, geometry
 
-_ROW = 21  # bytes of norms, bounds, validity and what sorting them takes, a row
+if TYPE_CHECKING:
+    from .ground import Method
+
+ROW = 21  # bytes of norms, bounds, validity and what sorting them takes, a row
 _STREAMED_TILES = 4  # copies of a tile: as it was read, on the device, centred, and while it is centred
 
 
@@ -21,7 +23,7 @@ class Plan(NamedTuple):
 
 
 def plan(
-    method: str,
+    method: "str | Method",
     n: int,
     d: int,
     budget: int,
@@ -34,12 +36,12 @@ def plan(
     itemsize: int = 4,
     precision: str = "highest",
 ) -> Plan:
-    """Memory and FLOPs of `k_center`, `d_optimal` or `facility_location` on an (n, d) pool.
+    """Memory and FLOPs of a method on an (n, d) pool.
 
     Args:
-        method: the selector's name. n, d: the pool's shape. budget: rows to pick. represented: m, for facility
-            location with rows to cover of their own. form, memory, block: as the selector takes them; "streamed" is
-            `k_center_streamed` or `d_optimal_streamed`, whose pool is not counted.
+        method: its name, or with knobs of its own. n, d: the pool's shape. budget: rows to pick. represented: m, for
+            facility location with rows to cover of their own. form, memory, block: as the selector takes them;
+            "streamed" is `k_center_streamed` or `d_optimal_streamed`, whose pool is not counted.
         itemsize: bytes of an element of the pool as given (2 for bfloat16). precision: as the selector takes it.
 
     Returns:
@@ -56,56 +58,48 @@ def plan(
     >>> plan("facility_location", 100_000, 768, 1_000).form
     'tiled'
     """
+    from .methods import METHODS
+
     for name, size in (("n", n), ("d", d)):
         if size < 0:
             raise ValueError(f"{name} must not be negative, got {size}")
-    greedy.check_budget(budget, n)
-    check_precision(precision)
-    kept = 2 if itemsize == 2 and precision == "fast" else 4
-    if method == "k_center":
-        block = min(block or 512, n)
-        work, temporary = 2 * n * d * budget, 4 * block * (block + d)
-    elif method == "d_optimal":
-        block = min(block or 256, n)
-        work = 2 * n * d * budget + 2 * d * d * budget
-        temporary = 4 * (2 * d * d + (block + 64) * (block + d)) + 4 * block * d
-    elif method == "facility_location":
-        return _facility_location(n, d, budget, represented, form, similarity_dtype, memory, block, itemsize, kept)
-    else:
-        raise ValueError(f"method must be 'k_center', 'd_optimal' or 'facility_location', got {method!r}")
-    if form == "auto":
-        form = "blocked"
+    checks.check_budget(budget, n)
+    checks.check_precision(precision)
+    if isinstance(method, str):
+        if method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+        method = METHODS[method]
+    shape = Shape(n, d, budget, represented, block, itemsize, 2 if itemsize == 2 and precision == "fast" else 4)
+    return method.plan(shape, form=form, similarity_dtype=similarity_dtype, memory=memory)
+
+
+class Shape(NamedTuple):
+    """What a method plans for. itemsize, kept: bytes of an element of the pool as given, and as it is kept."""
+
+    n: int
+    d: int
+    budget: int
+    represented: int | None
+    block: int | None
+    itemsize: int
+    kept: int
+
+
+def blocked(name: str, shape: Shape, form: str, work: int, temporary: int, resident: int = 0) -> Plan:
+    """A method whose rows are passed over once a round, on the device or streamed from the host.
+
+    temporary: bytes of a round beside the rows. resident: more of these where the rows are on the device.
+    """
+    n, d = shape.n, shape.d
+    form = "blocked" if form == "auto" else form
     if form == "streamed":
-        tile = min(partition.tile_rows(d), n)
+        tile = min(geometry.tile_rows(d), n)
         total = _STREAMED_TILES * 4 * tile * d + 4 * 64 * tile + 4 * 5 * n + temporary
     elif form == "blocked":
-        if method == "k_center" and front.pays(n, block, 1):
-            temporary += 4 * front.ROWS * block * d + 8 * n
-        total = n * d * (itemsize + kept) + _ROW * n + temporary + _over_rows(n, d)
+        total = n * d * (shape.itemsize + shape.kept) + ROW * n + temporary + resident + _over_rows(n, d)
     else:
         raise ValueError(f"form must be 'auto', 'blocked' or 'streamed', got {form!r}")
-    return _plan(method, form, n, d, budget, total, work)
-
-
-def _facility_location(n, d, budget, represented, form, similarity_dtype, memory, block, itemsize, kept) -> Plan:
-    m = n if represented is None else represented
-    if similarity_dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"similarity_dtype must be 'float32' or 'bfloat16', got {similarity_dtype!r}")
-    size = 4 if similarity_dtype == "float32" else 2
-    if form not in ("auto", "resident", "tiled"):
-        raise ValueError(f"form must be 'auto', 'resident' or 'tiled', got {form!r}")
-    if form == "auto":
-        form = "resident" if size * n * m <= memory else "tiled"
-    block = min(block or (256 if form == "resident" else 128), n)
-    work = n * m * d * (1 if represented is None else 2)
-    if form == "tiled":
-        work += 2 * m * d * n  # every row is refreshed about once or twice in the first picks
-    total = n * d * (itemsize + kept) + _ROW * n + size * m * (n if form == "resident" else 0) + 4 * 2 * block * m
-    if form == "tiled" and represented is None and ahead.pays(n, block):
-        total += 12 * n * len(ahead.AHEAD)
-    if represented is not None:
-        total += m * d * (itemsize + kept) + 4 * 5 * m
-    return _plan("facility_location", form, n, d, budget, total, work)
+    return made(name, form, shape, total, work)
 
 
 def _over_rows(n: int, d: int) -> int:
@@ -116,9 +110,10 @@ def _over_rows(n: int, d: int) -> int:
     return 4 * tile * (32 + d)
 
 
-def _plan(method: str, form: str, n: int, d: int, budget: int, total: int, work: int) -> Plan:
-    says = f"{method} ({form}) of {budget:,} rows from {n:,} x {d:,}: {_bytes(total)} of memory, {_flops(work)}"
-    return Plan(method, form, total, work, says)
+def made(name: str, form: str, shape: Shape, total: int, work: int) -> Plan:
+    """The plan, with its sentence."""
+    of = f"{shape.budget:,} rows from {shape.n:,} x {shape.d:,}"
+    return Plan(name, form, total, work, f"{name} ({form}) of {of}: {_bytes(total)} of memory, {_flops(work)}")
 
 
 def _bytes(count: int) -> str:

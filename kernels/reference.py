@@ -5,14 +5,15 @@ Each twin can also follow a given order (`follow=`) and say how good each of its
 that swaps two rows within rounding is told from a wrong one.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .d_optimal import DEFAULT_RIDGE, TIES
-from .facility_location import DEFAULT_BANDWIDTH
-from .k_center import START_TIES
+from . import float64
+from .ground import Ground, Method
+from .methods import DOptimal, FacilityLocation, KCenter
+from .methods.facility_location import DEFAULT_BANDWIDTH
 from .uncertainty import SequenceScores
 
 
@@ -24,6 +25,36 @@ class Trace(NamedTuple):
     gains: np.ndarray
     best: np.ndarray
     second: np.ndarray
+
+
+def greedy(method: Method, ground: Ground, budget: int, *, follow: Sequence[int] | None = None) -> Trace:
+    """Plain greedy by a method's definition, `Method.gains`, in float64: every row at every step.
+
+    >>> greedy(METHODS["k_center"], Ground({"embedding": np.array([[0.0], [1.0], [9.0]])}), 2).indices.tolist()
+    [1, 2]
+    """
+    rows = [int(j) for j in dict.fromkeys(() if ground.given is None else ground.given)]
+    may = np.ones(ground.n, bool) if ground.valid is None else np.asarray(ground.valid, bool)
+    picked = ~may
+    picked[rows] = True
+    valid = float64.clean(ground.columns["embedding"])[1] if "embedding" in ground.columns else np.ones(ground.n, bool)
+    trace = []
+    for t in range(budget):
+        now = np.where(picked, -np.inf, np.where(valid, method.gains(ground, rows), -1.0))
+        best = int(np.argmax(now))
+        own = best if now[best] <= 0 else int(np.argmax(method.ties(now)))
+        j = own if follow is None else int(follow[t])
+        others = np.delete(now, best)
+        trace.append((j, now[j], now[best], others.max() if len(others) else -np.inf))
+        picked[j] = True
+        rows.append(j)
+    columns = np.array(trace, np.float64).reshape(-1, 4).T
+    gain = np.where(columns[1] < 0, -np.inf, columns[1])
+    return Trace(columns[0].astype(np.int64), gain, columns[2], columns[3])
+
+
+def _columns(x: np.ndarray, weights: np.ndarray | None) -> dict[str, np.ndarray]:
+    return {"embedding": np.asarray(x)} | ({} if weights is None else {"weight": np.asarray(weights)})
 
 
 def k_center(
@@ -40,24 +71,7 @@ def k_center(
     >>> k_center(np.array([[0.0], [1.0], [9.0]]), 2).indices.tolist()
     [1, 2]
     """
-    x, valid = _clean(x)
-    w = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
-    nearest, empty = np.full(len(x), np.inf), True
-    centre = np.sum((x - x[valid].mean(0)) ** 2, axis=1) if valid.any() else np.zeros(len(x))
-    centre = np.where(valid, centre, np.inf)
-    nearest_the_mean = centre <= float(np.min(centre, initial=np.inf)) * (1 + START_TIES)
-    start = int(np.argmax(nearest_the_mean)) if first is None else int(first)
-
-    def add(j: int) -> None:
-        nonlocal nearest, empty
-        nearest, empty = np.minimum(nearest, np.linalg.norm(x - x[j], axis=1)), False
-
-    def gains() -> np.ndarray:
-        if empty:
-            return np.where(np.arange(len(x)) == start, np.inf, np.finfo(np.float64).max)
-        return w * nearest
-
-    return _greedy(gains, add, valid, budget, labelled, follow)
+    return greedy(KCenter(first), Ground(_columns(x, weights), given=labelled), budget, follow=follow)
 
 
 def d_optimal(
@@ -75,31 +89,14 @@ def d_optimal(
     >>> d_optimal(np.array([[3.0, 0.0], [2.9, 0.0], [0.0, 1.0]]), 3, ridge=0.1).indices.tolist()
     [0, 2, 1]
     """
-    x, valid = _clean(x)
-    if centre:
-        x = np.where(valid[:, None], x - x[valid].mean(0), 0)
-    if weights is not None:
-        x = x * np.asarray(weights, np.float64)[:, None]
-    if ridge is None:
-        ridge = DEFAULT_RIDGE * float(np.mean(np.sum((x[valid] - x[valid].mean(0)) ** 2, axis=1))) or 1.0
-    state = {"a": ridge * np.eye(x.shape[1])}
-
-    def add(j: int) -> None:
-        state["a"] = state["a"] + np.outer(x[j], x[j])
-
-    def gains() -> np.ndarray:
-        return np.log1p(np.maximum(np.sum(x * np.linalg.solve(state["a"], x.T).T, axis=1), 0))
-
-    return _greedy(
-        gains, add, valid, budget, labelled, follow, tied=lambda g: np.expm1(g) >= np.expm1(g.max()) * (1 - TIES)
-    )
+    return greedy(DOptimal(ridge, centre), Ground(_columns(x, weights), given=labelled), budget, follow=follow)
 
 
 def facility_location(
     x: np.ndarray,
     budget: int,
     *,
-    similarity: str = "rbf",
+    similarity: Literal["rbf", "cosine"] = "rbf",
     bandwidth: float = DEFAULT_BANDWIDTH,
     represented: np.ndarray | None = None,
     labelled: Sequence[int] = (),
@@ -112,25 +109,11 @@ def facility_location(
     >>> facility_location(np.array([[0.0], [0.1], [0.2], [5.0], [5.1]]), 2).indices.tolist()
     [1, 3]
     """
-    x, valid = _clean(x)
-    z, covered = (x, valid) if represented is None else _clean(represented)
-    if similarity == "rbf":
-        d2 = _squared_distances(x, z)
-        s = np.exp(-d2 / max(bandwidth * float(_squared_distances(x[valid], x[valid]).mean()), 1e-300))
-    else:
-        norms = np.maximum(np.linalg.norm(x, axis=1), 1e-300)[:, None] * np.maximum(np.linalg.norm(z, axis=1), 1e-300)
-        s = np.maximum(x @ z.T / norms, 0)
-    w = np.where(covered, 1.0 if weights is None else weights, 0.0)
-    q = np.ones(len(x)) if quality is None else np.asarray(quality, np.float64)
-    state = {"cover": np.zeros(len(z))}
-
-    def add(j: int) -> None:
-        state["cover"] = np.maximum(state["cover"], s[j])
-
-    def gains() -> np.ndarray:
-        return q * (np.maximum(s - state["cover"], 0) @ w)
-
-    return _greedy(gains, add, valid, budget, labelled, follow)
+    target = None if represented is None else _columns(represented, weights)
+    columns = _columns(x, weights if represented is None else None)
+    columns |= {} if quality is None else {"quality": np.asarray(quality)}
+    ground = Ground(columns, given=labelled, target=target)
+    return greedy(FacilityLocation(similarity, bandwidth), ground, budget, follow=follow)
 
 
 def token_uncertainty(logits: np.ndarray, tokens: np.ndarray, mask: np.ndarray) -> SequenceScores:
@@ -166,10 +149,10 @@ def lloyd(x: np.ndarray, centres: np.ndarray, iterations: int) -> tuple[np.ndarr
     """
     x, centres = np.asarray(x, np.float64), np.array(centres, np.float64)
     for _ in range(iterations):
-        labels = np.argmin(_squared_distances(x, centres), axis=1)
+        labels = np.argmin(float64.squared_distances(x, centres), axis=1)
         for c in np.unique(labels):
             centres[c] = x[labels == c].mean(axis=0)
-    return centres, np.argmin(_squared_distances(x, centres), axis=1)
+    return centres, np.argmin(float64.squared_distances(x, centres), axis=1)
 
 
 def near_duplicates(
@@ -180,7 +163,7 @@ def near_duplicates(
     >>> near_duplicates(np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.01]]), 0.99)[0].tolist()
     [0, 1, 0]
     """
-    x, valid = _clean(x)
+    x, valid = float64.clean(x)
     norms = np.linalg.norm(x, axis=1)
     keeper, similarity = np.arange(len(x)), np.ones(len(x))
     kept: list[int] = []
@@ -194,43 +177,3 @@ def near_duplicates(
         else:
             kept += [i] if valid[i] else []
     return keeper, similarity
-
-
-def _clean(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    x = np.asarray(x, np.float64)
-    valid = np.isfinite(x).all(axis=1)
-    return np.where(valid[:, None], x, 0), valid
-
-
-def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.stack([np.sum((row - b) ** 2, axis=1) for row in a]) if len(a) else np.zeros((0, len(b)))
-
-
-def _greedy(
-    gains: Callable[[], np.ndarray],
-    add: Callable[[int], None],
-    valid: np.ndarray,
-    budget: int,
-    labelled: Sequence[int],
-    follow: Sequence[int] | None,
-    tied: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> Trace:
-    picked = np.zeros(len(valid), bool)
-    for j in dict.fromkeys(int(j) for j in labelled):
-        picked[j] = True
-        if valid[j]:
-            add(j)
-    trace = []
-    for t in range(budget):
-        now = np.where(picked, -np.inf, np.where(valid, gains(), -1.0))
-        best = int(np.argmax(now))
-        own = best if tied is None or now[best] <= 0 else int(np.argmax(tied(now)))
-        j = own if follow is None else int(follow[t])
-        others = np.delete(now, best)
-        trace.append((j, now[j], now[best], others.max() if len(others) else -np.inf))
-        picked[j] = True
-        if valid[j]:
-            add(j)
-    columns = np.array(trace, np.float64).reshape(-1, 4).T
-    gain = np.where(columns[1] < 0, -np.inf, columns[1])
-    return Trace(columns[0].astype(np.int64), gain, columns[2], columns[3])

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import lax
 
-from .greedy import EXCLUDED, INVALID, Objective, Selection, nothing
+from .objective import EXCLUDED, INVALID, Objective, Selection, nothing
 
 
 def maximize_sequential(objective: Objective, budget: int, *, block: int = 1024) -> Selection:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .greedy import EXCLUDED, INVALID, Objective, Selection, largest, nothing
+from .greedy import largest
+from .objective import EXCLUDED, INVALID, Objective, Selection, nothing
 
 
 def sample_size(n: int, budget: int, epsilon: Any) -> int:

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from . import distances
-from .geometry import Points, Precision
-from .greedy import Objective, largest
+from .. import distances
+from ..geometry import Points, Precision
+from ..greedy import largest
+from ..objective import Objective
 
 ROWS = 6  # rows of a front, in blocks
 _CHUNK = 32  # picks a matrix product takes at a time

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from . import greedy
-from .distances import Unlikeness
-from .geometry import Points
-from .greedy import EXCLUDED, Objective
+from .. import greedy
+from ..distances import Unlikeness
+from ..geometry import Points
+from ..objective import EXCLUDED, Objective
 
 AHEAD = (1, 3, 8)  # numbers of guessed picks after which the gains are computed
 _SHORT = 8  # blocks of candidates among which they are guessed

@@ -1,19 +1,99 @@
 """k-center: spread the picks so that every row has a pick near it."""
 
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from . import checks, distances, front, geometry, greedy, stacked
-from .geometry import Points, Precision
-from .greedy import EXCLUDED, INVALID, Block, Objective, Selection
+from .. import checks, distances, float64, geometry, greedy
+from ..combine import within
+from ..geometry import Points, Precision
+from ..ground import Ground, Method, method, option, select
+from ..objective import EXCLUDED, INVALID, Block, Objective, Selection
+from ..plan import Plan, Shape, blocked
+from . import front
 
 START_TIES = 1e-5  # squared distances to the mean closer than this share count as equal
 
 _CHUNK = 32  # picks a matrix product takes at a time: wide enough for full GEMM speed, narrow enough to waste little
+
+
+@method
+class KCenter(Method):
+    """Farthest-first: see `k_center`."""
+
+    name: ClassVar[str] = "k_center"
+    summary: ClassVar[str] = "farthest first: no prompt is far from a chosen one"
+    paper: ClassVar[str] = "Gonzalez 1985; Sener & Savarese 2018, arXiv 1708.00489"
+    takes: ClassVar[tuple[str, ...]] = ("weight",)
+    block: ClassVar[int] = 512
+    streams: ClassVar[bool] = True
+
+    first: Any = option(None, "the first pick: mean, random, or a row", traced=True)
+
+    def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[KCenter, Ground]":
+        x = ground.columns["embedding"]
+        ground = checks.check_column(ground, "weight", "weights")
+        return replace(self, first=check_first(self.first, key, ground.given, x)), ground
+
+    def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
+        return self._spread(ground, precision, shards)[0]
+
+    def choose(
+        self,
+        ground: Ground,
+        budget: int,
+        *,
+        key: jax.Array | None,
+        block: int,
+        precision: Precision,
+        shards: int | None,
+    ) -> Selection:
+        spread, pool, weights = self._spread(ground, precision, shards)
+        if front.pays(ground.n, block, shards):
+            square_weights = None if weights is None else jnp.square(weights)
+            spread = front.with_front(spread, pool, budget, block, square_weights, precision)
+        spread = spread if ground.valid is None else within(spread, ground.valid)
+        return greedy.maximize(spread, budget, block=block)
+
+    def _spread(
+        self, ground: Ground, precision: Precision, shards: int | None
+    ) -> tuple[Objective, Points, jax.Array | None]:
+        pool = geometry.points(ground.columns["embedding"], precision=precision)
+        weights, unit = ground.columns.get("weight"), 1.0
+        if weights is not None:
+            weights, unit = geometry.unit_weights(weights)
+        made = objective(
+            pool,
+            first=self.first,
+            labelled=ground.given,
+            weights=weights,
+            unit=unit,
+            precision=precision,
+            shards=shards,
+        )
+        return made, pool, weights
+
+    def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
+        x, valid = float64.clean(ground.columns["embedding"])
+        chosen = [j for j in rows if valid[j]]
+        if chosen:
+            w = np.asarray(ground.columns.get("weight", np.ones(len(x))), np.float64)
+            return w * np.sqrt(float64.squared_distances(x, x[chosen]).min(1))
+        centre = np.where(valid, np.sum((x - x[valid].mean(0)) ** 2, 1) if valid.any() else 0, np.inf)
+        near = centre <= float(np.min(centre, initial=np.inf)) * (1 + START_TIES)
+        start = int(np.argmax(near)) if self.first is None else int(self.first)
+        return np.where(np.arange(len(x)) == start, np.inf, np.finfo(np.float64).max)
+
+    def plan(self, shape: Shape, *, form: str = "auto", **how: Any) -> Plan:
+        n, d = shape.n, shape.d
+        block = min(shape.block or self.block, n)
+        ahead = 4 * front.ROWS * block * d + 8 * n if front.pays(n, block, 1) else 0
+        return blocked(self.name, shape, form, 2 * n * d * shape.budget, 4 * block * (block + d), ahead)
 
 
 def k_center(
@@ -67,38 +147,9 @@ def k_center(
     >>> picks.indices.tolist(), [round(float(g), 2) for g in picks.gains]
     ([1, 2, 3], [inf, 4.9, 3.0])
     """
-    x = checks.check_pool(x)
-    labelled, given = greedy.check_rows(labelled, x.shape[0])
-    budget = greedy.check_budget(budget, x.shape[0] - given)
-    if weights is not None:
-        weights = checks.check_vector(weights, x.shape[0], "weights")
-    first, block = check_first(first, key, labelled, x), greedy.check_block(block)
-    precision = checks.check_precision(precision)
-    if budget == 0:
-        return greedy.nothing()
-    return _k_center(
-        x,
-        first,
-        labelled,
-        weights,
-        budget=budget,
-        block=block,
-        precision=precision,
-        shards=geometry.row_shards(x) if shards is None else shards,
-    )
-
-
-@stacked.jitted("budget", "block", "precision", "shards")
-def _k_center(x, first, labelled, weights, *, budget, block, precision, shards):
-    pool = geometry.points(x, precision=precision)
-    weights, unit = (None, 1.0) if weights is None else geometry.unit_weights(weights)
-    spread = objective(
-        pool, first=first, labelled=labelled, weights=weights, unit=unit, precision=precision, shards=shards
-    )
-    if front.pays(x.shape[0], block, shards):
-        square_weights = None if weights is None else jnp.square(weights)
-        spread = front.with_front(spread, pool, budget, block, square_weights, precision)
-    return greedy.maximize(spread, budget, block=block)
+    columns = {"embedding": x} if weights is None else {"embedding": x, "weight": weights}
+    ground = Ground(columns, given=labelled)
+    return select(KCenter(first), ground, budget, key=key, block=block, precision=precision, shards=shards)
 
 
 def start_row(from_mean: jax.Array) -> jax.Array:
@@ -204,7 +255,7 @@ def check_first(first: Any, key: jax.Array | None, labelled: jax.Array, x: Any) 
         return random_row(key, geometry.finite_rows(x))
     if isinstance(first, jax.core.Tracer):
         return first.astype(jnp.int32)
-    row = greedy.check_budget(first, x.shape[0] - 1, "first")
+    row = checks.check_budget(first, x.shape[0] - 1, "first")
     if not isinstance(x, jax.core.Tracer) and not bool(geometry.finite_rows(jnp.asarray(x[row : row + 1]))[0]):
         raise ValueError(f"first is row {row}, which holds NaN or infinity")
     return jnp.asarray(row, jnp.int32)

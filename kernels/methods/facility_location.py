@@ -1,15 +1,21 @@
 """Facility location: pick rows so that every row has a similar one among the picks, on average."""
 
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from . import ahead, checks, distances, geometry, greedy, stacked, stochastic
-from .distances import Unlikeness
-from .geometry import Points, Precision
-from .greedy import EXCLUDED, INVALID, Block, Objective, Selection
+from .. import checks, distances, float64, geometry, greedy, stochastic
+from ..combine import within
+from ..distances import Unlikeness
+from ..geometry import Points, Precision
+from ..ground import Ground, Method, method, option, select
+from ..objective import EXCLUDED, INVALID, Block, Objective, Selection
+from ..plan import ROW, Plan, Shape, made
+from . import ahead
 
 Similarity = Literal["rbf", "cosine"]
 Form = Literal["auto", "resident", "tiled"]
@@ -19,6 +25,135 @@ _MEMORY = 4 << 30
 _TILES = {True: 256, False: 512}  # sides of the first pass's tiles: kept ones are transposed in cache, so smaller
 
 _SAME = 2.0**-7  # similarities kept in bfloat16 that are closer than this share differ by rounding
+
+
+@method
+class FacilityLocation(Method):
+    """Coverage by similarity: see `facility_location`."""
+
+    name: ClassVar[str] = "facility_location"
+    summary: ClassVar[str] = "every prompt has a similar chosen one"
+    paper: ClassVar[str] = "Nemhauser, Wolsey & Fisher 1978; Bhatt et al. 2024, arXiv 2401.06692"
+    takes: ClassVar[tuple[str, ...]] = ("weight", "quality")
+
+    similarity: Similarity = option("rbf", "rbf or cosine", choices=("rbf", "cosine"))
+    bandwidth: Any = option(
+        DEFAULT_BANDWIDTH, "kernel width, as a share of the mean squared distance", traced=True, above=0
+    )
+    form: Form = option("auto", "resident, tiled, or auto", choices=("auto", "resident", "tiled"))
+    similarity_dtype: Literal["float32", "bfloat16"] = option("float32", "of similarities that are kept")
+    memory: int = option(_MEMORY, "bytes of similarities up to which auto is resident", above=0)
+    epsilon: float | None = option(None, "for stochastic greedy", above=0)
+
+    def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[FacilityLocation, Ground]":
+        x = ground.columns["embedding"]
+        target = ground.target
+        if target is not None:
+            covered = checks.check_pool(target["embedding"], "represented")
+            if covered.shape[1] != x.shape[1]:
+                raise ValueError(f"represented has {covered.shape[1]} features, x has {x.shape[1]}")
+            target = checks.check_column(Ground({**target, "embedding": covered}), "weight", "weights").columns
+        if self.similarity not in ("rbf", "cosine"):
+            raise ValueError(f"similarity must be 'rbf' or 'cosine', got {self.similarity!r}")
+        if self.form not in ("auto", "resident", "tiled"):
+            raise ValueError(f"form must be 'auto', 'resident' or 'tiled', got {self.form!r}")
+        if self.similarity_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"similarity_dtype must be 'float32' or 'bfloat16', got {self.similarity_dtype!r}")
+        if self.epsilon is not None and key is None:
+            raise ValueError(f"epsilon={self.epsilon!r} needs key, a jax.random.key")
+        ground = ground._replace(target=target)
+        for name, said in (("weight", "weights"), ("quality", "quality")):
+            ground = checks.check_column(ground, name, said)
+        return replace(self, bandwidth=_check_bandwidth(self.bandwidth)), ground
+
+    def kept(self, n: int, m: int) -> str | None:
+        """The dtype of the similarities that are kept; None for tiles."""
+        fits = jnp.dtype(self.similarity_dtype).itemsize * n * m <= self.memory
+        return self.similarity_dtype if self.form == "resident" or (self.form == "auto" and fits) else None
+
+    def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
+        x = ground.columns["embedding"]
+        represented = None if ground.target is None else ground.target["embedding"]
+        to_cover = None
+        if self.similarity == "rbf":
+            frame = geometry.own_frame(x, others=() if represented is None else (represented,))
+            pool = geometry.points(x, frame=frame, precision=precision)
+            if represented is not None:
+                to_cover = geometry.points(represented, frame=frame, precision=precision)
+            gamma = self.bandwidth * geometry.mean_squared_distance(pool)
+            measure = distances.rbf(gamma, x.shape[1], precision)
+        else:
+            pool = distances.unit_points(x, precision)
+            if represented is not None:
+                to_cover = distances.unit_points(represented, precision, pool.frame)
+            measure = distances.cosine(x.shape[1], precision)
+        return objective(
+            pool,
+            measure,
+            to_cover,
+            labelled=ground.given,
+            weights=(ground.columns if ground.target is None else ground.target).get("weight"),
+            quality=ground.columns.get("quality"),
+            kept=self.kept(ground.n, ground.n if represented is None else represented.shape[0]),
+            block=block,
+            symmetric=represented is None and shards == 1,
+            bounded=self.epsilon is None,
+        )
+
+    def choose(
+        self,
+        ground: Ground,
+        budget: int,
+        *,
+        key: jax.Array | None,
+        block: int,
+        precision: Precision,
+        shards: int | None,
+    ) -> Selection:
+        cover = self.objective(ground, block=block, precision=precision, shards=shards)
+        cover = cover if ground.valid is None else within(cover, ground.valid)
+        if self.epsilon is None:
+            return greedy.maximize(cover, budget, block=block)
+        sample = stochastic.sample_size(ground.n, budget, self.epsilon)
+        return stochastic.maximize_stochastic(cover, budget, sample=sample, key=key)
+
+    def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
+        x, valid = float64.clean(ground.columns["embedding"])
+        z, covered = (x, valid) if ground.target is None else float64.clean(ground.target["embedding"])
+        if self.similarity == "rbf":
+            scale = max(self.bandwidth * float(float64.squared_distances(x[valid], x[valid]).mean()), 1e-300)
+            s = np.exp(-float64.squared_distances(x, z) / scale)
+        else:
+            lengths = [np.maximum(np.linalg.norm(a, axis=1), 1e-300) for a in (x, z)]
+            s = np.maximum(x @ z.T / (lengths[0][:, None] * lengths[1]), 0)
+        w = (ground.columns if ground.target is None else ground.target).get("weight", 1.0)
+        chosen = [j for j in rows if valid[j]]
+        cover = s[chosen].max(0) if chosen else np.zeros(len(z))
+        gained = np.maximum(s - cover, 0) @ np.where(covered, np.asarray(w, np.float64), 0.0)
+        return gained * np.asarray(ground.columns.get("quality", 1.0), np.float64)
+
+    def plan(
+        self, shape: Shape, *, form: str = "auto", similarity_dtype: str = "float32", memory: int = _MEMORY
+    ) -> Plan:
+        n, d, m = shape.n, shape.d, shape.n if shape.represented is None else shape.represented
+        if similarity_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"similarity_dtype must be 'float32' or 'bfloat16', got {similarity_dtype!r}")
+        if form not in ("auto", "resident", "tiled"):
+            raise ValueError(f"form must be 'auto', 'resident' or 'tiled', got {form!r}")
+        size = jnp.dtype(similarity_dtype).itemsize
+        if form == "auto":
+            form = "resident" if size * n * m <= memory else "tiled"
+        block = min(shape.block or (256 if form == "resident" else 128), n)
+        work = n * m * d * (1 if shape.represented is None else 2)
+        if form == "tiled":
+            work += 2 * m * d * n  # every row is refreshed about once or twice in the first picks
+        total = n * d * (shape.itemsize + shape.kept) + ROW * n + 4 * 2 * block * m
+        total += size * m * n if form == "resident" else 0
+        if form == "tiled" and shape.represented is None and ahead.pays(n, block):
+            total += 12 * n * len(ahead.AHEAD)
+        if shape.represented is not None:
+            total += m * d * (shape.itemsize + shape.kept) + 4 * 5 * m
+        return made(self.name, form, shape, total, work)
 
 
 def facility_location(
@@ -83,97 +218,19 @@ def facility_location(
     >>> picks.indices.tolist(), [round(float(g), 1) for g in picks.gains]
     ([1, 3], [3.0, 2.0])
     """
-    x = checks.check_pool(x)
-    n = x.shape[0]
-    labelled, given = greedy.check_rows(labelled, n)
-    budget = greedy.check_budget(budget, n - given)
+    covering = FacilityLocation(similarity, bandwidth, form, similarity_dtype, memory, epsilon)
+    columns, target = {"embedding": x}, None
     if represented is not None:
-        represented = checks.check_pool(represented, "represented")
-        if represented.shape[1] != x.shape[1]:
-            raise ValueError(f"represented has {represented.shape[1]} features, x has {x.shape[1]}")
-    m = n if represented is None else represented.shape[0]
-    if similarity not in ("rbf", "cosine"):
-        raise ValueError(f"similarity must be 'rbf' or 'cosine', got {similarity!r}")
-    if form not in ("auto", "resident", "tiled"):
-        raise ValueError(f"form must be 'auto', 'resident' or 'tiled', got {form!r}")
-    if similarity_dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"similarity_dtype must be 'float32' or 'bfloat16', got {similarity_dtype!r}")
-    if form == "auto":
-        form = "resident" if jnp.dtype(similarity_dtype).itemsize * n * m <= memory else "tiled"
-    if epsilon is not None and key is None:
-        raise ValueError(f"epsilon={epsilon!r} needs key, a jax.random.key")
-    if weights is not None:
-        weights = checks.check_vector(weights, m, "weights")
+        target = {"embedding": represented} | ({} if weights is None else {"weight": weights})
+    elif weights is not None:
+        columns["weight"] = weights
     if quality is not None:
-        quality = checks.check_vector(quality, n, "quality")
-    block = (256 if form == "resident" else 128) if block is None else greedy.check_block(block)
-    bandwidth, precision = _check_bandwidth(bandwidth), checks.check_precision(precision)
-    if budget == 0:
-        return greedy.nothing()
-    return _facility_location(
-        x,
-        represented,
-        labelled,
-        weights,
-        quality,
-        bandwidth,
-        None if epsilon is None else key,
-        budget=budget,
-        similarity=similarity,
-        kept=similarity_dtype if form == "resident" else None,
-        sample=None if epsilon is None else stochastic.sample_size(n, budget, epsilon),
-        block=block,
-        precision=precision,
-        shards=geometry.row_shards(x) if shards is None else shards,
-    )
-
-
-@stacked.jitted("budget", "similarity", "kept", "sample", "block", "precision", "shards")
-def _facility_location(
-    x,
-    represented,
-    labelled,
-    weights,
-    quality,
-    bandwidth,
-    key,
-    *,
-    budget,
-    similarity,
-    kept,
-    sample,
-    block,
-    precision,
-    shards,
-):
-    to_cover = None
-    if similarity == "rbf":
-        frame = geometry.own_frame(x, others=() if represented is None else (represented,))
-        pool = geometry.points(x, frame=frame, precision=precision)
-        if represented is not None:
-            to_cover = geometry.points(represented, frame=frame, precision=precision)
-        gamma = bandwidth * geometry.mean_squared_distance(pool)
-        measure = distances.rbf(gamma, x.shape[1], precision)
-    else:
-        pool = distances.unit_points(x, precision)
-        if represented is not None:
-            to_cover = distances.unit_points(represented, precision, pool.frame)
-        measure = distances.cosine(x.shape[1], precision)
-    cover = objective(
-        pool,
-        measure,
-        to_cover,
-        labelled=labelled,
-        weights=weights,
-        quality=quality,
-        kept=kept,
-        block=block,
-        symmetric=represented is None and shards == 1,
-        bounded=sample is None,
-    )
-    if sample is not None:
-        return stochastic.maximize_stochastic(cover, budget, sample=sample, key=key)
-    return greedy.maximize(cover, budget, block=block)
+        columns["quality"] = quality
+    if block is None:
+        n, m = (np.shape(a)[0] if np.ndim(a) else 0 for a in (x, x if represented is None else represented))
+        block = 256 if covering.kept(n, m) else 128
+    ground = Ground(columns, given=labelled, target=target)
+    return select(covering, ground, budget, key=key, block=block, precision=precision, shards=shards)
 
 
 def objective(

@@ -1,15 +1,18 @@
 """D-optimal design: pick rows that together carry the most information about a linear model on the features."""
 
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from . import checks, geometry, greedy, stacked
-from .geometry import Points, Precision
-from .greedy import EXCLUDED, INVALID, Block, Objective, Selection
+from .. import checks, float64, geometry
+from ..geometry import Points, Precision
+from ..ground import Ground, Method, method, option, select
+from ..objective import EXCLUDED, INVALID, Block, Objective, Selection
+from ..plan import Plan, Shape, blocked
 
 _LIMIT = 64  # the most picks of a round
 _CHUNK = 32  # picks a pass over the pool takes in: a round brings about 25, and a pass costs in proportion to its width
@@ -25,6 +28,53 @@ TIES = 2.0**-16
 DEFAULT_RIDGE = 0.1  # times the mean squared norm of the centred rows
 
 _NO_SPREAD = 2.0**-40  # the share of the mean squared norm below which the spread is what rounding the mean leaves
+
+
+@method
+class DOptimal(Method):
+    """log det of the information matrix: see `d_optimal`."""
+
+    name: ClassVar[str] = "d_optimal"
+    summary: ClassVar[str] = "largest log-determinant of the information matrix"
+    paper: ClassVar[str] = "Chen, Zhang & Zhou 2018, arXiv 1709.05135; Bhatt et al. 2024, arXiv 2401.06692"
+    takes: ClassVar[tuple[str, ...]] = ("weight",)
+    streams: ClassVar[bool] = True
+
+    ridge: Any = option(None, "in squared units of the rows; default 0.1 of their spread", traced=True, above=0)
+    centre: bool = option(False, "subtract the mean first")
+
+    def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[DOptimal, Ground]":
+        ground = checks.check_column(ground, "weight", "weights")
+        return replace(self, ridge=check_ridge(self.ridge), centre=bool(self.centre)), ground
+
+    def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
+        weights, unit = ground.columns.get("weight"), 1.0
+        if weights is not None:
+            weights, unit = geometry.unit_weights(weights)
+        pool = design(ground.columns["embedding"], weights, centre=self.centre, precision=precision)
+        ridge = default_ridge(pool) if self.ridge is None else ridge_in(self.ridge, pool.frame.scale, unit)
+        return objective(pool, ridge, labelled=ground.given, precision=precision, shards=shards)
+
+    def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
+        x, valid = float64.clean(ground.columns["embedding"])
+        if self.centre:
+            x = np.where(valid[:, None], x - x[valid].mean(0), 0)
+        x = x * np.asarray(ground.columns.get("weight", np.ones(len(x))), np.float64)[:, None]
+        ridge = self.ridge
+        if ridge is None:
+            ridge = DEFAULT_RIDGE * float(np.mean(np.sum((x[valid] - x[valid].mean(0)) ** 2, axis=1))) or 1.0
+        chosen = x[[j for j in rows if valid[j]]]
+        a = ridge * np.eye(x.shape[1]) + chosen.T @ chosen
+        return np.log1p(np.maximum(np.sum(x * np.linalg.solve(a, x.T).T, axis=1), 0))
+
+    def ties(self, gains: np.ndarray) -> np.ndarray:
+        return np.expm1(gains) >= np.expm1(gains.max()) * (1 - TIES)
+
+    def plan(self, shape: Shape, *, form: str = "auto", **how: Any) -> Plan:
+        n, d = shape.n, shape.d
+        block = min(shape.block or self.block, n)
+        temporary = 4 * (2 * d * d + (block + _LIMIT) * (block + d)) + 4 * block * d
+        return blocked(self.name, shape, form, 2 * (n + d) * d * shape.budget, temporary)
 
 
 def d_optimal(
@@ -74,36 +124,9 @@ def d_optimal(
     >>> d_optimal(x, budget=3, ridge=0.1).indices.tolist()
     [0, 2, 1]
     """
-    x = checks.check_pool(x)
-    labelled, given = greedy.check_rows(labelled, x.shape[0])
-    budget = greedy.check_budget(budget, x.shape[0] - given)
-    if weights is not None:
-        weights = checks.check_vector(weights, x.shape[0], "weights")
-    given_ridge, block = check_ridge(ridge), greedy.check_block(block)
-    precision = checks.check_precision(precision)
-    if budget == 0:
-        return greedy.nothing()
-    return _d_optimal(
-        x,
-        given_ridge,
-        labelled,
-        weights,
-        budget=budget,
-        centre=bool(centre),
-        block=block,
-        precision=precision,
-        shards=geometry.row_shards(x) if shards is None else shards,
-    )
-
-
-@stacked.jitted("budget", "centre", "block", "precision", "shards")
-def _d_optimal(x, ridge, labelled, weights, *, budget, centre, block, precision, shards):
-    weights, unit = (None, 1.0) if weights is None else geometry.unit_weights(weights)
-    pool = design(x, weights, centre=centre, precision=precision)
-    ridge = default_ridge(pool) if ridge is None else ridge_in(ridge, pool.frame.scale, unit)
-    return greedy.maximize(
-        objective(pool, ridge, labelled=labelled, precision=precision, shards=shards), budget, block=block
-    )
+    columns = {"embedding": x} if weights is None else {"embedding": x, "weight": weights}
+    ground = Ground(columns, given=labelled)
+    return select(DOptimal(ridge, centre), ground, budget, block=block, precision=precision, shards=shards)
 
 
 def design(x: jax.Array, weights: jax.Array | None, *, centre: bool, precision: Precision) -> Points:
