@@ -141,3 +141,23 @@ def check_column(ground: Any, column: str, name: str) -> Any:
     if values is None:
         return ground
     return ground._replace(columns={**ground.columns, column: check_vector(values, ground.n, name)})
+
+
+def check_scores(values: Any, n: int, name: str) -> jax.Array:
+    """`values` as a float32 (n,) array of numbers of either sign; NaN and infinity may be among them."""
+    made = values if isinstance(values, jax.Array) else np.asarray(values)
+    check_dtype(made.dtype, name)
+    if made.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},), got {tuple(made.shape)}")
+    return jnp.asarray(made, jnp.float32)
+
+
+def check_groups(values: Any, n: int, name: str) -> jax.Array:
+    """`values` as an int32 (n,) array of group numbers, 0 to n - 1."""
+    if not isinstance(values, jax.core.Tracer):
+        host = np.asarray(values)
+        if host.shape != (n,) or host.dtype.kind not in "iu":
+            raise ValueError(f"{name} must be ({n},) whole numbers, got {host.dtype} {host.shape}")
+        if n and (host.min() < 0 or host.max() >= n):
+            raise ValueError(f"{name} must be from 0 to {n - 1}, got {host.min()} to {host.max()}")
+    return jnp.asarray(values, jnp.int32)

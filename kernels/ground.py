@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -64,13 +64,33 @@ class Method:
     it reads where they are there), block (rows refreshed at a time), streams (whether rows may stay on the host).
     """
 
-    name: ClassVar[str] = ""
-    summary: ClassVar[str] = ""
-    paper: ClassVar[str] = ""
-    needs: ClassVar[tuple[str, ...]] = ("embedding",)
-    takes: ClassVar[tuple[str, ...]] = ()
-    block: ClassVar[int] = 256
-    streams: ClassVar[bool] = False
+    @property
+    def name(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def summary(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def paper(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("embedding",)
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def block(self) -> int:
+        return 256
+
+    @property
+    def streams(self) -> bool:
+        return False
 
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[Method, Ground]":
         """The knobs and columns checked, outside `jit`: a ValueError names what is wrong."""

@@ -12,7 +12,7 @@ from benchmarks.control import __main__ as control
 from benchmarks.control import splits
 from edjax import defaults
 from edjax.features import Features
-from edjax.kernels.facility_location import DEFAULT_BANDWIDTH
+from edjax.kernels.methods.facility_location import DEFAULT_BANDWIDTH
 
 
 @pytest.fixture

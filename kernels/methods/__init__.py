@@ -1,10 +1,39 @@
 """The methods, a file each; `METHODS` is the only list of their names."""
 
 from ..ground import Method
+from .combined import AtMost, Cost, Plus, Scaled
 from .d_optimal import DOptimal, d_optimal
 from .facility_location import FacilityLocation, facility_location
 from .k_center import KCenter, k_center
+from .scores import LeastConfidence, MaxEntropy, MeanEntropy, MeanMargin, MeanNll, MinMargin, Random, score_of
 
-METHODS: dict[str, Method] = {m.name: m for m in (KCenter(), DOptimal(), FacilityLocation())}
+METHODS: dict[str, Method] = {
+    made.name: made
+    for made in (
+        Random(),
+        MeanEntropy(),
+        MaxEntropy(),
+        LeastConfidence(),
+        MeanNll(),
+        MeanMargin(),
+        MinMargin(),
+        KCenter(),
+        DOptimal(),
+        FacilityLocation(),
+    )
+}
 
-__all__ = ["METHODS", "DOptimal", "FacilityLocation", "KCenter", "d_optimal", "facility_location", "k_center"]
+__all__ = [
+    "METHODS",
+    "AtMost",
+    "Cost",
+    "DOptimal",
+    "FacilityLocation",
+    "KCenter",
+    "Plus",
+    "Scaled",
+    "d_optimal",
+    "facility_location",
+    "k_center",
+    "score_of",
+]

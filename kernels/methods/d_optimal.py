@@ -1,7 +1,7 @@
 """D-optimal design: pick rows that together carry the most information about a linear model on the features."""
 
 from dataclasses import replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,11 +34,11 @@ _NO_SPREAD = 2.0**-40  # the share of the mean squared norm below which the spre
 class DOptimal(Method):
     """log det of the information matrix: see `d_optimal`."""
 
-    name: ClassVar[str] = "d_optimal"
-    summary: ClassVar[str] = "largest log-determinant of the information matrix"
-    paper: ClassVar[str] = "Chen, Zhang & Zhou 2018, arXiv 1709.05135; Bhatt et al. 2024, arXiv 2401.06692"
-    takes: ClassVar[tuple[str, ...]] = ("weight",)
-    streams: ClassVar[bool] = True
+    name = "d_optimal"
+    summary = "largest log-determinant of the information matrix"
+    paper = "Chen, Zhang & Zhou 2018, arXiv 1709.05135; Bhatt et al. 2024, arXiv 2401.06692"
+    takes = ("weight",)
+    streams = True
 
     ridge: Any = option(None, "in squared units of the rows; default 0.1 of their spread", traced=True, above=0)
     centre: bool = option(False, "subtract the mean first")

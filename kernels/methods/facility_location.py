@@ -1,7 +1,7 @@
 """Facility location: pick rows so that every row has a similar one among the picks, on average."""
 
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -31,10 +31,10 @@ _SAME = 2.0**-7  # similarities kept in bfloat16 that are closer than this share
 class FacilityLocation(Method):
     """Coverage by similarity: see `facility_location`."""
 
-    name: ClassVar[str] = "facility_location"
-    summary: ClassVar[str] = "every prompt has a similar chosen one"
-    paper: ClassVar[str] = "Nemhauser, Wolsey & Fisher 1978; Bhatt et al. 2024, arXiv 2401.06692"
-    takes: ClassVar[tuple[str, ...]] = ("weight", "quality")
+    name = "facility_location"
+    summary = "every prompt has a similar chosen one"
+    paper = "Nemhauser, Wolsey & Fisher 1978; Bhatt et al. 2024, arXiv 2401.06692"
+    takes = ("weight", "quality")
 
     similarity: Similarity = option("rbf", "rbf or cosine", choices=("rbf", "cosine"))
     bandwidth: Any = option(

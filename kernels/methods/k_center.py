@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +26,12 @@ _CHUNK = 32  # picks a matrix product takes at a time: wide enough for full GEMM
 class KCenter(Method):
     """Farthest-first: see `k_center`."""
 
-    name: ClassVar[str] = "k_center"
-    summary: ClassVar[str] = "farthest first: no prompt is far from a chosen one"
-    paper: ClassVar[str] = "Gonzalez 1985; Sener & Savarese 2018, arXiv 1708.00489"
-    takes: ClassVar[tuple[str, ...]] = ("weight",)
-    block: ClassVar[int] = 512
-    streams: ClassVar[bool] = True
+    name = "k_center"
+    summary = "farthest first: no prompt is far from a chosen one"
+    paper = "Gonzalez 1985; Sener & Savarese 2018, arXiv 1708.00489"
+    takes = ("weight",)
+    block = 512
+    streams = True
 
     first: Any = option(None, "the first pick: mean, random, or a row", traced=True)
 

@@ -86,7 +86,7 @@ def test_every_row_can_be_drawn_and_nan_comes_last():
 
 def test_stochastic_greedy_serves_every_objective():
     from edjax.kernels.geometry import points
-    from edjax.kernels.k_center import objective
+    from edjax.kernels.methods.k_center import objective
 
     x = jnp.asarray(mixture(8, 200, 5))
     sampled = stochastic.maximize_stochastic(objective(points(x)), 20, sample=200, key=jax.random.key(0))

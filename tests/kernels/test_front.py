@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from kernel_cases import SELECTORS, Problem, assert_greedy, mixture
 
-from edjax.kernels import front, greedy, k_center
+from edjax.kernels import greedy, k_center
 from edjax.kernels.geometry import points
-from edjax.kernels.k_center import objective
+from edjax.kernels.methods import front
+from edjax.kernels.methods.k_center import objective
 
 BLOCK, N = 8, 300  # small blocks, so that fronts wear out and are renewed many times
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from kernel_cases import Problem, assert_greedy
 
-from edjax.kernels import ahead, facility_location, reference
+from edjax.kernels import facility_location, reference
+from edjax.kernels.methods import ahead
 
 BLOCK, PLAIN = 4, 64  # of 300 rows: looks ahead, does not
 

@@ -113,7 +113,9 @@ def test_facility_location_forms_agree_with_the_twin(form, options):
 
 
 def test_facility_location_half_pass_over_many_tiles(monkeypatch):
-    module = sys.modules["edjax.kernels.facility_location"]  # the package's attribute of that name is the function
+    module = sys.modules[
+        "edjax.kernels.methods.facility_location"
+    ]  # the package's attribute of that name is the function
     monkeypatch.setattr(module, "_TILES", {True: 32, False: 48})
     p = Problem(mixture(8, 135, 7), 30, {"labelled": [1, 2]})
     for form in ("resident", "tiled"):

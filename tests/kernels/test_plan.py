@@ -3,22 +3,21 @@
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from edjax.kernels import plan
+from edjax.kernels import METHODS, Ground, plan
+from edjax.kernels.ground import _select
 
 
-def allotted(method, n, d, budget, **options):
-    jitted = getattr(sys.modules[f"edjax.kernels.{method}"], f"_{method}")
-    x, none = jax.ShapeDtypeStruct((n, d), jnp.float32), jnp.zeros(0, jnp.int32)
-    args = (x, None, none, None)
-    if method == "facility_location":
-        args = (x, None, none, None, None, jnp.float32(0.2), None)
-        options = {"block": 128, "kept": None, "similarity": "rbf", "sample": None} | options
-    memory = jitted.lower(*args, budget=budget, precision="highest", shards=1, **options).compile().memory_analysis()
+def allotted(method, n, d, budget, block, **knobs):
+    ground = Ground({"embedding": jax.ShapeDtypeStruct((n, d), jnp.float32)}, given=jnp.zeros(0, jnp.int32))
+    static = {"budget": budget, "block": block, "precision": "highest", "shards": 1}
+    made = replace(METHODS[method], **knobs)
+    memory = _select.lower(made, ground, None, **static).compile().memory_analysis()
     return memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
 
 
@@ -26,29 +25,27 @@ def allotted(method, n, d, budget, **options):
     ("method", "options"),
     [
         ("k_center", {"block": 512}),
-        ("d_optimal", {"block": 256, "centre": False}),
-        ("facility_location", {"block": 256, "kept": "float32"}),
-        ("facility_location", {"block": 256, "kept": "bfloat16"}),
-        ("facility_location", {}),
+        ("d_optimal", {"block": 256}),
+        ("facility_location", {"block": 256, "form": "resident"}),
+        ("facility_location", {"block": 256, "form": "resident", "similarity_dtype": "bfloat16"}),
+        ("facility_location", {"block": 128, "form": "tiled"}),
     ],
 )
 def test_memory_is_within_15_percent(method, options):
-    given = {}
-    if method == "facility_location":
-        given = {"form": "resident", "similarity_dtype": options["kept"]} if options else {"form": "tiled"}
+    given = {name: options[name] for name in ("form", "similarity_dtype") if name in options}
     estimate = plan(method, 20_000, 384, 1000, **given).bytes
     assert estimate == pytest.approx(allotted(method, 20_000, 384, 1000, **options), rel=0.15)
 
 
 def test_facility_location_of_100k_rows_stays_under_3_gb():
     assert plan("facility_location", 100_000, 768, 1000).form == "tiled"
-    assert allotted("facility_location", 100_000, 768, 1000) < 3e9
+    assert allotted("facility_location", 100_000, 768, 1000, 128, form="tiled") < 3e9
 
 
 LARGE = {
     "k_center": ({"block": 512}, 4 * 512 * (512 + 7 * 768)),
-    "d_optimal": ({"block": 256, "centre": False}, 4 * (256 * (256 + 2 * 768) + 2 * 768 * 768)),
-    "facility_location": ({}, 2 * 4 * 128 * 1_000_000),
+    "d_optimal": ({"block": 256}, 4 * (256 * (256 + 2 * 768) + 2 * 768 * 768)),
+    "facility_location": ({"block": 128, "form": "tiled"}, 2 * 4 * 128 * 1_000_000),
 }
 
 
@@ -58,15 +55,15 @@ def test_a_million_rows_take_a_copy_of_the_pool_a_block_and_64_bytes_a_row(metho
     options, block = LARGE[method]
     found = allotted(method, n, d, 1000, **options)
     assert found <= 4 * n * d + 4 * n * d + block + 64 * n  # the caller's pool, its centred copy
-    estimate = plan(method, n, d, 1000, **({} if options else {"form": "tiled"})).bytes
+    estimate = plan(method, n, d, 1000, form=options.get("form", "auto")).bytes
     assert estimate == pytest.approx(found, rel=0.05)
 
 
 MEASURED = """
     import gc
     import numpy as np, jax, jax.numpy as jnp
-    from edjax.kernels import plan
-    from edjax.kernels.k_center import _k_center
+    from edjax.kernels import Ground, KCenter, plan
+    from edjax.kernels.ground import _select
 
     def memory(key):
         return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
@@ -74,12 +71,13 @@ MEASURED = """
     n, d, budget = 200_000, 64, 100
     none = jnp.zeros(0, jnp.int32)
     shape = jax.ShapeDtypeStruct((n, d), jnp.float32)
-    call = _k_center.lower(shape, None, none, None, budget=budget, block=512, precision="highest", shards=1).compile()
+    static = {"budget": budget, "block": 512, "precision": "highest", "shards": 1}
+    call = _select.lower(KCenter(), Ground({"embedding": shape}, given=none), None, **static).compile()
     before = memory("VmRSS")
     x = jnp.asarray(np.random.default_rng(0).random((n, d), np.float32)).block_until_ready()
     gc.collect()
     open("/proc/self/clear_refs", "w").write("5")  # the peak so far is forgotten
-    call(x, None, none, None).indices.block_until_ready()
+    call(KCenter(), Ground({"embedding": x}, given=none), None).indices.block_until_ready()
     print(memory("VmHWM") - before, plan("k_center", n, d, budget).bytes)
 """
 

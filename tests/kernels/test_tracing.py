@@ -13,7 +13,8 @@ import pytest
 from kernel_cases import SELECTORS, Problem, assert_greedy, mixture
 from quick import of_devices
 
-from edjax.kernels import Block, Objective, facility_location, geometry, maximize, stacked
+from edjax.kernels import Block, FacilityLocation, Ground, Objective, facility_location, geometry, maximize, stacked
+from edjax.kernels.ground import _select
 
 all_selectors = pytest.mark.parametrize("name", SELECTORS)
 
@@ -68,7 +69,7 @@ def test_vmap_over_start_sets(name):
 @all_selectors
 def test_one_trace_for_three_calls(name):
     select, _ = SELECTORS[name]
-    jitted = getattr(sys.modules[f"edjax.kernels.{name}"], f"_{name}")
+    jitted = _select
     before = jitted._cache_size()
     for seed in range(3):
         select(mixture(seed, 73, 4), 9)
@@ -113,11 +114,9 @@ def test_a_fourth_objective_needs_no_engine_line():
 
 def test_facility_location_in_tiles_holds_no_square():
     n = 20_000
-    module = sys.modules["edjax.kernels.facility_location"]
-    compiled = module._facility_location.lower(
-        jax.ShapeDtypeStruct((n, 16), jnp.float32), None, jnp.zeros(0, jnp.int32), None, None, jnp.float32(0.2),
-        None, budget=50, similarity="rbf", kept=None, sample=None, block=128, precision="highest", shards=1,
-    ).compile()  # fmt: skip
+    ground = Ground({"embedding": jax.ShapeDtypeStruct((n, 16), jnp.float32)}, given=jnp.zeros(0, jnp.int32))
+    static = {"budget": 50, "block": 128, "precision": "highest", "shards": 1}
+    compiled = _select.lower(FacilityLocation(form="tiled"), ground, None, **static).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * n * n / 16
     assert facility_location(mixture(0, 50, 3), 5, memory=0).indices.shape == (5,)
 
