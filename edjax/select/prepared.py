@@ -90,8 +90,9 @@ class _Parts:
         self.x, self.kept = x, None if rows is None else np.isin(np.arange(len(x)), rows)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        for part in self.x.slices():
-            yield self.x[part] if self.kept is None else self.x[part][self.kept[part]]
+        for start in range(0, len(self.x), PART):
+            rows = self.x[start : start + PART]
+            yield rows if self.kept is None else rows[self.kept[start : start + PART]]
 
 
 def _whiten_spilled(stream: Stream, whiten_dims: int, fitted_on: np.ndarray | None) -> Spill:
