@@ -108,7 +108,7 @@ def saved(s: dict[str, Any] | None) -> str:
     if s is None:
         return ""
     if s["share_saved"] is None:
-        return s["note"]
+        return s.get("note", "beyond what was measured")
     if not shares.has_interval(s):
         return f"{shares.percent(s['share_saved'])} (no interval)"
     text = f"{shares.percent(s['share_saved'])} ({shares.ends(s)})"

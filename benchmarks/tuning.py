@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks import runner
 from benchmarks.control import sets, splits
 from benchmarks.control.learners import accuracy, learned
+from benchmarks.evidence import halves
 from benchmarks.words import table
 from edjax.analysis import shares
 from edjax.analysis.seeds import interval_of_mean
@@ -61,7 +62,7 @@ def curves(learner: Features, chosen_by: Features, y: np.ndarray, strategy: str,
 
 
 def lines(values: dict[str, np.ndarray]) -> Iterator[list[str]]:
-    """A line a setting: accuracies, what they are beyond the default's, labels saved; values of "random" among them."""
+    """A line a setting: accuracies, what they are beyond the default's, labels saved; the null last."""
     default = values["the default"]
     for name, mine in values.items():
         if name == "random":
@@ -81,6 +82,8 @@ def lines(values: dict[str, np.ndarray]) -> Iterator[list[str]]:
             saved = splits.saving(values, name, splits.BUDGETS, at)["share_saved"]
             cells.append("beyond" if saved is None else shares.percent(saved))
         yield cells
+    nulls = splits.summary({"random": values["random"]}, splits.BUDGETS)["null"]
+    yield ["random against itself", *("" for _ in splits.AT), *(halves(nulls[str(at)]) for at in splits.AT)]
 
 
 def shown(name: str, values: dict[str, np.ndarray]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.control.table import saved
+from benchmarks.evidence import saved
 from benchmarks.words import Results, sections, table
 from edjax.analysis import shares
 

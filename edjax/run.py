@@ -28,7 +28,16 @@ from edjax.lm.bounds import facts_of, notes_on
 from edjax.pool import Pool, read_pool
 from edjax.recipe import Recipe
 from edjax.score import score
-from edjax.select import Chooser, Selection, pool_rows, read_selection, usable, with_pool_column, write_selection
+from edjax.select import (
+    Chooser,
+    Options,
+    Selection,
+    pool_rows,
+    read_selection,
+    usable,
+    with_pool_column,
+    write_selection,
+)
 from edjax.store import read_json, read_manifest, sha256_json, versions, write_json, writing
 from edjax.warm import warm_rows, warm_tokens
 
@@ -189,6 +198,11 @@ class _Walk:
         drawn = {s: {r.choice_seed(s, seed): None for seed in r.seeds_of(s)} for s in r.strategies}
         return {(s, seed): self.selection(s, seed, largest) for s, seeds in drawn.items() for seed in seeds}
 
+    @cached_property
+    def choosers(self) -> dict[Options, Chooser]:
+        """By what is asked, so that strategies and budgets that ask the same share features and clusters made once."""
+        return {}
+
     def selection(self, strategy: str, seed: int, budget: int) -> Selection:
         path = self.out / "selections" / f"{strategy}-b{budget}-s{seed}"
         if (path / "manifest.json").exists():
@@ -197,7 +211,7 @@ class _Walk:
         options = replace(options, labelled=self.warm)
         features, column = self.features, options.group_column
         features = with_pool_column(features, self.pool, column) if column else features
-        chooser = Chooser(features, options, self.candidates)
+        chooser = self.choosers.setdefault(options, Chooser(features, options, self.candidates))
         chosen = chooser.choose(name, [budget])[0]
         if options.nested:
             refuse_another_order(path, chosen)

@@ -116,12 +116,13 @@ def _limited(
         state, bounds = objective.commit(state[0], bounds, inner, order, count)
         return (state, block.live[1]), marked(bounds, block.live[1], facts)
 
-    def peek(fixed, live, j):
-        return objective.peek(fixed[0], live[0], j)
+    peek = None
+    if (exact := objective.peek) is not None:
 
-    return objective._replace(
-        init=init, refresh=refresh, take=take, commit=commit, peek=None if objective.peek is None else peek
-    )
+        def peek(fixed, live, j):
+            return exact(fixed[0], live[0], j)
+
+    return objective._replace(init=init, refresh=refresh, take=take, commit=commit, peek=peek)
 
 
 def scaled(objective: Objective, quality: jax.Array) -> Objective:

@@ -43,7 +43,8 @@ def test_a_line_sets_a_setting_beside_the_default_split_by_split(small):
     rng = np.random.default_rng(1)
     default = np.sort(rng.random((3, 3)), 1)
     values = {"random": default - 0.05, "the default": default, "better": default + 0.02}
-    first, second = tuning.lines(values)
+    first, second, null = tuning.lines(values)
     assert first[:2] == ["the default", f"{default[:, 1].mean():.3f}"]
+    assert null[0] == "random against itself"
     assert second[1] == f"{default[:, 1].mean() + 0.02:.3f} (+2.0, +2.0 to +2.0)"
-    assert tuning.shown("small", values).count("\n") == 3
+    assert tuning.shown("small", values).count("\n") == 4

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.evidence import halves, saved
 from benchmarks.words import Results, sections, table
-from edjax.analysis import shares
 
 WHAT = {
     "clinc150": "which of {labels} intents",
@@ -41,7 +41,7 @@ def one(row: dict[str, Any]) -> str:
         strategy, _, how = name.partition(", ")
         scores = [f"{row['curves'][name][i]:.3f}" for i in shown]
         lines.append([f"`{strategy}`, {how}", *scores, *(saved(found[b]) for b in at)])
-    nulls = [f"{shares.ends(row['null'][b])} in {row['null'][b]['splits']} splits" for b in at]
+    nulls = [halves(row["null"][b]) for b in at]
     lines.append(["`random` against itself", *("" for _ in at), *nulls])
     head = ["choice, features", *(f"{word} at {b}" for b in at), *(f"saved at {b} labels" for b in at)]
     return table(head, lines, "l" + "r" * 2 * len(at))
@@ -54,15 +54,6 @@ def silent(row: dict[str, Any]) -> str:
         f"No signal: with {most} random labels {reached:.3f}, which is not above chance by its interval over splits. "
         "Nothing can be saved where nothing is learnt, and no saving is given."
     )
-
-
-def saved(s: dict[str, Any]) -> str:
-    """The share with its interval, in bold where that leaves zero out."""
-    if s["share_saved"] is None:
-        return "beyond what was measured"
-    text = f"{shares.percent(s['share_saved'])} ({shares.ends(s)})"
-    clear = (s["low"] is not None and s["low"] > 0) or (s["high"] is not None and s["high"] < 0)
-    return f"**{text}**" if clear else text
 
 
 SECTIONS = {"control": control}

@@ -31,20 +31,17 @@ def read_labelled(paths: Iterable[str | Path], id_column: str = "id") -> tuple[s
 
 
 def chosen_otherwise(paths: Iterable[str | Path], normalise: str) -> str | None:
-    """A note on earlier selections that saw the embeddings in another way, so that both rounds are no one choice."""
-    asked: dict[str, str] = {}
+    """A note on the first earlier selection that saw the embeddings in another way: both rounds are no one choice."""
     for path in map(selection_of, map(Path, paths)):
         config = read_manifest(path, "selection")["config"] if path.is_dir() else {}
         known = STRATEGIES.get(config.get("strategy", ""))
-        if known and known.needs == "embeddings" and config.get("normalise", normalise) != normalise:
-            asked[str(path)] = config["normalise"]
-    if not asked:
-        return None
-    first, was = next(iter(asked.items()))
-    return (
-        f"{first} was chosen with --normalise {was} and this round with {normalise}: its rows count as labelled, so "
-        f"two rounds are not what one choice would be (--normalise {was} goes on as it began)"
-    )
+        was = config.get("normalise", normalise)
+        if known and known.needs == "embeddings" and was != normalise:
+            return (
+                f"{path} was chosen with --normalise {was} and this round with {normalise}: its rows count as "
+                f"labelled, so two rounds are not what one choice would be (--normalise {was} goes on as it began)"
+            )
+    return None
 
 
 def find(labelled: Iterable[str], features: Features, allow_unknown: bool) -> tuple[np.ndarray, str | None]:
