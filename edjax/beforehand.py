@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edjax.errors import DataError, UsageError
+from edjax.features import SCORES
 from edjax.pool import Pool
 from edjax.recipe import Recipe
 
@@ -15,7 +16,7 @@ def check(recipe: Recipe, pool: Pool, out: Path) -> None:
     Raises:
       UsageError, DataError: what is wrong, and with which row.
     """
-    from edjax.strategies import STRATEGIES
+    from edjax.strategies import scores_of, strategy_of
 
     warm = recipe.warm_start or 0
     if max(recipe.budgets) + warm > len(pool):
@@ -31,7 +32,7 @@ def check(recipe: Recipe, pool: Pool, out: Path) -> None:
     needs_tokens = []
     for name in recipe.strategies:
         strategy, options = recipe.choice(name)
-        if STRATEGIES[strategy].needs not in ("nothing", "embeddings") or options.columns():
+        if scores_of(strategy_of(strategy, SCORES)) or options.columns():
             needs_tokens.append(name)
     if needs_tokens and recipe.max_new_tokens < 1:
         scored = (out / "features").exists()

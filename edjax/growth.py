@@ -15,6 +15,7 @@ from edjax.features import Features
 from edjax.recipe import Recipe
 from edjax.select import Chooser, Options, Selection, read_selection, usable
 from edjax.store import read_json, sha256_json
+from edjax.strategies import directory
 
 ELSEWHERE = "choose another out for a run of all of them"
 
@@ -95,5 +96,6 @@ def refuse_another_order(path: Path, chosen: Selection) -> None:
 
 def _chosen(home: Path, name: str) -> list[tuple[Path, int]]:
     """What was chosen under a name, finished or not: the directories, and the seed of each."""
-    found = [(p, re.fullmatch(rf"{re.escape(name)}-b\d+-s(\d+)", p.name)) for p in sorted(home.glob("*-b*-s*"))]
+    named = re.compile(rf"{re.escape(directory(name))}-b\d+-s(\d+)")
+    found = [(p, named.fullmatch(p.name)) for p in sorted(home.glob("*-b*-s*"))]
     return [(p, int(m[1])) for p, m in found if m and (p / "plan.json").exists()]

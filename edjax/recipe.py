@@ -20,7 +20,7 @@ from edjax.lm.load import DTYPES
 from edjax.score import POOLINGS
 from edjax.select import NORMALISE, Options
 from edjax.settings import typed
-from edjax.strategies import STRATEGIES
+from edjax.strategies import STRATEGIES, draws, knobs, of_table, spelled, strategy_name
 
 _OTHERS = ("seed", "template", "dtype", "quantize")  # the recipe's own, or not offered in one
 _FINETUNE = {f.name: f for f in dataclasses.fields(FinetuneConfig) if f.name not in _OTHERS}
@@ -69,7 +69,7 @@ class Recipe:
     max_prompt_characters: int | None = None  # longer prompts are left out of both before a slice is drawn
     slice_seed: int = 0
     warm_start: int | None = None  # so many rows, drawn with slice_seed, are trained on in every cell and never chosen
-    strategies: tuple[str, ...] = ("random", defaults.STRATEGY)
+    strategies: tuple[str, ...] = ("random", defaults.STRATEGY)  # also {NAME: {a knob, or an option of select}}
     finetune_strategies: tuple[str, ...] | None = None  # those that are also trained; None: all
     budgets: tuple[int, ...] = (100,)
     seeds: tuple[int, ...] = (0,)
@@ -92,6 +92,11 @@ class Recipe:
     finetune: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
+        _check_variants(self.variants)
+        object.__setattr__(self, "variants", dict(self.variants))
+        for name in ("strategies", "finetune_strategies"):
+            if isinstance(entries := getattr(self, name), (list, tuple)):
+                object.__setattr__(self, name, tuple(_entry(e, self.variants) for e in entries))
         _check_variants(self.variants)
         for name, kind in _LISTS.items():
             value = getattr(self, name)
@@ -126,7 +131,7 @@ class Recipe:
                 raise UsageError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
         strategies = [*STRATEGIES, *self.variants]
         for name in (*self.strategies, *(self.finetune_strategies or ())):
-            if name not in strategies:
+            if name not in self.variants and of_table(name) is None:
                 raise UsageError(
                     f"unknown strategy {name!r}{_nearest(name, strategies)}; known: {', '.join(strategies)}"
                 )
@@ -168,10 +173,38 @@ class Recipe:
 
     def choice_seed(self, strategy: str, seed: int) -> int:
         """The seed of the choice that a cell of this training seed is made of: 0 for a strategy that does not draw."""
-        return seed if self.choice(strategy)[0] == "random" else 0
+        method = of_table(self.choice(strategy)[0])
+        return seed if method is not None and draws(method) else 0
 
 
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(Recipe)}
+
+
+def _entry(entry: Any, variants: dict[str, dict[str, Any]]) -> Any:
+    """The name of an entry of `strategies`; what it asks of select beside its knobs joins the variants.
+
+    {facility_location: {bandwidth: 0.5}} is "facility_location:bandwidth=0.5"; {NAME: {strategy: random, ...}} is a
+    variant of that name.
+    """
+    if isinstance(entry, dict):
+        if len(entry) != 1 or not isinstance(asked := next(iter(entry.values())) or {}, dict):
+            raise UsageError(f"strategies holds {entry!r}, which is not of the form {{name: {{knob: value}}}}")
+        name = str(next(iter(entry)))
+        if "strategy" in asked:
+            if variants.setdefault(name, asked) != asked:
+                raise UsageError(f"the name {name!r} stands for two things among strategies and variants")
+            return name
+        if (method := of_table(name)) is None:
+            return name
+        own = {k: v for k, v in asked.items() if k in knobs(method)}
+        entry = spelled(name, own)
+        if len(own) < len(asked):
+            rest = {k: v for k, v in asked.items() if k not in own}
+            variants[spelled(entry, rest)] = {"strategy": entry, **rest}
+            return spelled(entry, rest)
+    if isinstance(entry, str) and ":" in entry and entry not in variants and (method := of_table(entry)) is not None:
+        return strategy_name(method)
+    return entry
 
 
 def _check_variants(variants: Any) -> None:
@@ -182,7 +215,7 @@ def _check_variants(variants: Any) -> None:
     for name, asked in variants.items():
         if name in STRATEGIES:
             raise UsageError(f"variant {name!r} has the name of a strategy; give it one of its own")
-        if asked.get("strategy") not in STRATEGIES:
+        if of_table(str(asked.get("strategy"))) is None:
             raise UsageError(f"variant {name!r}: its strategy is none of {', '.join(STRATEGIES)}")
         for option in asked:
             if option != "strategy" and option not in known:

@@ -39,6 +39,7 @@ from edjax.select import (
     write_selection,
 )
 from edjax.store import read_json, read_manifest, sha256_json, versions, write_json, writing
+from edjax.strategies import directory
 from edjax.warm import warm_rows, warm_tokens
 
 
@@ -204,7 +205,7 @@ class _Walk:
         return {}
 
     def selection(self, strategy: str, seed: int, budget: int) -> Selection:
-        path = self.out / "selections" / f"{strategy}-b{budget}-s{seed}"
+        path = self.out / "selections" / f"{directory(strategy)}-b{budget}-s{seed}"
         if (path / "manifest.json").exists():
             return read_selection(path)
         name, options = self.recipe.choice(strategy, seed)
@@ -287,7 +288,7 @@ class _Walk:
 
     def some_cells(self, budget: int, plan: list[tuple[str, int]], before: int, total: int) -> Iterator[dict[str, Any]]:
         """Train and evaluate cells of one budget, each a strategy and a seed."""
-        paths = [self.out / "cells" / f"{strategy}-b{budget}-s{seed}" for strategy, seed in plan]
+        paths = [self.out / "cells" / f"{directory(strategy)}-b{budget}-s{seed}" for strategy, seed in plan]
         known = [(path / "evaluation" / "manifest.json").exists() for path in paths]
         jobs = [
             Job(self.chosen(strategy, seed, budget), path / "adapter", self.recipe.finetune_config(seed))

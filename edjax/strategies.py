@@ -1,125 +1,167 @@
-"""The table of strategies: a name, what it reads, and the function that orders the pool."""
+"""What a strategy is called, and which method of `edjax.kernels` that is.
+
+A name may carry knobs, `facility_location:bandwidth=0.5:similarity=cosine`; every score the features hold is a name
+too. Methods of other packages join by an entry point of the group `edjax.methods`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Collection, Mapping
+from importlib.metadata import entry_points
+from typing import Any
 
-import numpy as np
+from edjax.errors import EnvError, UsageError
+from edjax.kernels import METHODS, Method, score_of
 
-from edjax.features import Features
-from edjax.stream import Spill, Stream, View
-
-_SMALL = 64 << 20  # bytes of rows that are read into memory where the rest of the pool stays on disk
-Order = tuple[np.ndarray, np.ndarray | None]
-Rows = np.ndarray | Stream | Spill
+GROUP = "edjax.methods"
 
 
-class Problem(NamedTuple):
-    """What a strategy is asked: `budget` of the `candidates`, given what is `labelled`; rows are those of `features`.
+def _installed() -> tuple[dict[str, Method], dict[str, str]]:
+    """The methods of this package and of those installed beside it, by name; and what is wrong with the others."""
+    found, broken = dict(METHODS), {}
+    for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
+        whose = f"strategy {point.name!r} of the package {point.dist.name if point.dist else point.value}"
+        try:
+            loaded = point.load()
+            made = loaded() if isinstance(loaded, type) else loaded
+            if not isinstance(made, Method):
+                raise TypeError(f"{point.value} is no edjax.kernels.Method")
+            if made.name != point.name:
+                raise ValueError(f"its entry point is called {point.name!r}, and the method {made.name!r}")
+            if point.name in found:
+                raise ValueError("the name is taken")
+            found[point.name] = made
+        except Exception as e:  # a package that is broken must not take the others with it
+            broken[point.name] = f"{whose} cannot be used: {type(e).__name__}: {e}"
+    return found, broken
 
-    `x` (n, d) are the embeddings as prepared by `edjax.select.prepare`, for strategies that need them. `candidates`
-    (m,) int64 ascending are the rows that may be picked, `labelled` (p,) those that start the state; other rows do not
-    count at all. `weights` (n,) float32 scale diversity by quality, see `edjax.select.quality`. `bandwidth` is facility
-    location's. `alike`: shapes are padded, so that many problems of about one size share a compilation.
+
+STRATEGIES, BROKEN = _installed()
+
+
+def of_table(name: str) -> Method | None:
+    """The method behind a name of the table, knobs and all; None for one that is not of the table.
+
+    Raises:
+      UsageError: a knob that there is not, or a value that makes no sense.
     """
-
-    features: Features
-    x: Rows
-    candidates: np.ndarray
-    budget: int
-    seed: int = 0
-    labelled: np.ndarray = np.zeros(0, np.int64)
-    weights: np.ndarray | None = None
-    bandwidth: float | None = None
-    alike: bool = False
+    base, *knobs = name.split(":")
+    if base not in STRATEGIES:
+        return None
+    return dataclasses.replace(STRATEGIES[base], **_values(base, knobs)) if knobs else STRATEGIES[base]  # type: ignore[type-var]
 
 
-class Strategy(NamedTuple):
-    """A named way to spend a budget.
+def strategy_of(name: str, scores: Collection[str]) -> Method:
+    """The method of this name, or the one that sorts by the score of this name.
 
-    `order(problem)` gives the picks (k,) in the order taken and the gain of each, or None where a pick has no gain.
-    `streams`: whether `x` may lie on disk.
+    Raises:
+      UsageError: neither; the nearest name is given. Or as `of_table`.
+      EnvError: its package is broken.
     """
-
-    needs: str  # "nothing", "embeddings", or the name of a score
-    summary: str
-    order: Callable[[Problem], Order]
-    seeded: bool = False
-    streams: bool = False
-
-
-def _random(p: Problem) -> Order:
-    """A shuffle of all rows, of which those that may not be picked are passed over: a second round goes on in it."""
-    order = np.random.Generator(np.random.PCG64(p.seed)).permutation(len(p.features))
-    free = np.zeros(len(p.features), bool)
-    free[p.candidates] = True
-    return order[free[order]][: p.budget], None
+    if name in scores and name not in STRATEGIES:
+        return score_of(name)
+    if (method := of_table(name)) is not None:
+        return method
+    if name.split(":")[0] in BROKEN:
+        raise EnvError(BROKEN[name.split(":")[0]])
+    names = list(dict.fromkeys([*STRATEGIES, *scores]))
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise UsageError(f"unknown strategy {name!r}; {hint}strategies: {', '.join(names)}")
 
 
-def by_score(name: str) -> Callable[[Problem], Order]:
-    """Largest score first; ties go to the lowest row."""
+def strategy_name(method: Method) -> str:
+    """The name it goes by, with the knobs that are not as in the table.
 
-    def order(p: Problem) -> Order:
-        values = p.features.scores[name][p.candidates]
-        picks = np.argsort(-values, kind="stable")[: p.budget]
-        return p.candidates[picks], values[picks]
-
-    return order
-
-
-def _kernel(name: str) -> Callable[[Problem], Order]:
-    def order(p: Problem) -> Order:
-        from edjax import kernels
-
-        rows = np.union1d(p.candidates, p.labelled)
-        whole = len(rows) == len(p.features)
-        weights = None if p.weights is None else p.weights[rows]
-        labelled, budget = np.searchsorted(rows, np.unique(p.labelled)), p.budget
-        options = {"bandwidth": p.bandwidth} if name == "facility_location" and p.bandwidth else {}
-        assert not isinstance(p.x, Stream)
-        small = not whole and 4 * len(rows) * p.x.shape[1] <= _SMALL
-        x: np.ndarray | Spill | View = p.x[rows] if small or (isinstance(p.x, np.ndarray) and not whole) else p.x
-        select = getattr(kernels, name if isinstance(x, np.ndarray) else f"{name}_streamed")
-        if isinstance(x, np.ndarray) and p.alike:
-            x, weights, labelled, budget = _padded(x, weights, labelled, budget)
-        elif isinstance(x, Spill):
-            scale, weights = (weights, None) if name == "d_optimal" else (None, weights)
-            x = x if whole and scale is None else View(x, rows, scale)
-        if weights is not None:
-            options["quality" if name == "facility_location" else "weights"] = weights
-        got = select(x, budget, labelled=labelled if len(labelled) else None, **options)
-        return rows[np.asarray(got.indices)[: p.budget]], np.asarray(got.gains)[: p.budget]
-
-    return order
+    >>> strategy_name(of_table("facility_location:bandwidth=.5"))
+    'facility_location:bandwidth=0.5'
+    """
+    table = STRATEGIES.get(method.name, method)
+    own = {k: getattr(method, k) for k in knobs(method)}
+    return ":".join([method.name, *(f"{k}={v}" for k, v in own.items() if v != getattr(table, k))])
 
 
-def _padded(
-    x: np.ndarray, weights: np.ndarray | None, labelled: np.ndarray, budget: int
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, int]:
-    """The same problem with the next power of 2 of rows and picks: NaN rows are taken last and count nothing."""
-    n = max(32, 1 << (len(x) - 1).bit_length())
-    more = n - len(x)
-    x = np.pad(x, ((0, more), (0, 0)), constant_values=np.nan)
-    weights = None if weights is None else np.pad(weights, (0, more), constant_values=1)
-    return x, weights, labelled, min(max(8, 1 << max(budget - 1, 0).bit_length()), n - len(labelled))
+def directory(name: str) -> str:
+    """A name as part of that of a directory.
+
+    >>> directory("facility_location:bandwidth=0.5")
+    'facility_location_bandwidth=0.5'
+    """
+    return re.sub(r"[:/\\\s]", "_", name)
 
 
-STRATEGIES: dict[str, Strategy] = {
-    "random": Strategy("nothing", "uniformly at random: what every other strategy is compared with", _random, True),
-    "mean_entropy": Strategy("mean_entropy", "largest mean entropy of the model's answer", by_score("mean_entropy")),
-    "max_entropy": Strategy("max_entropy", "largest entropy of any token of it", by_score("max_entropy")),
-    "least_confidence": Strategy(
-        "least_confidence", "smallest probability of the whole answer", by_score("least_confidence")
-    ),
-    "mean_nll": Strategy("mean_nll", "largest negative log-likelihood a token", by_score("mean_nll")),
-    "mean_margin": Strategy("mean_margin", "smallest mean gap between the two top tokens", by_score("mean_margin")),
-    "min_margin": Strategy("min_margin", "smallest gap at any token", by_score("min_margin")),
-    "k_center": Strategy(
-        "embeddings", "farthest first: no prompt is far from a chosen one", _kernel("k_center"), streams=True
-    ),
-    "d_optimal": Strategy(
-        "embeddings", "largest log-determinant of the information matrix", _kernel("d_optimal"), streams=True
-    ),
-    "facility_location": Strategy("embeddings", "every prompt has a similar chosen one", _kernel("facility_location")),
-}
+def spelled(name: str, asked: Mapping[str, Any]) -> str:
+    """A name with knobs, as `of_table` reads it."""
+    return ":".join([name, *(f"{k}={v}" for k, v in asked.items())])
+
+
+def diverse(method: Method) -> bool:
+    """Whether it reads the embeddings."""
+    return "embedding" in method.needs
+
+
+def draws(method: Method) -> bool:
+    """Whether the seed decides what it picks."""
+    return "draw" in method.takes
+
+
+def scores_of(method: Method) -> tuple[str, ...]:
+    """The scores that it reads."""
+    return tuple(name for name in method.needs if name != "embedding")
+
+
+def described(method: Method) -> dict[str, Any]:
+    """What `edjax strategies --json` says of it."""
+    reads = [*(["embeddings"] if diverse(method) else []), *scores_of(method)]
+    own = [{"name": k, "default": f.default, "help": f.metadata["help"]} for k, f in knobs(method).items()]
+    needs = ", ".join(reads) or "nothing"
+    return {"needs": needs, "summary": method.summary, "paper": method.paper, "knobs": own}
+
+
+def knobs(method: Method) -> dict[str, dataclasses.Field]:
+    """What can be asked of a method by name, beside its columns; see `edjax.kernels.option`."""
+    fields = dataclasses.fields(method)  # type: ignore[arg-type]
+    return {f.name: f for f in fields if f.metadata and not f.metadata["engine"]}
+
+
+def _values(base: str, asked: list[str]) -> dict[str, Any]:
+    there, values = knobs(STRATEGIES[base]), {}
+    for text in asked:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"{base}:{text} is not of the form {base}:knob=value")
+        if name not in there:
+            near = difflib.get_close_matches(name, there, n=1)
+            has = f"it has {', '.join(there)}" if there else "it has none"
+            raise UsageError(f"{base} has no knob {name!r}{f'; did you mean {near[0]}?' if near else ''} ({has})")
+        values[name] = _value(f"{base}:{name}", value, there[name])
+    return values
+
+
+def _value(name: str, text: str, field: dataclasses.Field) -> Any:
+    bounds, default = field.metadata, field.default
+    if bounds["choices"]:
+        if text not in map(str, bounds["choices"]):
+            raise UsageError(f"{name}={text} is not one of {', '.join(map(str, bounds['choices']))}")
+        return next(c for c in bounds["choices"] if str(c) == text)
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise UsageError(f"{name}={text} is not true or false")
+        return text.lower() == "true"
+    if isinstance(default, str):
+        return text
+    whole = isinstance(default, int)
+    try:
+        number = int(text) if whole else float(text)
+    except ValueError:
+        number = math.nan
+    above, least = bounds["above"], bounds["least"]
+    limit = f" above {above:g}" if above is not None else f" of {least:g} or more" if least is not None else ""
+    low = (above is not None and not number > above) or (least is not None and not number >= least)
+    if not math.isfinite(number) or low:
+        raise UsageError(f"{name}={text} is not a {'whole ' if whole else ''}number{limit}")
+    return number

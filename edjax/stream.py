@@ -145,10 +145,10 @@ class Spill:
 
 
 class View:
-    """Some rows of a `Spill`, in the order given, each multiplied by a number where `scale` has one; reads like it."""
+    """Some rows of a `Spill`, in the order given; reads like it."""
 
-    def __init__(self, x: Spill, rows: np.ndarray, scale: np.ndarray | None = None):
-        self.x, self.rows, self.scale = x, rows, scale
+    def __init__(self, x: Spill, rows: np.ndarray):
+        self.x, self.rows = x, rows
         self.shape = (len(rows), x.shape[1])
 
     def __len__(self) -> int:
@@ -158,8 +158,7 @@ class View:
         rows = self.rows[key]
         together = isinstance(key, slice) and len(rows) > 0 and rows[-1] - rows[0] == len(rows) - 1
         together = together and bool((np.diff(rows) == 1).all())
-        out = self.x[rows[0] : rows[-1] + 1] if together else self.x[rows]
-        return out if self.scale is None else out * self.scale[key][:, None]
+        return self.x[rows[0] : rows[-1] + 1] if together else self.x[rows]
 
 
 def read_batches(file: Path, rows: int, column: str = "embedding") -> Iterator[Any]:

@@ -12,11 +12,16 @@ from . import checks, geometry, greedy, stacked
 from .combine import within
 from .geometry import Precision
 from .objective import Objective, Selection, nothing
-from .plan import Plan, Shape
+from .plan import Plan, Shape, blocked
+
+LITTLE = 0.01  # of the whole gain
 
 
 class Ground(NamedTuple):
     """Rows to choose from, as arrays: a pool, the candidate responses to one prompt, or a training batch. A pytree.
+
+    >>> Ground({"embedding": jnp.zeros((5, 2)), "mean_entropy": jnp.arange(5.0)}, given=jnp.array([3])).n
+    5
 
     columns: by name, each with n rows: "embedding" (n, d), "weight" (n,), scores (n,), ... What a method reads is in
         its `needs`; what it also reads where it is there, in its `takes`.
@@ -37,19 +42,46 @@ class Ground(NamedTuple):
         return next(iter(self.columns.values())).shape[0]
 
 
-def option(default: Any, help: str, *, traced: bool = False, **bounds: Any) -> Any:
-    """A knob of a method: its default, what it is, and what values make sense (above=, least=, choices=).
+def option(
+    default: Any,
+    help: str,
+    *,
+    traced: bool = False,
+    engine: bool = False,
+    above: float | None = None,
+    least: float | None = None,
+    choices: tuple[Any, ...] = (),
+) -> Any:
+    """A knob of a method: its default, what it is, and what values make sense.
 
-    traced: a number that may differ from call to call without compiling anew, and under `vmap`.
+    traced: a number that may differ from call to call without compiling anew, and under `vmap`. engine: it is about
+    arrays or the machine (a row, memory), and is no part of what a person who names the method can ask for. above,
+    least: what a number must exceed, or reach. choices: the values there are.
+
+    >>> @method
+    ... class Nearest(Method):
+    ...     name = "nearest"
+    ...     width: float = option(0.5, "how far a row is seen", above=0)
+    >>> Nearest().width, Nearest(width=2.0).width
+    (0.5, 2.0)
     """
-    return dataclasses.field(default=default, metadata={"help": help, "traced": traced, **bounds})
+    said = {"help": help, "traced": traced, "engine": engine, "above": above, "least": least, "choices": choices}
+    return dataclasses.field(default=default, metadata=said)
 
 
 M = TypeVar("M", bound="type[Method]")
 
 
 def method(cls: M) -> M:
-    """Make a class of knobs a method: a frozen dataclass, and a pytree of its traced knobs."""
+    """Make a class of knobs a method: a frozen dataclass, and a pytree of its traced knobs.
+
+    >>> @method
+    ... class Nearest(Method):
+    ...     name = "nearest"
+    ...     width: float = option(0.5, "how far a row is seen", traced=True)
+    >>> jax.tree.leaves(Nearest())
+    [0.5]
+    """
     made = dataclasses.dataclass(frozen=True)(cls)
     traced = [f.name for f in dataclasses.fields(made) if f.metadata.get("traced")]
     rest = [f.name for f in dataclasses.fields(made) if f.name not in traced]
@@ -60,8 +92,10 @@ def method(cls: M) -> M:
 class Method:
     """A way to spend a budget: a frozen dataclass of its own knobs (`option`), made by `@method`.
 
-    What it must say of itself: name, summary (a clause), paper (where from), needs (columns it reads), takes (columns
-    it reads where they are there), block (rows refreshed at a time), streams (whether rows may stay on the host).
+    What it must say of itself: name, summary (a clause), paper (where from), needs (columns it reads); beside these,
+    where they are not as below: takes (columns it reads where they are there), block (rows refreshed at a time),
+    streams (whether rows may stay on the host, see `partition.STREAMED`). What it must do: `objective` (JAX) and
+    `gains` (its definition in NumPy, which the tests hold the other to). A whole example: docs/how-to/add-a-method.md.
     """
 
     @property
@@ -98,7 +132,7 @@ class Method:
 
     def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
         """What is maximised, traceable; gains that are reported are in documented units."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.name} does not say what it maximises: write its objective()")
 
     def choose(
         self,
@@ -116,19 +150,33 @@ class Method:
 
     def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
         """(n,) float64 in NumPy, by definition: the gain of every row once `rows` are chosen. The oracle."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.name} has no definition to be tested by: write its gains()")
+
+    def nothing(self, ground: Ground) -> float:
+        """What `gains` says of a row that brings nothing: what sums and products of gains count from."""
+        return 0.0
 
     def ties(self, gains: np.ndarray) -> np.ndarray:
         """(n,) bool, the rows whose gains, of the oracle, count as the largest."""
         return gains == gains.max()
 
     def plan(self, shape: Shape, **how: Any) -> Plan:
-        """Memory and FLOPs of a call, see `edjax.kernels.plan`."""
-        raise NotImplementedError
+        """Memory and FLOPs of a call, see `edjax.kernels.plan`; here those of one product of all rows a pick."""
+        return blocked(self.name, shape, "blocked", 2 * shape.n * shape.d * shape.budget, 4 * self.block * shape.d)
 
     def advise(self, gains: np.ndarray) -> str | None:
-        """What a person should hear about the gains of a selection."""
-        return None
+        """What a person should hear about the gains (k,) of a selection, which did not run out: a sentence, or None.
+
+        Here: whether the last half of the budget brought next to nothing.
+        """
+        half = len(gains) // 2
+        late = float(gains[half:].sum()) / float(gains.sum())
+        if not late < LITTLE:
+            return None
+        return (
+            f"the last half of the budget ({len(gains) - half} picks) brought {late:.2%} of the gain: half of it would "
+            "do about as well"
+        )
 
 
 def select(
@@ -156,6 +204,10 @@ def select(
     Raises:
         ValueError: naming the value, for a missing column, a bad shape, dtype, budget, block, knob or row index; or a
             finite number that float32 cannot hold.
+
+    >>> from .methods import KCenter
+    >>> select(KCenter(), Ground({"embedding": jnp.array([[0.0], [1.0], [9.0]])}), 2).indices.tolist()
+    [1, 2]
     """
     ground, given = _checked(method, ground)
     budget = checks.check_budget(budget, ground.n - given)

@@ -1,5 +1,6 @@
 """Pools beyond one device's memory: greedy over partitions, and greedy over a pool that stays on the host."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from . import checks, geometry, greedy
 from .geometry import Centre, Points, Precision
+from .ground import Method
 from .methods.d_optimal import TIES, check_ridge, labelled_block, no_picks, ridge_in, ridge_of
 from .methods.d_optimal import objective as d_optimal_objective
 from .methods.k_center import check_first, random_row, start_row
@@ -130,12 +132,14 @@ def d_optimal_streamed(
     *,
     ridge: float | None = None,
     labelled: Any = None,
+    weights: Any = None,
     centre: bool = False,
     block: int = 256,
     tile: int | None = None,
     precision: Precision = "highest",
 ) -> Selection:
-    """`d_optimal` of a pool that stays on the host, as `k_center_streamed` does for `k_center`.
+    """`d_optimal` of a pool that stays on the host, as `k_center_streamed` does for `k_center`. Not with both weights
+    and centre.
 
     >>> x = np.array([[3.0, 0.0], [2.9, 0.0], [0.0, 1.0]])
     >>> d_optimal_streamed(x, 3, ridge=0.1).indices.tolist()
@@ -143,6 +147,10 @@ def d_optimal_streamed(
     """
     labelled, _, budget, block, tile, precision = _checked(x, labelled, budget, block, tile, precision)
     given = check_ridge(ridge)
+    if weights is not None:
+        if centre:
+            raise ValueError("weights cannot be given with centre=True here: centre the rows before")
+        x = _Weighted(x, np.asarray(checks.check_vector(weights, x.shape[0], "weights")))
     if budget == 0:
         return nothing()
     pool = _HostPool(x, tile, precision, centre="mean" if centre else "none")
@@ -223,6 +231,38 @@ class _HostPool:
     def part(self, values: np.ndarray, start: int, fill: Any) -> np.ndarray:
         """The entries of an (n,) array that belong to the tile at `start`, filled up likewise."""
         return _filled(values[start : start + self.tile], self.tile, fill)
+
+
+# By method: what chooses where the rows stay on the host.
+STREAMED: dict[str, Callable[..., Selection]] = {"k_center": k_center_streamed, "d_optimal": d_optimal_streamed}
+
+
+def select_streamed(method: Method, x: Any, budget: int, **options: Any) -> Selection:
+    """`select` of a pool that stays on the host, by a method that `streams`; options as `k_center_streamed` takes them.
+
+    Raises:
+        ValueError: the method needs the rows on the device; or as `select`.
+
+    >>> from .methods import KCenter
+    >>> select_streamed(KCenter(), np.array([[0.0], [1.0], [9.0]]), 2).indices.tolist()
+    [1, 2]
+    """
+    if method.name not in STREAMED:
+        raise ValueError(
+            f"{method.name} needs the rows on the device; these may stay on the host: {', '.join(STREAMED)}"
+        )
+    knobs = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}  # type: ignore[arg-type]
+    return STREAMED[method.name](x, budget, **knobs, **options)
+
+
+class _Weighted:
+    """Rows on the host, each times its weight as it is read."""
+
+    def __init__(self, x: Any, weights: np.ndarray):
+        self.x, self.weights, self.shape = x, weights, x.shape
+
+    def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
+        return np.asarray(self.x[key]) * self.weights[key][:, None]
 
 
 def _two_terms(mean: np.ndarray) -> np.ndarray:

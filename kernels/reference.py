@@ -30,6 +30,7 @@ class Trace(NamedTuple):
 def greedy(method: Method, ground: Ground, budget: int, *, follow: Sequence[int] | None = None) -> Trace:
     """Plain greedy by a method's definition, `Method.gains`, in float64: every row at every step.
 
+    >>> from edjax.kernels import METHODS
     >>> greedy(METHODS["k_center"], Ground({"embedding": np.array([[0.0], [1.0], [9.0]])}), 2).indices.tolist()
     [1, 2]
     """
@@ -40,8 +41,11 @@ def greedy(method: Method, ground: Ground, budget: int, *, follow: Sequence[int]
     valid = float64.clean(ground.columns["embedding"])[1] if "embedding" in ground.columns else np.ones(ground.n, bool)
     trace = []
     for t in range(budget):
-        now = np.where(picked, -np.inf, np.where(valid, method.gains(ground, rows), -1.0))
-        best = int(np.argmax(now))
+        gains = method.gains(ground, rows)
+        sound = valid & ~np.isnan(gains) & ~picked
+        # Rows that hold NaN come when no other is left.
+        now = np.where(sound, gains, -np.inf)
+        best = int(np.argmax(now if sound.any() else ~picked))
         own = best if now[best] <= 0 else int(np.argmax(method.ties(now)))
         j = own if follow is None else int(follow[t])
         others = np.delete(now, best)
@@ -49,8 +53,7 @@ def greedy(method: Method, ground: Ground, budget: int, *, follow: Sequence[int]
         picked[j] = True
         rows.append(j)
     columns = np.array(trace, np.float64).reshape(-1, 4).T
-    gain = np.where(columns[1] < 0, -np.inf, columns[1])
-    return Trace(columns[0].astype(np.int64), gain, columns[2], columns[3])
+    return Trace(columns[0].astype(np.int64), *columns[1:])
 
 
 def _columns(x: np.ndarray, weights: np.ndarray | None) -> dict[str, np.ndarray]:

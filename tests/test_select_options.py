@@ -447,21 +447,22 @@ def test_a_scale_costs_at_most_a_hundredth_of_the_objective(strategy, change, no
 
 def test_gains_that_end_early_or_never_begin():
     flat, falling = np.full(20, 0.5, np.float32), np.float32(0.5) ** np.arange(20)
-    assert "the kernel is too narrow" in warn("facility_location", flat)
-    assert warn("d_optimal", flat) is None and warn("k_center", flat) is None
-    assert "the last half of the budget (10 picks) brought 0.10% of the gain" in warn("d_optimal", falling)
-    assert "lower --bandwidth" in warn("facility_location", falling)
+    assert "the kernel is too narrow" in warn(STRATEGIES["facility_location"], flat)
+    assert warn(STRATEGIES["d_optimal"], flat) is None and warn(STRATEGIES["k_center"], flat) is None
+    assert "the last half of the budget (10 picks) brought 0.10% of the gain" in warn(STRATEGIES["d_optimal"], falling)
+    assert "lower the bandwidth" in warn(STRATEGIES["facility_location"], falling)
     radius = np.concatenate([[np.inf], np.geomspace(1, 0.005, 19)]).astype(np.float32)
-    assert "the last pick was at 0.5% of the distance" in warn("k_center", radius)
-    assert warn("facility_location", flat[:5]) is None, "five picks say nothing"
-    assert warn("k_center", None) is None and warn("k_center", flat[:0]) is None
-    assert "5 of 20 picks add nothing" in warn("k_center", np.where(np.arange(20) % 4, flat, 0), grouped=True)
+    assert "the last pick was at 0.5% of the distance" in warn(STRATEGIES["k_center"], radius)
+    assert warn(STRATEGIES["facility_location"], flat[:5]) is None, "five picks say nothing"
+    assert warn(STRATEGIES["k_center"], None) is None and warn(STRATEGIES["k_center"], flat[:0]) is None
+    none_of_some = np.where(np.arange(20) % 4, flat, 0)
+    assert "5 of 20 picks add nothing" in warn(STRATEGIES["k_center"], none_of_some, grouped=True)
 
 
 def test_a_kernel_that_is_too_narrow_or_too_wide_is_told():
     found = features()
-    assert "raise --bandwidth" in select(found, "facility_location", 40, bandwidth=1e-4).warning
-    assert "lower --bandwidth" in select(found, "facility_location", 40, bandwidth=1e3).warning
+    assert "raise the bandwidth" in select(found, "facility_location", 40, bandwidth=1e-4).warning
+    assert "lower the bandwidth" in select(found, "facility_location", 40, bandwidth=1e3).warning
     assert select(found, "facility_location", 40).warning is None
 
 

@@ -190,7 +190,7 @@ def _choose(
     from edjax.errors import UsageError
     from edjax.select import Chooser, Options, chosen_otherwise, streams, usable, write_selection
     from edjax.store import sha256_json
-    from edjax.strategies import STRATEGIES
+    from edjax.strategies import diverse, of_table
 
     several = len(strategies) * len(budgets) > 1
     written = "selected.jsonl" if source.pool is not None else "selection.csv"
@@ -200,7 +200,7 @@ def _choose(
     asked = Options(**settings, labelled=ids)
     compared = usable(source.features, [(s, asked) for s in strategies]) if len(strategies) > 1 else None
     chooser = Chooser(source.features, asked, compared)
-    if any(s in STRATEGIES and STRATEGIES[s].needs == "embeddings" for s in strategies) and (
+    if any((method := of_table(s)) and diverse(method) for s in strategies) and (
         note := chosen_otherwise(source.given["labelled"], asked.normalise)
     ):
         options.note(note)
@@ -300,11 +300,21 @@ def _foretell(
 @click.command()
 @options.JSON
 def strategies() -> None:
-    """List the strategies: name, what it needs, what it does."""
-    from edjax.strategies import STRATEGIES
+    """List the strategies: name, what it needs, what it does, and the knobs that may follow its name.
 
+    \b
+    A knob follows a colon:  --strategy facility_location:bandwidth=0.5
+    A score of the features is a strategy too: the largest first.
+    """
+    from edjax.strategies import BROKEN, STRATEGIES, described
+
+    said = {name: described(method) for name, method in STRATEGIES.items()}
+    wide = max(len(name) for name in said)
     lines = []
-    for name, s in STRATEGIES.items():
-        needs = s.needs if s.needs in ("nothing", "embeddings") else "decoded tokens"
-        lines.append(f"{name:20} needs {needs:16} {s.summary}")
-    options.tell({n: {"needs": s.needs, "summary": s.summary} for n, s in STRATEGIES.items()}, *lines)
+    for name, of in said.items():
+        needs = of["needs"] if of["needs"] in ("nothing", "embeddings") else "decoded tokens"
+        own = ", ".join(f"{knob['name']}={knob['default']}" for knob in of["knobs"])
+        lines.append(f"{name:{wide}}  needs {needs:14}  {of['summary']}{f' ({own})' if own else ''}")
+    for why in BROKEN.values():
+        options.note(why)
+    options.tell(said, *lines)

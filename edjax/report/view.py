@@ -13,7 +13,8 @@ from edjax.report.pool_map import pool_map
 from edjax.report.reading import BASELINE, part, strategies
 from edjax.report.scores import cells, curve
 from edjax.report.svg import styles, swatch
-from edjax.report.words import STRATEGIES, duration, finite, metric_words, percent
+from edjax.report.words import duration, finite, metric_words, percent
+from edjax.strategies import STRATEGIES
 
 
 def view(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def view(results: Mapping[str, Any]) -> dict[str, Any]:
         "interval": part(results, "metric").get("interval"),
         "looks": looks,
         "swatches": {name: swatch(style) for name, style in looks.items()},
-        "glossary": [(name, STRATEGIES[name]) for name in looks if name in STRATEGIES],
+        "glossary": [(name, STRATEGIES[name].summary) for name in looks if name in STRATEGIES],
         "curve": curve(results, looks, metric),
         "savings": savings(results),
         "differences": differences(results, looks, metric),

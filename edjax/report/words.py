@@ -127,17 +127,3 @@ def metric_words(name: str, higher_is_better: bool | None = None) -> MetricWords
     """Words for a metric; an unknown one keeps its own name. `higher_is_better` overrides what is known."""
     known = METRICS.get(name, MetricWords(name.replace("_", " "), False, True))
     return known if higher_is_better is None else known._replace(higher_is_better=bool(higher_is_better))
-
-
-STRATEGIES = {
-    "random": "prompts drawn by chance: what one does without a tool, and the yardstick here",
-    "mean_entropy": "prompts where the model is on average least sure of the next token",
-    "max_entropy": "prompts that hold the single token the model is least sure of",
-    "least_confidence": "prompts whose most likely answer the model finds least likely",
-    "mean_nll": "the same, per token, so that long answers are not favoured",
-    "mean_margin": "prompts where the two best tokens are close, on average",
-    "min_margin": "prompts that hold the closest race between two tokens",
-    "k_center": "each pick is the prompt farthest from all picks so far",
-    "facility_location": "each pick is the prompt that best stands for those not yet represented",
-    "d_optimal": "each pick adds the most new directions to the picks so far",
-}

@@ -8,15 +8,15 @@ import numpy as np
 
 from edjax.errors import DataError
 from edjax.features import SCORES, Features, not_a_score
+from edjax.kernels import Method
 from edjax.select.options import Options
-from edjax.strategies import Strategy
+from edjax.strategies import scores_of
 from edjax.stream import Stream
 
 
-def columns_of(chosen: Strategy, options: Options) -> tuple[str, ...]:
+def columns_of(chosen: Method, options: Options) -> tuple[str, ...]:
     """The scores that a strategy reads with these options."""
-    own = () if chosen.needs in ("nothing", "embeddings") else (chosen.needs,)
-    return tuple(dict.fromkeys((*own, *options.columns())))
+    return tuple(dict.fromkeys((*scores_of(chosen), *options.columns())))
 
 
 def finite(features: Features, columns: Sequence[str]) -> np.ndarray:

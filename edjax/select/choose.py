@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
 import time
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,13 +13,16 @@ import numpy as np
 from edjax import defaults
 from edjax.errors import UsageError
 from edjax.features import Features, not_a_score
+from edjax.kernels import Method, Sorted
 from edjax.memory import enough_memory
 from edjax.select import clusters, duplicates, gains, groups, labelled, quality, tokens
 from edjax.select.candidates import columns_of, finite, valid
 from edjax.select.options import Options, whole
+from edjax.select.order import Order, Problem
+from edjax.select.order import order as in_order
 from edjax.select.prepared import prepare, take
 from edjax.select.selection import Removed, Selection
-from edjax.strategies import STRATEGIES, Order, Problem, Strategy, by_score
+from edjax.strategies import STRATEGIES, diverse, knobs, strategy_name, strategy_of
 from edjax.stream import Spill, Stream
 
 
@@ -31,7 +33,8 @@ def select(
 
     Args:
       features: of the pool.
-      strategy: its name, or that of a score in `features.scores` (the largest first).
+      strategy: its name, or that of a score in `features.scores` (the largest first). Knobs of its own follow it:
+        "facility_location:bandwidth=0.5", see `edjax strategies`.
       budget: how many rows. 0 gives an empty selection. None: as many as `budget_tokens` buys.
       seed: for "random".
       normalise, whiten_dims: as in `prepare`; whitening is fitted on all rows that are looked at, labelled ones too.
@@ -53,7 +56,7 @@ def select(
         known before it is written. With `budget` too, both limits hold.
       near_duplicates: leave rows out whose centred, normalised embedding has at least this cosine similarity to a row
         that stays; of each bunch a labelled row stays, else that of highest weight, else the first.
-      bandwidth: of facility_location, default 0.25.
+      bandwidth: of facility_location, as "facility_location:bandwidth=0.5" says it.
 
     Raises:
       UsageError: an unknown strategy, a budget that is negative, not whole, or beyond the pool; an option that makes no
@@ -103,7 +106,7 @@ class Chooser:
         if None in wanted and (o.prefilter or o.group_by):
             what = "a prefilter keeps a multiple of" if o.prefilter else "quotas are shares of"
             raise UsageError(f"{what} the budget of rows: give --budget beside --budget-tokens")
-        if chosen.needs == "embeddings" and not chosen.streams and isinstance(self.features.embeddings, Stream):
+        if diverse(chosen) and not chosen.streams and isinstance(self.features.embeddings, Stream):
             raise UsageError(f"{strategy} needs the embeddings in memory; read the features with a larger memory")
         start = time.perf_counter()
         part = self._part(chosen)
@@ -117,7 +120,7 @@ class Chooser:
         picks, gain = part.picks(chosen, max(int(c) for c in counts if c is not None))
         seconds = time.perf_counter() - start
         cut = [part.selection(chosen, picks[:c], None if gain is None else gain[:c], start) for c in counts]
-        return [replace(s, seconds=seconds) for s in cut]
+        return [dataclasses.replace(s, seconds=seconds) for s in cut]
 
     def left_out(self, strategy: str) -> list[str]:
         """Ids of the rows that this strategy could use and others of the comparison cannot."""
@@ -126,7 +129,7 @@ class Chooser:
         own = finite(self.features, columns_of(strategy_of(strategy, self.features.scores), self.options))
         return [self.features.ids[i] for i in np.flatnonzero(own & ~self.candidates)]
 
-    def _part(self, chosen: Strategy) -> _Part:
+    def _part(self, chosen: Method) -> _Part:
         columns = columns_of(chosen, self.options)
         if columns not in self._parts:
             self._parts[columns] = _Part(self.features, self.options, columns, self.candidates)
@@ -196,26 +199,28 @@ class _Part:
             )
         return len(self.free)
 
-    def picks(self, chosen: Strategy, budget: int | None) -> Order:
+    def picks(self, chosen: Method, budget: int | None) -> Order:
         """Rows in the order taken, and their gains."""
         o, candidates = self.o, self.free
         if budget == 0 or o.budget_tokens == 0:
             return np.zeros(0, np.int64), None
         if o.prefilter is not None and budget is not None:
             candidates = quality.prefilter(self.features.scores[o.prefilter], candidates, budget, o.prefilter_ratio)
-        weights = self.weights if chosen.needs == "embeddings" else None
-        x: Any = self.prepared() if chosen.needs == "embeddings" else self.features.embeddings
-        problem = Problem(self.features, x, candidates, 0, o.seed, self.given, weights, o.bandwidth)
+        weights = None if isinstance(chosen, Sorted) else self.weights
+        x: Any = self.prepared() if diverse(chosen) else self.features.embeddings
+        problem = Problem(self.features, x, candidates, 0, o.seed, self.given, weights)
+        if o.bandwidth is not None and "bandwidth" in knobs(chosen):
+            chosen = dataclasses.replace(chosen, bandwidth=o.bandwidth)  # type: ignore[type-var]
 
         def order(k: int) -> Order:
             if o.group_by is None:
-                return chosen.order(problem._replace(budget=k))
+                return in_order(chosen, problem._replace(budget=k))
             sizes = np.bincount(self.group[candidates], minlength=self.group.max() + 1)
             share = groups.shares(self.features, self.group, candidates, o.quotas)
             quota = groups.apportion(sizes, share, k, o.keep_small)
 
             def inside(rows: np.ndarray, given: np.ndarray, q: int) -> Order:
-                return chosen.order(problem._replace(candidates=rows, labelled=given, budget=q, alike=True))
+                return in_order(chosen, problem._replace(candidates=rows, labelled=given, budget=q, alike=True))
 
             return groups.order(self.group, quota, candidates, self.given, inside)
 
@@ -230,15 +235,15 @@ class _Part:
             lambda k: (rows[:k], None if gain is None else gain[:k]), self.price, np.sort(rows), o.budget_tokens, most
         )
 
-    def selection(self, chosen: Strategy, picks: np.ndarray, gain: np.ndarray | None, start: float) -> Selection:
+    def selection(self, chosen: Method, picks: np.ndarray, gain: np.ndarray | None, start: float) -> Selection:
         o, notes = self.o, list(self.notes)
-        name, diverse = strategy_name(chosen), chosen.needs == "embeddings"
-        if o.weight_by is not None and not diverse:
+        name = strategy_name(chosen)
+        if o.weight_by is not None and isinstance(chosen, Sorted):
             notes.append(f"{name} is not weighted by {o.weight_by}: only the diversity strategies are")
         cost = None if o.budget_tokens is None else float(self.price[picks].sum())
         if o.budget_tokens and not len(picks) and len(self.free):
             notes.append(f"no row costs {o.budget_tokens} or less: nothing is chosen")
-        if diverse and (said := gains.warn(name, gain, grouped=o.group_by is not None)):
+        if not isinstance(chosen, Sorted) and (said := gains.warn(chosen, gain, grouped=o.group_by is not None)):
             notes.append(said)
         indices = self.keep[picks]
         ids = tuple(self.features.ids[i] for i in picks)
@@ -246,28 +251,7 @@ class _Part:
         return Selection(name, ids, indices, gain, seconds, "; ".join(notes) or None, cost, self.removed)
 
 
-def strategy_name(chosen: Strategy) -> str:
-    """The name it goes by: that of the table, or of the score it sorts by."""
-    return next((name for name, s in STRATEGIES.items() if s is chosen), chosen.needs)
-
-
-def strategy_of(name: str, scores: Collection[str]) -> Strategy:
-    """The strategy of this name, or the one that sorts by the score of this name.
-
-    Raises:
-      UsageError: neither; the nearest name is given.
-    """
-    if name in STRATEGIES:
-        return STRATEGIES[name]
-    if name in scores:
-        return Strategy(name, f"largest {name}", by_score(name))
-    known = list(dict.fromkeys([*STRATEGIES, *scores]))
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise UsageError(f"unknown strategy {name!r}; {hint}strategies: {', '.join(known)}")
-
-
-def _strategy(name: str, features: Features) -> Strategy:
+def _strategy(name: str, features: Features) -> Method:
     """`strategy_of` features, of which a column may have the name and hold no numbers."""
     known = name in STRATEGIES or name in features.scores
     if not known and (wrong := not_a_score(features, name)):

@@ -8,11 +8,10 @@ from typing import NamedTuple
 from edjax.errors import UsageError
 from edjax.features import Features, Survey
 from edjax.select import whitening
-from edjax.select.choose import strategy_of
 from edjax.select.clusters import wanted
 from edjax.select.options import Options
 from edjax.select.prepared import PART
-from edjax.strategies import STRATEGIES
+from edjax.strategies import diverse, of_table, strategy_of
 from edjax.stream import Stream
 
 IN_MEMORY = 5  # times the embeddings, measured: as read, prepared, on the device, centred there, and what makes them
@@ -37,13 +36,14 @@ class Forecast(NamedTuple):
 def stream_above(strategy: str, memory: int) -> int | None:
     """Bytes of embeddings up to which this strategy selects within `memory` bytes, for `read_features`; beyond them it
     reads them from disk. None for a strategy that cannot."""
-    known = STRATEGIES.get(strategy)
-    return None if known and known.needs == "embeddings" and not known.streams else memory // IN_MEMORY
+    method = of_table(strategy)
+    return None if method and diverse(method) and not method.streams else memory // IN_MEMORY
 
 
 def streams(features: Features, strategy: str) -> bool:
     """Whether this strategy will read embeddings that were left on disk."""
-    return isinstance(features.embeddings, Stream) and strategy in STRATEGIES and STRATEGIES[strategy].streams
+    method = of_table(strategy)
+    return isinstance(features.embeddings, Stream) and method is not None and method.streams
 
 
 def forecast(
@@ -65,7 +65,7 @@ def forecast(
     from edjax import kernels
 
     asked = asked or Options()
-    needs, labelled = strategy_of(strategy, found.scores).needs, len(asked.labelled)
+    method, labelled = strategy_of(strategy, found.scores), len(asked.labelled)
     if not 0 <= budget <= found.n - labelled:
         without = f" less {labelled} labelled" if labelled else ""
         raise UsageError(f"budget {budget} is not between 0 and the pool's {found.n} rows{without}")
@@ -78,13 +78,13 @@ def forecast(
     if asked.near_duplicates is not None:
         alike = f"; near-duplicates: up to {found.n**2 * found.d / 1e12:.1f} TFLOP, less where many are found"
     first = _preparing(found.n, found.d, asked, streamed)
-    if needs != "embeddings":
+    if not diverse(method):
         says = f"{strategy} of {budget:,} rows from {found.n:,}: no kernel runs; the embeddings are read once"
         spilled = size if streamed and asked.near_duplicates is not None else 0
         grouped = first.says if wanted(asked.group_by) is not None else ""
         total = around + (0 if streamed else size + (max(size, first.bytes) if grouped else size))
         return Forecast(f"{says}{grouped}; about {total / 1e9:.1f} GB in all{alike}", total, spilled)
-    plan = kernels.plan(strategy, found.n, first.width, budget, form="streamed" if streamed else "auto")
+    plan = kernels.plan(method, found.n, first.width, budget, form="streamed" if streamed else "auto")
     around += max(plan.bytes + first.kept, first.bytes)
     if streamed:
         disk = size + (4 * found.n * first.width if asked.normalise == "whiten" else 0)

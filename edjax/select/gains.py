@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-LITTLE = 0.01  # of the whole gain
-EVEN = 0.05
+from edjax.kernels import Method
+
 FEW = 10  # picks: below, a curve says nothing
 
 
-def warn(strategy: str, gains: np.ndarray | None, *, grouped: bool = False) -> str | None:
-    """A sentence where the budget outlives the gains or, for facility location, the kernel is too narrow.
+def warn(method: Method, gains: np.ndarray | None, *, grouped: bool = False) -> str | None:
+    """A sentence where the budget outlives the gains, or where the method finds something else to say of them.
 
-    k_center: the last gain, a distance, against the second (the first is infinite). d_optimal and facility_location:
-    the sum over the last half of the picks against the sum over all. In groups the gains start anew in each, so only
-    picks without any gain are counted.
+    In groups the gains start anew in each, so only picks without any gain are counted.
     """
     if gains is None or not len(gains):
         return None
@@ -22,29 +20,11 @@ def warn(strategy: str, gains: np.ndarray | None, *, grouped: bool = False) -> s
     alive = int(np.count_nonzero(gains > 1e-6 * largest))
     if alive < len(gains):
         if grouped:
-            return f"{len(gains) - alive} of {len(gains)} picks add nothing that {strategy} can see in their groups"
+            return f"{len(gains) - alive} of {len(gains)} picks add nothing that {method.name} can see in their groups"
         return f"the gains ran out after {alive} of {len(gains)} picks: later picks add nothing this strategy can see"
     if grouped or len(gains) < FEW:
         return None
-    if strategy == "facility_location" and gains.min() > (1 - EVEN) * gains.max():
-        return "every pick gained about the same: the kernel is too narrow to tell rows apart; raise --bandwidth"
-    if strategy == "k_center":
-        finite = gains[np.isfinite(gains)]
-        if finite[-1] < LITTLE * finite[0]:
-            return (
-                f"the last pick was at {finite[-1] / finite[0]:.1%} of the distance of the first ones: a smaller "
-                "budget covers the pool about as well"
-            )
-        return None
-    half = len(gains) // 2
-    late = float(gains[half:].sum()) / float(gains.sum())
-    if late < LITTLE:
-        wide = "; or the kernel is too wide: lower --bandwidth" if strategy == "facility_location" else ""
-        return (
-            f"the last half of the budget ({len(gains) - half} picks) brought {late:.2%} of the gain: half of it would "
-            f"do about as well{wide}"
-        )
-    return None
+    return method.advise(gains)
 
 
 _STYLE = """

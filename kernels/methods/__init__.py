@@ -5,7 +5,7 @@ from .combined import AtMost, Cost, Plus, Scaled
 from .d_optimal import DOptimal, d_optimal
 from .facility_location import FacilityLocation, facility_location
 from .k_center import KCenter, k_center
-from .scores import LeastConfidence, MaxEntropy, MeanEntropy, MeanMargin, MeanNll, MinMargin, Random, score_of
+from .scores import LeastConfidence, MaxEntropy, MeanEntropy, MeanMargin, MeanNll, MinMargin, Random, Sorted, score_of
 
 METHODS: dict[str, Method] = {
     made.name: made
@@ -32,6 +32,7 @@ __all__ = [
     "KCenter",
     "Plus",
     "Scaled",
+    "Sorted",
     "d_optimal",
     "facility_location",
     "k_center",

@@ -135,7 +135,8 @@ class Scaled(_Around):
         return combine.scaled(inside, ground.columns[self.by])
 
     def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
-        return np.asarray(ground.columns[self.by], np.float64) * self.of.gains(ground, rows)
+        more = self.of.gains(ground, rows) - self.of.nothing(ground)
+        return np.asarray(ground.columns[self.by], np.float64) * more
 
 
 @method
@@ -178,7 +179,8 @@ class Plus(Method):
 
     def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
         weights = np.ones(len(self.parts)) if self.weights is None else self.weights
-        return sum(w * part.gains(ground, rows) for w, part in zip(weights, self.parts, strict=True))
+        more = (part.gains(ground, rows) - part.nothing(ground) for part in self.parts)
+        return sum(w * gains for w, gains in zip(weights, more, strict=True))
 
 
 def _given(ground: Ground) -> set[int]:

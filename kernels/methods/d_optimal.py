@@ -35,7 +35,7 @@ class DOptimal(Method):
     """log det of the information matrix: see `d_optimal`."""
 
     name = "d_optimal"
-    summary = "largest log-determinant of the information matrix"
+    summary = "most new directions: largest log-determinant of the information matrix"
     paper = "Chen, Zhang & Zhou 2018, arXiv 1709.05135; Bhatt et al. 2024, arXiv 2401.06692"
     takes = ("weight",)
     streams = True

@@ -24,6 +24,8 @@ DEFAULT_BANDWIDTH = 0.25
 _MEMORY = 4 << 30
 _TILES = {True: 256, False: 512}  # sides of the first pass's tiles: kept ones are transposed in cache, so smaller
 
+_EVEN = 0.05  # gains closer than this share of the largest count as all the same
+
 _SAME = 2.0**-7  # similarities kept in bfloat16 that are closer than this share differ by rounding
 
 
@@ -40,10 +42,10 @@ class FacilityLocation(Method):
     bandwidth: Any = option(
         DEFAULT_BANDWIDTH, "kernel width, as a share of the mean squared distance", traced=True, above=0
     )
-    form: Form = option("auto", "resident, tiled, or auto", choices=("auto", "resident", "tiled"))
-    similarity_dtype: Literal["float32", "bfloat16"] = option("float32", "of similarities that are kept")
-    memory: int = option(_MEMORY, "bytes of similarities up to which auto is resident", above=0)
-    epsilon: float | None = option(None, "for stochastic greedy", above=0)
+    form: Form = option("auto", "resident, tiled, or auto", engine=True)
+    similarity_dtype: Literal["float32", "bfloat16"] = option("float32", "of similarities that are kept", engine=True)
+    memory: int = option(_MEMORY, "bytes of similarities up to which auto is resident", engine=True)
+    epsilon: float | None = option(None, "for stochastic greedy, which needs a key", engine=True)
 
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[FacilityLocation, Ground]":
         x = ground.columns["embedding"]
@@ -64,7 +66,8 @@ class FacilityLocation(Method):
         ground = ground._replace(target=target)
         for name, said in (("weight", "weights"), ("quality", "quality")):
             ground = checks.check_column(ground, name, said)
-        return replace(self, bandwidth=_check_bandwidth(self.bandwidth)), ground
+        checks.check_positive(self.bandwidth, "bandwidth")
+        return replace(self, bandwidth=jnp.asarray(self.bandwidth, jnp.float32)), ground
 
     def kept(self, n: int, m: int) -> str | None:
         """The dtype of the similarities that are kept; None for tiles."""
@@ -131,6 +134,12 @@ class FacilityLocation(Method):
         cover = s[chosen].max(0) if chosen else np.zeros(len(z))
         gained = np.maximum(s - cover, 0) @ np.where(covered, np.asarray(w, np.float64), 0.0)
         return gained * np.asarray(ground.columns.get("quality", 1.0), np.float64)
+
+    def advise(self, gains: np.ndarray) -> str | None:
+        if gains.min() > (1 - _EVEN) * gains.max():
+            return "every pick gained about the same: the kernel is too narrow to tell rows apart; raise the bandwidth"
+        said = super().advise(gains)
+        return None if said is None else f"{said}; or the kernel is too wide: lower the bandwidth"
 
     def plan(
         self, shape: Shape, *, form: str = "auto", similarity_dtype: str = "float32", memory: int = _MEMORY
@@ -388,10 +397,3 @@ def _first_gains_by_halves(pool, measure, beyond, w, gap, kept):
     size = _TILES[kept is not None]
     gains, unlike = ahead.by_halves(pool, measure, beyond, w, gap[None], size, keep=keep, kept=_room(n, n, kept))
     return gains[0], unlike
-
-
-def _check_bandwidth(bandwidth: Any) -> jax.Array:
-    if isinstance(bandwidth, jax.core.Tracer):
-        return bandwidth
-    checks.check_positive(bandwidth, "bandwidth")
-    return jnp.asarray(bandwidth, jnp.float32)

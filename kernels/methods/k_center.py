@@ -12,7 +12,7 @@ from jax import lax
 from .. import checks, distances, float64, geometry, greedy
 from ..combine import within
 from ..geometry import Points, Precision
-from ..ground import Ground, Method, method, option, select
+from ..ground import LITTLE, Ground, Method, method, option, select
 from ..objective import EXCLUDED, INVALID, Block, Objective, Selection
 from ..plan import Plan, Shape, blocked
 from . import front
@@ -33,7 +33,7 @@ class KCenter(Method):
     block = 512
     streams = True
 
-    first: Any = option(None, "the first pick: mean, random, or a row", traced=True)
+    first: Any = option(None, "the first pick: mean, random, or a row", traced=True, engine=True)
 
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[KCenter, Ground]":
         x = ground.columns["embedding"]
@@ -88,6 +88,15 @@ class KCenter(Method):
         near = centre <= float(np.min(centre, initial=np.inf)) * (1 + START_TIES)
         start = int(np.argmax(near)) if self.first is None else int(self.first)
         return np.where(np.arange(len(x)) == start, np.inf, np.finfo(np.float64).max)
+
+    def advise(self, gains: np.ndarray) -> str | None:
+        finite = gains[np.isfinite(gains)]  # the first is at an infinite distance
+        if not finite[-1] < LITTLE * finite[0]:
+            return None
+        return (
+            f"the last pick was at {finite[-1] / finite[0]:.1%} of the distance of the first ones: a smaller budget "
+            "covers the pool about as well"
+        )
 
     def plan(self, shape: Shape, *, form: str = "auto", **how: Any) -> Plan:
         n, d = shape.n, shape.d

@@ -1,6 +1,7 @@
 """Scores: the rows of largest value in a column, whatever else was picked."""
 
 from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,31 @@ from ..objective import Objective
 from ..plan import Plan, Shape, made
 
 
-class Score(Method):
+class Sorted(Method):
+    """A method whose order is a sort: no pick changes what another row is worth."""
+
+    def order_by(self, ground: Ground) -> Any:
+        """(n,) what falls along the order; ties go to the lowest row."""
+        raise NotImplementedError
+
+    def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
+        return modular(self.order_by(ground), ground.given)
+
+    def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
+        value = np.asarray(self.order_by(ground), np.float64)
+        return np.where(np.isfinite(value), value, np.nan)
+
+    def nothing(self, ground: Ground) -> float:
+        return float(np.nanmin(self.gains(ground, []), initial=np.inf))
+
+    def plan(self, shape: Shape, **how: object) -> Plan:
+        return made(self.name, "sort", shape, 4 * shape.n, 0)
+
+    def advise(self, gains: np.ndarray) -> str | None:
+        return None  # values are no gains that a budget could outlive
+
+
+class Score(Sorted):
     """Largest value of a column first; ties go to the lowest row. A row whose value is not finite is picked last."""
 
     @property
@@ -30,70 +55,68 @@ class Score(Method):
         values = checks.check_scores(ground.columns[self.column], ground.n, self.column)
         return self, ground._replace(columns={**ground.columns, self.column: values})
 
-    def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
-        return modular(ground.columns[self.column], ground.given)
-
-    def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
-        return np.asarray(ground.columns[self.column], np.float64)
-
-    def plan(self, shape: Shape, **how: object) -> Plan:
-        return made(self.name, "sort", shape, 4 * shape.n, 0)
+    def order_by(self, ground: Ground) -> Any:
+        return ground.columns[self.column]
 
 
 @cache
 def score_of(column: str) -> Score:
-    """The method that sorts by a column of any name."""
+    """The method that sorts by a column of any name.
+
+    >>> score_of("length").needs
+    ('length',)
+    """
     return method(type(column, (Score,), {"name": column, "summary": f"largest {column}", "paper": "yours"}))()
 
 
 @method
 class MeanEntropy(Score):
     name = "mean_entropy"
-    summary = "largest mean entropy of the model's answer"
+    summary = "largest mean entropy of the tokens of the model's answer"
     paper = "Bhatt et al. 2024, arXiv 2401.06692, section 3.1"
 
 
 @method
 class MaxEntropy(Score):
     name = "max_entropy"
-    summary = "largest entropy of any token of it"
+    summary = "largest entropy of any token of the model's answer"
     paper = "Bhatt et al. 2024, arXiv 2401.06692, section 3.1"
 
 
 @method
 class LeastConfidence(Score):
     name = "least_confidence"
-    summary = "smallest probability of the whole answer"
+    summary = "smallest probability of the model's whole answer"
     paper = "Culotta & McCallum 2005; Bhatt et al. 2024, arXiv 2401.06692"
 
 
 @method
 class MeanNll(Score):
     name = "mean_nll"
-    summary = "largest negative log-likelihood a token"
+    summary = "largest negative log-likelihood a token of the model's answer"
     paper = "Settles 2009; least confidence with the length divided out"
 
 
 @method
 class MeanMargin(Score):
     name = "mean_margin"
-    summary = "smallest mean gap between the two top tokens"
+    summary = "smallest mean gap between the two most likely tokens"
     paper = "Scheffer, Decomain & Wrobel 2001; Bhatt et al. 2024, arXiv 2401.06692"
 
 
 @method
 class MinMargin(Score):
     name = "min_margin"
-    summary = "smallest gap at any token"
+    summary = "smallest gap between the two most likely tokens, anywhere in the answer"
     paper = "Scheffer, Decomain & Wrobel 2001; Bhatt et al. 2024, arXiv 2401.06692"
 
 
 @method
-class Random(Method):
+class Random(Sorted):
     """A shuffle: by `key`, or by the column "draw" (n,) where there is one, its smallest values first."""
 
     name = "random"
-    summary = "uniformly at random: what every other strategy is compared with"
+    summary = "drawn by chance: what every other strategy is compared with"
     paper = "none: the yardstick"
     needs = ()
     takes = ("draw",)
@@ -106,11 +129,5 @@ class Random(Method):
             draw = jax.random.uniform(key, (ground.n,), jnp.float32)
         return self, ground._replace(columns={**ground.columns, "draw": checks.check_scores(draw, ground.n, "draw")})
 
-    def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
-        return modular(-ground.columns["draw"], ground.given)
-
-    def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
-        return -np.asarray(ground.columns["draw"], np.float64)
-
-    def plan(self, shape: Shape, **how: object) -> Plan:
-        return made(self.name, "sort", shape, 4 * shape.n, 0)
+    def order_by(self, ground: Ground) -> Any:
+        return -ground.columns["draw"]

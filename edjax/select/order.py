@@ -1,0 +1,100 @@
+"""How a method orders the rows of a pool: those that count, as the columns it reads."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from edjax.features import Features
+from edjax.kernels import Ground, Method, Scaled, Sorted, select, select_streamed
+from edjax.strategies import diverse, draws, scores_of
+from edjax.stream import Spill, Stream, View
+
+_SMALL = 64 << 20  # bytes of rows that are read into memory where the rest of the pool stays on disk
+Order = tuple[np.ndarray, np.ndarray | None]
+Rows = np.ndarray | Stream | Spill
+
+
+class Problem(NamedTuple):
+    """What a strategy is asked: `budget` of the `candidates`, given what is `labelled`; rows are those of `features`.
+
+    `x` (n, d) are the embeddings as prepared by `edjax.select.prepare`, for methods that read them. `candidates`
+    (m,) int64 ascending are the rows that may be picked, `labelled` (p,) those that start the state; other rows do not
+    count at all. `weights` (n,) float32 scale diversity by quality, see `edjax.select.quality`. `alike`: shapes are
+    padded, so that many problems of about one size share a compilation.
+    """
+
+    features: Features
+    x: Rows
+    candidates: np.ndarray
+    budget: int
+    seed: int = 0
+    labelled: np.ndarray = np.zeros(0, np.int64)
+    weights: np.ndarray | None = None
+    alike: bool = False
+
+
+def order(method: Method, p: Problem) -> Order:
+    """The picks (k,) in the order taken, and the gain of each, or None where a pick has no gain."""
+    if isinstance(method, Sorted):
+        return _by_value(method, p)
+    return _by_gain(method, p)
+
+
+def _by_value(method: Sorted, p: Problem) -> Order:
+    """Largest value first, on the host and in the value's own dtype; ties go to the lowest row."""
+    columns: dict[str, Any] = {name: p.features.scores[name] for name in method.needs}
+    if draws(method):
+        columns["draw"] = _draw(len(p.features), p.seed)
+    values = np.asarray(method.order_by(Ground(columns)))[p.candidates]
+    picks = np.argsort(-values, kind="stable")[: p.budget]
+    return p.candidates[picks], None if draws(method) else values[picks]
+
+
+def _draw(n: int, seed: int) -> np.ndarray:
+    """(n,) int64, the place of each row in a shuffle of all: rows that may not be picked are passed over, and a second
+    round goes on in it."""
+    place = np.empty(n, np.int64)
+    place[np.random.Generator(np.random.PCG64(seed)).permutation(n)] = np.arange(n)
+    return place
+
+
+def _by_gain(method: Method, p: Problem) -> Order:
+    rows = np.union1d(p.candidates, p.labelled)
+    whole = len(rows) == len(p.features)
+    labelled, budget = np.searchsorted(rows, np.unique(p.labelled)), p.budget
+    given = labelled if len(labelled) else None
+    columns: dict[str, Any] = {name: p.features.scores[name][rows] for name in scores_of(method)}
+    if draws(method):
+        columns["draw"] = _draw(len(p.features), p.seed)[rows]
+    quality = None
+    if p.weights is not None:
+        quality = next((name for name in ("quality", "weight") if name in method.takes), None)
+        if quality is None:
+            method, quality = Scaled(method), "quality"
+        columns[quality] = p.weights[rows]
+    if diverse(method):
+        assert not isinstance(p.x, Stream)
+        small = not whole and 4 * len(rows) * p.x.shape[1] <= _SMALL
+        if isinstance(p.x, Spill) and not small:
+            some = p.x if whole else View(p.x, rows)
+            got = select_streamed(method, some, budget, labelled=given, weights=columns.get("weight"))
+            return rows[np.asarray(got.indices)], np.asarray(got.gains)
+        columns["embedding"] = p.x if whole and isinstance(p.x, np.ndarray) else p.x[rows]
+        if p.alike:
+            columns, budget = _padded(columns, labelled, budget)
+    got = select(method, Ground(columns, given=given), budget)
+    return rows[np.asarray(got.indices)[: p.budget]], np.asarray(got.gains)[: p.budget]
+
+
+def _padded(columns: dict[str, np.ndarray], labelled: np.ndarray, budget: int) -> tuple[dict[str, np.ndarray], int]:
+    """The same problem with the next power of 2 of rows and picks: NaN rows are taken last and count nothing."""
+    n = len(next(iter(columns.values())))
+    most = max(32, 1 << (n - 1).bit_length())
+    fill = {"embedding": np.nan, "quality": 1, "weight": 1}
+    made = {}
+    for name, of in columns.items():
+        widths = ((0, most - n), *((0, 0) for _ in of.shape[1:]))
+        made[name] = np.pad(of, widths, constant_values=fill.get(name, np.nan if of.dtype.kind == "f" else 0))
+    return made, min(max(8, 1 << max(budget - 1, 0).bit_length()), most - len(labelled))

@@ -1,0 +1,70 @@
+"""The laws that every method keeps, for the tests of a method of your own."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .ground import Ground, Method, select
+from .reference import greedy
+
+RTOL = 2e-5  # of the largest gain on offer: float32 against float64
+
+
+def check_method(method: Method, ground: Ground, budget: int, *, rtol: float = RTOL) -> None:
+    """Hold a method to its own definition on a problem.
+
+    It says what it is (name, summary, paper). Each pick has, by `Method.gains` in float64, the largest gain on offer up
+    to rounding, and reports that gain. Given rows are not picked, nor rows that are not valid. The same picks come out
+    under `jit`, for two pools under `vmap`, and whatever the block. A smaller budget's picks are the first ones.
+
+    Args:
+        ground: columns of NumPy arrays, none of a target.
+
+    Raises:
+        AssertionError: naming the law, and the pick.
+
+    >>> from .methods import KCenter
+    >>> check_method(KCenter(), Ground({"embedding": np.random.default_rng(0).normal(size=(40, 3))}), 10)
+    """
+    for what in ("name", "summary", "paper"):
+        _hold(isinstance(said := getattr(method, what), str) and said.strip() != "", f"it has no {what}")
+    got = select(method, ground, budget)
+    picks, gains = np.asarray(got.indices), np.asarray(got.gains)
+    _hold(picks.shape == (budget,) and gains.shape == (budget,), f"{picks.shape} picks of a budget of {budget}")
+    _hold(len(set(picks.tolist())) == budget, "a row is picked twice")
+    given = set() if ground.given is None else {int(j) for j in ground.given}
+    _hold(not given & set(picks.tolist()), "a given row is picked")
+    if ground.valid is not None:
+        _hold(bool(np.asarray(ground.valid)[picks].all()), "a row is picked that is not valid")
+    by_definition = greedy(method, ground, budget, follow=picks)
+    for t, (at, own, best, said) in enumerate(zip(picks, by_definition.gains, by_definition.best, gains, strict=True)):
+        near = rtol * max(abs(best), 1e-9) if np.isfinite(best) else 0.0
+        _hold(own >= best - near or own == best, f"pick {t} (row {at}) gains {own} by definition, another row {best}")
+        _hold(np.isclose(said, own, rtol=10 * rtol, atol=10 * near) or said == own, f"pick {t}: {said} is not {own}")
+    _same(picks, select(method, ground, budget, block=3), "in blocks of 3 rows")
+    _same(picks[: budget // 2], select(method, ground, budget // 2), "of half the budget")
+    on_device = _arrays(ground)
+    _same(picks, jax.jit(lambda g: select(method, g, budget))(on_device), "under jit")
+    twice = jax.tree.map(lambda a: jnp.stack([a, a]), on_device)
+    both = jax.vmap(lambda g: select(method, g, budget))(twice)
+    _same(picks, jax.tree.map(lambda a: a[1], both), "under vmap")
+
+
+def _arrays(ground: Ground) -> Ground:
+    rows: Any = ground.given
+    return ground._replace(
+        columns={name: jnp.asarray(np.asarray(c, np.float32)) for name, c in ground.columns.items()},
+        valid=None if ground.valid is None else jnp.asarray(ground.valid),
+        given=None if rows is None else jnp.asarray(rows, jnp.int32),
+    )
+
+
+def _same(picks: np.ndarray, other: Any, how: str) -> None:
+    _hold(picks.tolist() == np.asarray(other.indices).tolist(), f"other rows are picked {how}")
+
+
+def _hold(law: bool, otherwise: str) -> None:
+    if not law:
+        raise AssertionError(otherwise)

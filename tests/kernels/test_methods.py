@@ -1,0 +1,178 @@
+"""Every method of the table keeps the laws of `contract`, and says of itself what the table, the CLI and docs show."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from kernel_cases import mixture
+
+from edjax.kernels import (
+    METHODS,
+    AtMost,
+    Cost,
+    Ground,
+    KCenter,
+    Method,
+    Plus,
+    Scaled,
+    from_gains,
+    maximize,
+    option,
+    select,
+)
+from edjax.kernels import method as as_method
+from edjax.kernels.contract import check_method
+from edjax.kernels.partition import STREAMED, select_streamed
+
+N = 61
+
+
+def ground(method, seed=0, **more):
+    """A pool with every column that the method reads."""
+    rng = np.random.default_rng(seed)
+    columns = {"embedding": mixture(seed, N, 5)} if "embedding" in method.needs else {}
+    columns |= {name: rng.normal(size=N).astype(np.float32) for name in method.needs if name not in columns}
+    if "draw" in method.takes:
+        columns["draw"] = rng.permutation(N).astype(np.float32)
+    return Ground(columns, **more)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_keeps_the_laws(name):
+    method = METHODS[name]
+    assert method.name == name
+    check_method(method, ground(method), 20)
+    check_method(method, ground(method, 1, given=np.array([3, 50])), 20)
+    some = np.arange(N) % 3 > 0
+    check_method(method, ground(method, 2, valid=some), 20)
+
+
+@pytest.mark.parametrize("name", [n for n, m in METHODS.items() if "weight" in m.takes])
+def test_keeps_them_with_weights(name):
+    there = ground(METHODS[name], 3)
+    weight = np.random.default_rng(3).uniform(0.5, 2, N).astype(np.float32)
+    check_method(METHODS[name], there._replace(columns={**there.columns, "weight": weight}), 20)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_knobs_say_what_they_are(name):
+    for field in dataclasses.fields(METHODS[name]):
+        assert field.metadata["help"], field.name
+
+
+def test_what_streams_is_what_has_a_streamed_form():
+    assert {n for n, m in METHODS.items() if m.streams} == set(STREAMED)
+    with pytest.raises(ValueError, match="facility_location needs the rows on the device"):
+        select_streamed(METHODS["facility_location"], mixture(0, 20, 3), 5)
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_streamed_picks_are_those_of_the_pool_in_memory(name):
+    x, weight = mixture(4, 300, 6), np.random.default_rng(4).uniform(0.5, 2, 300).astype(np.float32)
+    whole = select(METHODS[name], Ground({"embedding": x, "weight": weight}), 40)
+    assert select_streamed(METHODS[name], x, 40, weights=weight).indices.tolist() == whole.indices.tolist()
+
+
+def group(n=N):
+    return np.arange(n) % 4
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        AtMost(KCenter(), by="group", each=3),
+        Scaled(METHODS["facility_location"], by="mean_entropy"),
+        Plus((METHODS["d_optimal"], METHODS["mean_entropy"]), (1.0, 0.25)),
+        AtMost(METHODS["mean_entropy"], by="group", each=3),
+    ],
+    ids=lambda m: m.name,
+)
+def test_methods_of_methods_keep_them(method):
+    there = ground(method)
+    columns = {**there.columns, "mean_entropy": np.random.default_rng(5).uniform(0.1, 1, N).astype(np.float32)}
+    if "group" in method.needs:
+        columns["group"] = group()
+    check_method(method, there._replace(columns=columns), 10)
+
+
+def test_a_price_is_never_exceeded():
+    price = np.random.default_rng(6).integers(1, 9, N)
+    there = ground(KCenter())
+    got = select(Cost(KCenter(), total=30.0), there._replace(columns={**there.columns, "price": price}), 20)
+    picks = np.asarray(got.indices)
+    assert price[picks[picks >= 0]].sum() <= 30 and (picks >= 0).sum() > 3
+
+
+# One from its gains
+
+
+def covering(x, power=0.5, **options):
+    def gains(covered, some):
+        return ((covered + some) ** power - covered**power).sum(1)
+
+    return from_gains(jnp.abs(x), jnp.zeros(x.shape[1]), gains, jnp.add, **options)
+
+
+def test_an_objective_from_its_gains_is_greedy():
+    x = mixture(7, N, 6).astype(np.float64)
+    picks = np.asarray(maximize(covering(jnp.asarray(x, jnp.float32), given=jnp.array([4])), 20, block=8).indices)
+    covered, taken = np.abs(x[4]), [4]
+    for j in picks:
+        gains = ((covered + np.abs(x)) ** 0.5 - covered**0.5).sum(1)
+        gains[taken] = -np.inf
+        assert gains[j] >= gains.max() * (1 - 1e-5)
+        covered = covered + np.abs(x[j])
+        taken.append(int(j))
+
+
+def test_rows_without_numbers_come_last_and_leave_the_state_alone():
+    x = jnp.asarray(mixture(8, 12, 3)).at[5].set(jnp.nan)
+    got = maximize(covering(x, valid=jnp.isfinite(x).all(1)), 12)
+    assert int(got.indices[-1]) == 5 and float(got.gains[-1]) == -np.inf
+    assert np.isfinite(np.asarray(got.gains[:-1])).all()
+
+
+# What breaks a law is named
+
+
+@as_method
+class Contrary(Method):
+    """Says that it picks the largest, and picks the smallest."""
+
+    name = "contrary"
+    summary = "the smallest first"
+    paper = "none"
+    needs = ("score",)
+    sign: float = option(1.0, "which way", traced=True)
+
+    def objective(self, ground, *, block, precision, shards):
+        value = jnp.asarray(ground.columns["score"], jnp.float32)
+        return from_gains(value, jnp.zeros(()), lambda _, some: 2 - self.sign * some, lambda state, row: state)
+
+    def gains(self, ground, rows):
+        return 2 + np.asarray(ground.columns["score"], np.float64)
+
+
+def test_a_method_that_does_not_do_as_it_says_is_told():
+    pool = Ground({"score": np.linspace(0, 1, 20)})
+    with pytest.raises(AssertionError, match=r"pick 0 \(row 0\) gains 2.0 by definition, another row 3.0"):
+        check_method(Contrary(), pool, 5)
+    check_method(Contrary(sign=-1.0), pool, 5)
+
+
+def test_a_traced_knob_compiles_once():
+    from edjax.kernels.ground import _select
+
+    there = ground(METHODS["facility_location"])
+    for width in (0.1, 0.2):
+        before = _select._cache_size()
+        select(dataclasses.replace(METHODS["facility_location"], bandwidth=width), there, 5)
+    assert _select._cache_size() == before
+    assert jax.tree.leaves(Contrary()) == [1.0]
+
+
+def test_a_column_that_is_missing_is_named():
+    with pytest.raises(ValueError, match="mean_entropy needs the column 'mean_entropy'; there are embedding"):
+        select(METHODS["mean_entropy"], Ground({"embedding": np.zeros((3, 2))}), 1)
