@@ -1,0 +1,108 @@
+"""Names of strategies: knobs, what is refused, and how recipes write them."""
+
+import pytest
+
+from edjax.errors import UsageError
+from edjax.recipe import Recipe
+from edjax.strategies import STRATEGIES, directory, of_table, strategy_name, strategy_of
+
+
+def recipe(strategies, **more):
+    return Recipe(pool="p", evaluation="e", out="o", strategies=strategies, **more)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_plain_name_is_the_method_of_the_table(name):
+    assert of_table(name) is STRATEGIES[name] and strategy_name(STRATEGIES[name]) == name
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("facility_location:bandwidth=.5", "facility_location:bandwidth=0.5"),
+        ("facility_location:bandwidth=0.25", "facility_location"),
+        ("facility_location:bandwidth=1:similarity=cosine", "facility_location:similarity=cosine:bandwidth=1.0"),
+        ("d_optimal:centre=true", "d_optimal:centre=True"),
+        ("d_optimal:ridge=2e-3:centre=False", "d_optimal:ridge=0.002"),
+    ],
+)
+def test_knobs_follow_the_name(given, name):
+    method = of_table(given)
+    assert strategy_name(method) == name and of_table(name) == method
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("facility_location:bandwith=1", "has no knob 'bandwith'; did you mean bandwidth?"),
+        ("facility_location:bandwidth=0", "facility_location:bandwidth=0 is not a number above 0"),
+        ("facility_location:bandwidth=nan", "is not a number above 0"),
+        ("facility_location:bandwidth=wide", "is not a number above 0"),
+        ("facility_location:similarity=dot", "is not one of rbf, cosine"),
+        ("facility_location:form=tiled", "has no knob 'form'"),
+        ("facility_location:0.5", "is not of the form facility_location:knob=value"),
+        ("k_center:first=3", "has no knob 'first' (it has none)"),
+        ("d_optimal:centre=maybe", "is not true or false"),
+        ("random:seed=3", "has no knob 'seed'"),
+        ("facility_location:", "is not of the form"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_by_name(given, said):
+    with pytest.raises(UsageError) as e:
+        strategy_of(given, ())
+    assert said in str(e.value)
+
+
+def test_a_score_may_have_any_name():
+    assert strategy_of("facility_location:bandwidth=9x", {"facility_location:bandwidth=9x"}).needs == (
+        "facility_location:bandwidth=9x",
+    )
+
+
+def test_a_name_is_part_of_a_directory_s():
+    assert directory("facility_location:bandwidth=0.5") == "facility_location_bandwidth=0.5"
+
+
+def test_a_recipe_names_knobs_and_options():
+    got = recipe(
+        [
+            "random",
+            {"facility_location": {"bandwidth": 0.5}},
+            {"k_center": {"normalise": "l2", "prefilter": "mean_nll"}},
+            {"tasks": {"strategy": "random", "group_by": "task"}},
+            "facility_location:bandwidth=.25",
+            {"d_optimal": None},
+        ],
+        finetune_strategies=["random", {"facility_location": {"bandwidth": 0.5}}],
+    )
+    both = "k_center:normalise=l2:prefilter=mean_nll"
+    wide = "facility_location:bandwidth=0.5"
+    assert got.strategies == ("random", wide, both, "tasks", "facility_location", "d_optimal")
+    assert got.trained == ("random", wide)
+    strategy, options = got.choice(both)
+    assert (strategy, options.normalise, options.prefilter) == ("k_center", "l2", "mean_nll")
+    assert got.choice("tasks")[0] == "random" and got.choice_seed("tasks", 4) == 4 and got.choice_seed(wide, 4) == 0
+    assert recipe(list(got.strategies), variants=got.variants).strategies == got.strategies
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"facility_location": {"bandwith": 0.5}}, "unknown option 'bandwith'"),
+        ({"facility_location": 3}, "is not of the form {name: {knob: value}}"),
+        ({"facility_location": {}, "k_center": {}}, "is not of the form"),
+        ({"mine": {"strategy": "nothing"}}, "its strategy is none of"),
+        ({"facility_locatoin": {"bandwidth": 0.5}}, "unknown strategy 'facility_locatoin'; did you mean"),
+        ({"facility_location": {"bandwidth": -1}}, "is not a number above 0"),
+        ({"random": {"strategy": "k_center"}}, "has the name of a strategy"),
+    ],
+)
+def test_a_recipe_s_entry_that_makes_no_sense(entry, said):
+    with pytest.raises(UsageError) as e:
+        recipe(["random", entry])
+    assert said in str(e.value)
+
+
+def test_one_name_cannot_stand_for_two_things():
+    with pytest.raises(UsageError, match="stands for two things"):
+        recipe([{"mine": {"strategy": "random"}}, {"mine": {"strategy": "k_center"}}])
