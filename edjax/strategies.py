@@ -52,7 +52,7 @@ def of_table(name: str) -> Method | None:
     base, *knobs = name.split(":")
     if base not in STRATEGIES:
         return None
-    return dataclasses.replace(STRATEGIES[base], **_values(base, knobs)) if knobs else STRATEGIES[base]  # type: ignore[type-var]
+    return dataclasses.replace(STRATEGIES[base], **_values(base, knobs)) if knobs else STRATEGIES[base]
 
 
 def strategy_of(name: str, scores: Collection[str]) -> Method:
@@ -124,7 +124,7 @@ def described(method: Method) -> dict[str, Any]:
 
 def knobs(method: Method) -> dict[str, dataclasses.Field]:
     """What can be asked of a method by name, beside its columns; see `edjax.kernels.option`."""
-    fields = dataclasses.fields(method)  # type: ignore[arg-type]
+    fields = dataclasses.fields(method)
     return {f.name: f for f in fields if f.metadata and not f.metadata["engine"]}
 
 

@@ -38,7 +38,7 @@ def check_method(method: Method, ground: Ground, budget: int, *, rtol: float = R
     _hold(not given & set(picks.tolist()), "a given row is picked")
     if ground.valid is not None:
         _hold(bool(np.asarray(ground.valid)[picks].all()), "a row is picked that is not valid")
-    by_definition = greedy(method, ground, budget, follow=picks)
+    by_definition = greedy(method, ground, budget, follow=picks.tolist())
     for t, (at, own, best, said) in enumerate(zip(picks, by_definition.gains, by_definition.best, gains, strict=True)):
         near = rtol * max(abs(best), 1e-9) if np.isfinite(best) else 0.0
         _hold(own >= best - near or own == best, f"pick {t} (row {at}) gains {own} by definition, another row {best}")

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -43,16 +43,16 @@ class Ground(NamedTuple):
 
 
 def option(
-    default: Any,
     help: str,
     *,
+    default: Any,
     traced: bool = False,
     engine: bool = False,
     above: float | None = None,
     least: float | None = None,
     choices: tuple[Any, ...] = (),
 ) -> Any:
-    """A knob of a method: its default, what it is, and what values make sense.
+    """A knob of a method: what it is, its default, and what values make sense.
 
     traced: a number that may differ from call to call without compiling anew, and under `vmap`. engine: it is about
     arrays or the machine (a row, memory), and is no part of what a person who names the method can ask for. above,
@@ -61,7 +61,7 @@ def option(
     >>> @method
     ... class Nearest(Method):
     ...     name = "nearest"
-    ...     width: float = option(0.5, "how far a row is seen", above=0)
+    ...     width: float = option("how far a row is seen", default=0.5, above=0)
     >>> Nearest().width, Nearest(width=2.0).width
     (0.5, 2.0)
     """
@@ -69,16 +69,17 @@ def option(
     return dataclasses.field(default=default, metadata=said)
 
 
-M = TypeVar("M", bound="type[Method]")
+M = TypeVar("M", bound="Method")
 
 
-def method(cls: M) -> M:
+@dataclass_transform(frozen_default=True, field_specifiers=(option,))
+def method(cls: type[M]) -> type[M]:
     """Make a class of knobs a method: a frozen dataclass, and a pytree of its traced knobs.
 
     >>> @method
     ... class Nearest(Method):
     ...     name = "nearest"
-    ...     width: float = option(0.5, "how far a row is seen", traced=True)
+    ...     width: float = option("how far a row is seen", default=0.5, traced=True)
     >>> jax.tree.leaves(Nearest())
     [0.5]
     """
@@ -89,6 +90,7 @@ def method(cls: M) -> M:
     return made
 
 
+@dataclasses.dataclass(frozen=True)
 class Method:
     """A way to spend a budget: a frozen dataclass of its own knobs (`option`), made by `@method`.
 

@@ -251,7 +251,7 @@ def select_streamed(method: Method, x: Any, budget: int, **options: Any) -> Sele
         raise ValueError(
             f"{method.name} needs the rows on the device; these may stay on the host: {', '.join(STREAMED)}"
         )
-    knobs = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}  # type: ignore[arg-type]
+    knobs = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}
     return STREAMED[method.name](x, budget, **knobs, **options)
 
 

@@ -313,7 +313,7 @@ def strategies() -> None:
     lines = []
     for name, of in said.items():
         needs = of["needs"] if of["needs"] in ("nothing", "embeddings") else "decoded tokens"
-        own = ", ".join(f"{knob['name']}={knob['default']}" for knob in of["knobs"])
+        own = ", ".join(k["name"] if k["default"] is None else f"{k['name']}={k['default']}" for k in of["knobs"])
         lines.append(f"{name:{wide}}  needs {needs:14}  {of['summary']}{f' ({own})' if own else ''}")
     for why in BROKEN.values():
         options.note(why)

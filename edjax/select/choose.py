@@ -210,7 +210,7 @@ class _Part:
         x: Any = self.prepared() if diverse(chosen) else self.features.embeddings
         problem = Problem(self.features, x, candidates, 0, o.seed, self.given, weights)
         if o.bandwidth is not None and "bandwidth" in knobs(chosen):
-            chosen = dataclasses.replace(chosen, bandwidth=o.bandwidth)  # type: ignore[type-var]
+            chosen = dataclasses.replace(chosen, bandwidth=o.bandwidth)  # type: ignore[call-arg]
 
         def order(k: int) -> Order:
             if o.group_by is None:

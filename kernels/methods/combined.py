@@ -53,9 +53,9 @@ def _ready(around: Any, ground: Ground, key: jax.Array | None) -> tuple[Any, Gro
 class AtMost(_Around):
     """At most `each` picks of the rows that share a value of the column `by`, whole numbers from 0 up to n - 1."""
 
-    of: Method = option(None, "the method inside", traced=True)
-    by: str = option("group", "column of groups")
-    each: Any = option(1, "picks a group, or (groups,) of them", traced=True)
+    of: Method = option("the method inside", default=None, traced=True)
+    by: str = option("column of groups", default="group")
+    each: Any = option("picks a group, or (groups,) of them", default=1, traced=True)
 
     @property
     def name(self) -> str:
@@ -87,9 +87,9 @@ class AtMost(_Around):
 class Cost(_Around):
     """Rows are picked while their prices, the column `by`, fit into `total`."""
 
-    of: Method = option(None, "the method inside", traced=True)
-    by: str = option("price", "column of prices")
-    total: Any = option(0.0, "what there is to spend", traced=True, least=0)
+    of: Method = option("the method inside", default=None, traced=True)
+    by: str = option("column of prices", default="price")
+    total: Any = option("what there is to spend", default=0.0, traced=True, least=0)
 
     @property
     def name(self) -> str:
@@ -116,8 +116,8 @@ class Cost(_Around):
 class Scaled(_Around):
     """Gains count in proportion to a column of quality, 0 or more."""
 
-    of: Method = option(None, "the method inside", traced=True)
-    by: str = option("quality", "column of quality")
+    of: Method = option("the method inside", default=None, traced=True)
+    by: str = option("column of quality", default="quality")
 
     @property
     def name(self) -> str:
@@ -143,8 +143,8 @@ class Scaled(_Around):
 class Plus(Method):
     """A weighted sum of methods' gains, each in the units it reports."""
 
-    parts: tuple[Method, ...] = option((), "the methods", traced=True)
-    weights: Any = option(None, "one a method; default ones", traced=True)
+    parts: tuple[Method, ...] = option("the methods", default=(), traced=True)
+    weights: Any = option("one a method; default ones", default=None, traced=True)
 
     @property
     def name(self) -> str:

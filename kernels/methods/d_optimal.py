@@ -40,15 +40,16 @@ class DOptimal(Method):
     takes = ("weight",)
     streams = True
 
-    ridge: Any = option(None, "in squared units of the rows; default 0.1 of their spread", traced=True, above=0)
-    centre: bool = option(False, "subtract the mean first")
+    ridge: Any = option("in squared units of the rows; default 0.1 of their spread", default=None, traced=True, above=0)
+    centre: bool = option("subtract the mean first", default=False)
 
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[DOptimal, Ground]":
         ground = checks.check_column(ground, "weight", "weights")
         return replace(self, ridge=check_ridge(self.ridge), centre=bool(self.centre)), ground
 
     def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
-        weights, unit = ground.columns.get("weight"), 1.0
+        weights = ground.columns.get("weight")
+        unit: jax.Array | float = 1.0
         if weights is not None:
             weights, unit = geometry.unit_weights(weights)
         pool = design(ground.columns["embedding"], weights, centre=self.centre, precision=precision)

@@ -6,27 +6,23 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from .. import checks, distances, float64, geometry, greedy, stochastic
 from ..combine import within
-from ..distances import Unlikeness
-from ..geometry import Points, Precision
+from ..geometry import Precision
 from ..ground import Ground, Method, method, option, select
-from ..objective import EXCLUDED, INVALID, Block, Objective, Selection
+from ..objective import Objective, Selection
 from ..plan import ROW, Plan, Shape, made
 from . import ahead
+from .cover import objective
 
 Similarity = Literal["rbf", "cosine"]
 Form = Literal["auto", "resident", "tiled"]
 
 DEFAULT_BANDWIDTH = 0.25
 _MEMORY = 4 << 30
-_TILES = {True: 256, False: 512}  # sides of the first pass's tiles: kept ones are transposed in cache, so smaller
 
 _EVEN = 0.05  # gains closer than this share of the largest count as all the same
-
-_SAME = 2.0**-7  # similarities kept in bfloat16 that are closer than this share differ by rounding
 
 
 @method
@@ -38,14 +34,16 @@ class FacilityLocation(Method):
     paper = "Nemhauser, Wolsey & Fisher 1978; Bhatt et al. 2024, arXiv 2401.06692"
     takes = ("weight", "quality")
 
-    similarity: Similarity = option("rbf", "rbf or cosine", choices=("rbf", "cosine"))
+    similarity: Similarity = option("rbf or cosine", default="rbf", choices=("rbf", "cosine"))
     bandwidth: Any = option(
-        DEFAULT_BANDWIDTH, "kernel width, as a share of the mean squared distance", traced=True, above=0
+        "kernel width, as a share of the mean squared distance", default=DEFAULT_BANDWIDTH, traced=True, above=0
     )
-    form: Form = option("auto", "resident, tiled, or auto", engine=True)
-    similarity_dtype: Literal["float32", "bfloat16"] = option("float32", "of similarities that are kept", engine=True)
-    memory: int = option(_MEMORY, "bytes of similarities up to which auto is resident", engine=True)
-    epsilon: float | None = option(None, "for stochastic greedy, which needs a key", engine=True)
+    form: Form = option("resident, tiled, or auto", default="auto", engine=True)
+    similarity_dtype: Literal["float32", "bfloat16"] = option(
+        "of similarities that are kept", default="float32", engine=True
+    )
+    memory: int = option("bytes of similarities up to which auto is resident", default=_MEMORY, engine=True)
+    epsilon: float | None = option("for stochastic greedy, which needs a key", default=None, engine=True)
 
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[FacilityLocation, Ground]":
         x = ground.columns["embedding"]
@@ -115,7 +113,7 @@ class FacilityLocation(Method):
     ) -> Selection:
         cover = self.objective(ground, block=block, precision=precision, shards=shards)
         cover = cover if ground.valid is None else within(cover, ground.valid)
-        if self.epsilon is None:
+        if self.epsilon is None or key is None:
             return greedy.maximize(cover, budget, block=block)
         sample = stochastic.sample_size(ground.n, budget, self.epsilon)
         return stochastic.maximize_stochastic(cover, budget, sample=sample, key=key)
@@ -142,7 +140,13 @@ class FacilityLocation(Method):
         return None if said is None else f"{said}; or the kernel is too wide: lower the bandwidth"
 
     def plan(
-        self, shape: Shape, *, form: str = "auto", similarity_dtype: str = "float32", memory: int = _MEMORY
+        self,
+        shape: Shape,
+        *,
+        form: str = "auto",
+        similarity_dtype: str = "float32",
+        memory: int = _MEMORY,
+        **how: Any,
     ) -> Plan:
         n, d, m = shape.n, shape.d, shape.n if shape.represented is None else shape.represented
         if similarity_dtype not in ("float32", "bfloat16"):
@@ -240,160 +244,3 @@ def facility_location(
         block = 256 if covering.kept(n, m) else 128
     ground = Ground(columns, given=labelled, target=target)
     return select(covering, ground, budget, key=key, block=block, precision=precision, shards=shards)
-
-
-def objective(
-    pool: Points,
-    measure: Unlikeness,
-    to_cover: Points | None = None,
-    *,
-    labelled: jax.Array | None = None,
-    weights: jax.Array | None = None,
-    quality: jax.Array | None = None,
-    kept: str | None = None,
-    block: int = 128,
-    symmetric: bool = False,
-    bounded: bool = True,
-) -> Objective:
-    """Facility location as an `Objective`; the state is the gap 1 - max_{j in S} s_ij that is left, (m,) float32.
-
-    measure: 1 - s. Differences of similarities near 1 are lost in float32, those of what they lack are not. kept: the
-    dtype of the resident similarities, None for tiles.
-    symmetric: compute only half of the first pass; for a pool that covers itself and is not split over devices.
-    bounded: False where nobody needs the first bounds; they are then infinite, and with tiles no pass is made.
-    """
-    n = pool.x.shape[0]
-    target = pool if to_cover is None else to_cover
-    m = target.x.shape[0]
-    w = jnp.where(target.valid, 1.0 if weights is None else weights, 0.0)
-    looks = kept is None and symmetric and bounded and ahead.pays(n, block)
-
-    def columns(ids):
-        itself = ids[:, None] == jnp.arange(n) if to_cover is None else None
-        return measure.between(pool.take(ids), target, itself)
-
-    def beyond(unlike, gap, norms):
-        """max(gap_i - (1 - s_i), 0), with differences that are rounding taken as none: a copy of a pick would seem to
-        improve on it a little for every row it covers."""
-        slack = _SAME * (1 - unlike) if kept == "bfloat16" else measure.slack(gap, norms)
-        return jnp.where(gap - unlike > slack, gap - unlike, 0)
-
-    def growth(unlike, gap):
-        return jnp.sum(beyond(unlike, gap, target.norms) * w, axis=-1)
-
-    def scaled(gains, ids):
-        return gains if quality is None else gains * quality[ids]
-
-    def init():
-        gap = jnp.ones(m, jnp.float32)
-        if labelled is not None and labelled.shape[0]:
-            gap = _gap_of(labelled, columns, gap, block)
-        if kept is None and (looks or not bounded):
-            gains, unlike = jnp.full(n, jnp.inf), jnp.zeros((0, m), jnp.float32)
-        elif symmetric:
-            gains, unlike = _first_gains_by_halves(pool, measure, beyond, w, gap, kept)
-        else:
-            gains, unlike = _first_gains(columns, growth, gap, n, m, block, kept)
-        if quality is not None:
-            gains = jnp.where(gains < jnp.inf, gains * quality, gains)
-        bounds = jnp.where(pool.valid, gains, INVALID)
-        if labelled is not None:
-            bounds = bounds.at[labelled].set(EXCLUDED)
-        return (gap, unlike), bounds
-
-    def refresh(state, ids):
-        gap, unlike = state
-        unlike = columns(ids) if kept is None else _unpacked(unlike[ids], kept)
-        return Block(scaled(growth(unlike, gap), ids), (unlike, ids), gap)
-
-    def take(fixed, gap, gains, j):
-        return jnp.minimum(gap, fixed[0][j]), gains
-
-    def peek(fixed, gap, j):
-        return scaled(growth(fixed[0][j], gap), fixed[1][j])
-
-    def commit(state, bounds, block, order, count):
-        bounds = bounds.at[block.fixed[1]].min(block.gains, indices_are_sorted=True, unique_indices=True)
-        return (block.live, state[1]), bounds
-
-    plain = Objective(init, refresh, take, commit, peek=peek)
-    if not looks:
-        return plain
-
-    def all_gains(gaps):
-        gains, _ = ahead.by_halves(pool, measure, beyond, w, gaps, _TILES[False], exact=False)
-        return gains if quality is None else gains * quality
-
-    def sampled(gap, rows):
-        some, size = pool.take(rows), min(_TILES[False], n)
-
-        def step(i, gains):
-            start = jnp.minimum(i * size, n - size)
-            itself = (start + jnp.arange(size))[:, None] == rows
-            tile = measure.between(pool.cut(start, size), some, itself)
-            found = jnp.sum(jnp.maximum(gap[rows] - tile, 0) * w[rows], axis=1)
-            return lax.dynamic_update_slice(gains, found, (start,))
-
-        gains = lax.fori_loop(0, -(-n // size), step, jnp.zeros(n, jnp.float32))
-        return gains if quality is None else gains * quality
-
-    return ahead.with_lookahead(plain, all_gains, sampled, n, block)
-
-
-def _gap_of(rows, columns, gap, block):
-    """min(gap, unlikeness to any of `rows`), a block of rows at a time; invalid rows are like none."""
-    block = min(block, rows.shape[0])
-    rows = jnp.pad(rows, (0, -rows.shape[0] % block), mode="edge").reshape(-1, block)
-    return lax.scan(lambda g, ids: (jnp.minimum(g, jnp.min(columns(ids), axis=0)), None), gap, rows)[0]
-
-
-# bfloat16 is kept as its bits: of a bfloat16 array XLA makes float32 copies on a CPU, whole ones. It keeps the
-# similarity, whose small values matter more to a sum than what is lacking to large ones.
-def _packed(tile, kept):
-    return lax.bitcast_convert_type((1 - tile).astype(jnp.bfloat16), jnp.uint16) if kept == "bfloat16" else tile
-
-
-def _unpacked(tile, kept):
-    return 1 - lax.bitcast_convert_type(tile, jnp.bfloat16).astype(jnp.float32) if kept == "bfloat16" else tile
-
-
-def _room(n, m, kept):
-    return jnp.zeros((n, m) if kept else (0, m), jnp.uint16 if kept == "bfloat16" else jnp.float32)
-
-
-def _rounded(tile, kept):
-    """The values `tile` has once it is kept; `astype` there and back would be optimised away."""
-    return 1 - lax.reduce_precision(1 - tile, exponent_bits=8, mantissa_bits=7) if kept == "bfloat16" else tile
-
-
-def _first_gains(columns, growth, gap, n, m, block, kept):
-    """Gains of all rows for a gap, a block of candidates at a time; and the (n, m) unlikeness if kept."""
-    block = min(block, n)
-    unlike = _room(n, m, kept)
-
-    def step(i, carry):
-        gains, unlike = carry
-        start = jnp.minimum(i * block, n - block)
-        tile = _rounded(columns(start + jnp.arange(block)), kept)
-        if kept:
-            unlike = lax.dynamic_update_slice(unlike, _packed(tile, kept), (start, 0))
-        return lax.dynamic_update_slice(gains, growth(tile, gap), (start,)), unlike
-
-    return lax.fori_loop(0, -(-n // block), step, (jnp.zeros(n, jnp.float32), unlike))
-
-
-def _first_gains_by_halves(pool, measure, beyond, w, gap, kept):
-    """`_first_gains` of a pool that covers itself."""
-    n = pool.x.shape[0]
-
-    def keep(unlike, tile, a, b):
-        tile = _rounded(tile, kept)
-        if kept:
-            packed = _packed(tile, kept)
-            unlike = lax.dynamic_update_slice(unlike, packed, (a, b))
-            unlike = lax.dynamic_update_slice(unlike, packed.T, (b, a))
-        return unlike, tile
-
-    size = _TILES[kept is not None]
-    gains, unlike = ahead.by_halves(pool, measure, beyond, w, gap[None], size, keep=keep, kept=_room(n, n, kept))
-    return gains[0], unlike

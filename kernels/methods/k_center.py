@@ -33,7 +33,7 @@ class KCenter(Method):
     block = 512
     streams = True
 
-    first: Any = option(None, "the first pick: mean, random, or a row", traced=True, engine=True)
+    first: Any = option("the first pick: mean, random, or a row", default=None, traced=True, engine=True)
 
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[KCenter, Ground]":
         x = ground.columns["embedding"]
@@ -64,7 +64,8 @@ class KCenter(Method):
         self, ground: Ground, precision: Precision, shards: int | None
     ) -> tuple[Objective, Points, jax.Array | None]:
         pool = geometry.points(ground.columns["embedding"], precision=precision)
-        weights, unit = ground.columns.get("weight"), 1.0
+        weights = ground.columns.get("weight")
+        unit: jax.Array | float = 1.0
         if weights is not None:
             weights, unit = geometry.unit_weights(weights)
         made = objective(

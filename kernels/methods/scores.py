@@ -1,6 +1,5 @@
 """Scores: the rows of largest value in a column, whatever else was picked."""
 
-from functools import cache
 from typing import Any
 
 import jax
@@ -9,7 +8,7 @@ import numpy as np
 
 from .. import checks
 from ..geometry import Precision
-from ..ground import Ground, Method, method
+from ..ground import Ground, Method, method, option
 from ..modular import modular
 from ..objective import Objective
 from ..plan import Plan, Shape, made
@@ -59,14 +58,29 @@ class Score(Sorted):
         return ground.columns[self.column]
 
 
-@cache
+@method
+class Column(Score):
+    """The score of a column of any name."""
+
+    of: str = option("the column", default="", engine=True)
+    paper = "none: a column of your own"
+
+    @property
+    def name(self) -> str:
+        return self.of
+
+    @property
+    def summary(self) -> str:
+        return f"largest {self.of}"
+
+
 def score_of(column: str) -> Score:
     """The method that sorts by a column of any name.
 
     >>> score_of("length").needs
     ('length',)
     """
-    return method(type(column, (Score,), {"name": column, "summary": f"largest {column}", "paper": "yours"}))()
+    return Column(column)
 
 
 @method

@@ -13,9 +13,9 @@ from edjax.kernels import geometry
 from edjax.kernels.combine import affordable, at_most, plus, scaled, within
 from edjax.kernels.distances import rbf
 from edjax.kernels.greedy import maximize
+from edjax.kernels.methods.cover import objective as facility_location
 from edjax.kernels.methods.d_optimal import default_ridge, design
 from edjax.kernels.methods.d_optimal import objective as d_optimal
-from edjax.kernels.methods.facility_location import objective as facility_location
 from edjax.kernels.methods.k_center import objective as k_center
 from edjax.kernels.modular import modular
 from edjax.kernels.objective import EXCLUDED, Block, Objective

@@ -145,7 +145,7 @@ class Contrary(Method):
     summary = "the smallest first"
     paper = "none"
     needs = ("score",)
-    sign: float = option(1.0, "which way", traced=True)
+    sign: float = option("which way", default=1.0, traced=True)
 
     def objective(self, ground, *, block, precision, shards):
         value = jnp.asarray(ground.columns["score"], jnp.float32)
