@@ -1,6 +1,5 @@
 """Every selector against its float64 twin and against brute force."""
 
-import sys
 from itertools import combinations
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from kernel_cases import SELECTORS, Problem, assert_greedy, mixture, problem
 
 from edjax.kernels import d_optimal, facility_location, k_center, reference
+from edjax.kernels.methods import cover
 
 
 def check(name, seed, block=None):
@@ -113,10 +113,7 @@ def test_facility_location_forms_agree_with_the_twin(form, options):
 
 
 def test_facility_location_half_pass_over_many_tiles(monkeypatch):
-    module = sys.modules[
-        "edjax.kernels.methods.facility_location"
-    ]  # the package's attribute of that name is the function
-    monkeypatch.setattr(module, "_TILES", {True: 32, False: 48})
+    monkeypatch.setattr(cover, "_TILES", {True: 32, False: 48})
     p = Problem(mixture(8, 135, 7), 30, {"labelled": [1, 2]})
     for form in ("resident", "tiled"):
         assert_greedy(facility_location(p.x, 30, form=form, labelled=[1, 2]), reference.facility_location, p)
