@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from typing import Any
@@ -9,6 +10,42 @@ from typing import Any
 from edjax.errors import UsageError
 
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    section: str,
+    kind: type | None = None,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A field of a dataclass of settings: it gives a flag with its help under a heading, and what values make sense.
+
+    kind: of the value, where the default is None.
+    """
+    said = {"help": help, "section": section, "kind": kind, "above": above, "least": least, "below": below}
+    return dataclasses.field(default=default, metadata=said)
+
+
+def check(settings: Any) -> None:
+    """Refuse a value that is not of its default's kind or lies outside of its bounds.
+
+    Raises:
+      UsageError: names the setting, the value and the bound.
+    """
+    for field in dataclasses.fields(settings):
+        value, bounds = getattr(settings, field.name), field.metadata
+        like_default(field.name, value, field.default)
+        above, least, below = bounds["above"], bounds["least"], bounds["below"]
+        if above is not None and not value > above:
+            raise UsageError(f"{field.name} is {value}; it must be above {above:g}")
+        if below is not None and not least <= value < below:
+            raise UsageError(f"{field.name} is {value}; it must be at least {least:g} and below {below:g}")
+        if least is not None and value < least:
+            raise UsageError(f"{field.name} is {value}; it must be {least:g} or more")
 
 
 def typed(name: str, value: Any, kind: type) -> None:

@@ -45,6 +45,7 @@ ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
     "lm": {"errors", "store", "batching", "kernels"},
     "strategies": {"errors", "kernels"},
     "select": {
+        "settings",
         "defaults",
         "errors",
         "memory",

@@ -28,9 +28,13 @@ def section(command: click.Command, name: str, parent: click.Context) -> str:
     """One verb."""
     context = click.Context(command, info_name=name, parent=parent)
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-    options = [p for p in command.get_params(context) if isinstance(p, click.Option)]
-    records = [r for p in options if (r := p.get_help_record(context))]
-    rows = [f"| <code>{cell(flags)}</code> | {cell(about)} |" for flags, about in records]
+    from edjax.cli.grouped import sections
+
+    found = sections(command, context)
+    rows = []
+    for heading, records in found.items():
+        rows += [f"| **{cell(heading)}** | |"] if len(found) > 1 else []
+        rows += [f"| <code>{cell(flags)}</code> | {cell(about)} |" for flags, about in records]
     table = "\n".join(["| option | |", "| --- | --- |", *rows])
     return f"## {name}\n\n{described(command.help or '')}\n\n```text\n{usage}\n```\n\n{table}"
 

@@ -8,56 +8,17 @@ from typing import Any
 import click
 
 from edjax.cli import options
+from edjax.cli.grouped import Grouped, from_settings, option
+from edjax.finetune.config import VALIDATION, FinetuneConfig
 
 
-def finetune_options(f: Any) -> Any:
-    import dataclasses
-
-    from edjax.finetune import FinetuneConfig
-
-    helps = {
-        "num_train_epochs": "Passes over the rows.",
-        "lr_scheduler_type": "cosine, linear or constant, after the warm-up.",
-        "max_steps": "Updates in place of epochs, where above 0.",
-        "per_device_train_batch_size": "Rows of a micro-batch on one device.",
-        "gradient_accumulation_steps": "Micro-batches an update.",
-        "assistant_only_loss": "Train every assistant turn; else the response, the last one, only.",
-        "packing": "Lay several rows into one sequence; they do not see each other.",
-        "group_by_length": "Batch rows of like length.",
-        "gradient_checkpointing": "Recompute activations in the backward pass: less memory.",
-        "dtype": "float32 or bfloat16, of the base model; adapters are float32.",
-        "template": "auto, chat (the model's chat template) or plain.",
-        "validation_split": "Share of ROWS held out for validation.",
-        "eval_steps": "Updates between validations; 0 for the end of every epoch.",
-        "early_stopping_patience": "Validations without a gain before training stops; 0 for never.",
-        "early_stopping_threshold": "How much lower a validation loss must be to be a gain.",
-        "load_best_model_at_end": "With validation, write the best adapter, not the last.",
-        "mesh": "Devices: data=8 shares out rows, fsdp=8 the weights too, tensor=2 splits layers; -1: the rest.",
-        "save_steps": "Steps between checkpoints; 0 for none.",
-        "lora_target_modules": "Comma-separated projections, or all-linear.",
-        "use_rslora": "Scale the adapter by alpha / sqrt(r) in place of alpha / r.",
-        "max_length": options.MOST,
-        "report_to": "Trackers: none, or tensorboard, wandb, trackio with commas; metrics.jsonl is always written.",
-        "quantize": "Keep the base model's projections in int8 or nf4; needs pip install 'edjax[quant]'.",
-    }
-    for field in reversed(dataclasses.fields(FinetuneConfig)):
-        flag, about = "--" + field.name.replace("_", "-"), helps.get(field.name)
-        if isinstance(field.default, bool):
-            switch = f"{flag}/--no-{flag[2:]}"
-            f = click.option(switch, field.name, default=field.default, show_default=True, help=about)(f)
-        else:
-            default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-            f = click.option(flag, default=default, show_default=True, help=about)(f)
-    return f
-
-
-@click.command()
+@click.command(cls=Grouped)
 @click.argument("rows")
 @options.MODEL
 @options.OUT
-@click.option("--validation", help="Rows to validate on while training; any pool format.")
-@click.option("--validation-split-name", help="Split of VALIDATION, as --split is of ROWS.")
-@finetune_options
+@option("--validation", help="Rows to validate on while training; any pool format.", section=VALIDATION)
+@option("--validation-split-name", help="Split of VALIDATION, as --split is of ROWS.", section=VALIDATION)
+@from_settings(FinetuneConfig)
 @options.OVERWRITE
 @options.pool_options
 @options.JSON
@@ -79,7 +40,6 @@ def finetune(
             With validation: the adapter of the lowest validation loss, and OUT/last/, that of the last step
     Stopped half-way, the same command goes on from the last checkpoint and ends in the same adapter.
     """
-    from edjax.finetune import FinetuneConfig
     from edjax.finetune import finetune as run_finetune
     from edjax.finetune.examples import teaching
 

@@ -12,6 +12,9 @@ from typing import Any
 
 import click
 
+from edjax.cli.grouped import option
+
+READING = "What is read"
 OUT = click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory to write.")
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Start again in a directory made with other settings.")
 MODEL = click.option(
@@ -60,12 +63,12 @@ def pool_options(f: Any) -> Any:
         return f(*args, reading=reading, **settings)
 
     g: Any = gathered
-    g = click.option("--skip-bad-lines", is_flag=True, default=None, help="Leave malformed lines out and count them.")(
-        g
-    )
-    g = click.option("--split", help="Split of a `datasets` directory or hub data set that has several.")(g)
-    g = click.option("--id-column", show_default="id", help="Column that names the rows.")(g)
-    return click.option("--text-column", help="Column with the prompt, where the name is none edjax knows.")(g)
+    skip = "Leave malformed lines out and count them."
+    g = option("--skip-bad-lines", is_flag=True, default=None, help=skip, section=READING)(g)
+    g = option("--split", help="Split of a `datasets` directory or hub data set that has several.", section=READING)(g)
+    g = option("--id-column", show_default="id", help="Column that names the rows.", section=READING)(g)
+    text = "Column with the prompt, where the name is none edjax knows."
+    return option("--text-column", help=text, section=READING)(g)
 
 
 def read(source: str, reading: Mapping[str, Any], remembered: Mapping[str, Any] | None = None) -> Any:

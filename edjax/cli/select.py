@@ -11,6 +11,8 @@ import click
 
 from edjax import defaults
 from edjax.cli import options
+from edjax.cli.grouped import Grouped, from_settings, option
+from edjax.select.options import BUDGET, ROUND, Options
 
 
 class Several(click.ParamType):
@@ -28,58 +30,57 @@ class Several(click.ParamType):
 _PATH = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(cls=Grouped)
 @click.argument("features", type=_PATH, required=False)
-@click.option("--pool", help="The pool that was scored; taken from FEATURES where it is not given and they say it.")
-@click.option(
+@option(
     "--strategy",
     type=Several(click.STRING, "names"),
     default=defaults.STRATEGY,
     show_default=True,
-    help="One, or several: facility_location,random.",
+    help="One, or several: facility_location,random. Knobs after colons: facility_location:bandwidth=0.5.",
+    section=BUDGET,
 )
-@click.option("--budget", type=Several(click.INT, "rows"), help="Rows to choose; 50,100 for several budgets.")
-@click.option("--out", type=_PATH, help="Directory to write; with several, a directory each below it.")
-@click.option("--labelled", type=_PATH, multiple=True, help="Rows that have labels: ids, rows or an earlier OUT.")
-@click.option("--allow-unknown", is_flag=True, help="Pass over labelled ids that are of no row.")
-@click.option("--budget-tokens", type=int, help="Tokens to spend; beside --budget both limits hold.")
-@click.option("--cost-by", default="n_prompt_tokens", show_default=True, help="Column with what a row costs.")
-@click.option("--weight-by", help="Score that scales the diversity strategies: quality times diversity.")
-@click.option("--strength", default=1.0, show_default=True, help="Power of that score's rank; 0 for no weighting.")
-@click.option("--prefilter", help="Score whose largest rows alone are looked at.")
-@click.option("--prefilter-ratio", default=3.0, show_default=True, help="How many: so many times the budget.")
-@click.option("--group-by", help="Column to choose inside each group of; cluster:N makes N groups of the embeddings.")
-@click.option(
-    "--quotas", default="proportional", show_default=True, help="proportional, balanced or inverse_confidence."
+@option("--budget", type=Several(click.INT, "rows"), help="Rows to choose; 50,100 for several budgets.", section=BUDGET)
+@option("--out", type=_PATH, help="Directory to write; with several, a directory each below it.", section=BUDGET)
+@option(
+    "--labelled",
+    type=_PATH,
+    multiple=True,
+    help="Rows that have labels: ids, rows or an earlier OUT.",
+    section=ROUND,
 )
-@click.option("--keep-small", default=0, show_default=True, help="Groups of at most so many rows are taken whole.")
-@click.option("--near-duplicates", type=float, help="Cosine similarity from which rows are one, such as 0.98.")
-@click.option("--seed", default=0, show_default=True, help="For the strategy random.")
-@click.option(
-    "--normalise",
-    default=defaults.NORMALISE,
+@from_settings(Options, skip=("labelled",), switches=False)
+@option(
+    "--pool",
+    help="The pool that was scored; taken from FEATURES where it is not given and they say it.",
+    section=options.READING,
+)
+@option(
+    "--embeddings",
+    type=_PATH,
+    help="In place of FEATURES: .npy, .npz, .safetensors or .parquet.",
+    section=options.READING,
+)
+@option(
+    "--ids", type=_PATH, help="Ids of an array's rows: .txt, .npy or a file with an id column.", section=options.READING
+)
+@option(
+    "--embedding-column",
+    default="embedding",
     show_default=True,
-    help="What strategies see: whiten (principal components, alike), l2 (centred, length 1), centre, none.",
+    help="Of a Parquet file of your own.",
+    section=options.READING,
 )
-@click.option(
-    "--whiten-dims", default=defaults.WHITEN_DIMS, show_default=True, help="Principal components that whiten keeps."
-)
-@click.option("--bandwidth", type=float, help="Kernel width of facility_location; default 0.25.")
-@click.option("--allow-fewer", is_flag=True, help="Take all rows where the budget is larger than the pool.")
-@click.option("--drop-invalid", is_flag=True, help="Leave rows with NaN or infinite features out.")
-@click.option("--embeddings", type=_PATH, help="In place of FEATURES: .npy, .npz, .safetensors or .parquet.")
-@click.option("--ids", type=_PATH, help="Ids of an array's rows: .txt, .npy or a file with an id column.")
-@click.option("--embedding-column", default="embedding", show_default=True, help="Of a Parquet file of your own.")
-@click.option("--scores", type=_PATH, help="Further score columns, joined by id: .parquet or .csv.")
+@option("--scores", type=_PATH, help="Further score columns, joined by id: .parquet or .csv.", section=options.READING)
 @options.pool_options
-@click.option(
+@option(
     "--memory",
     type=options.Bytes(),
     default="4GiB",
     show_default=True,
     help="Where k_center and d_optimal would take more, they read the embeddings from disk.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what it would cost, and write nothing.")
+@option("--dry-run", is_flag=True, help="Say what it would cost, and write nothing.")
 @options.OVERWRITE
 @options.JSON
 def select(out: Path | None, dry_run: bool, overwrite: bool, **settings: Any) -> None:
@@ -142,7 +143,7 @@ class _Source:
         from edjax.errors import UsageError
         from edjax.features import is_array, join_columns, read_features
         from edjax.ids import as_known, read_ids
-        from edjax.select import Options, stream_above, with_pool_column
+        from edjax.select import stream_above, with_pool_column
 
         limits = [stream_above(s, self.given["memory"]) for s in strategies]
         limit = None if None in limits else min(n for n in limits if n is not None)
@@ -188,7 +189,7 @@ def _choose(
     overwrite: bool,
 ) -> None:
     from edjax.errors import UsageError
-    from edjax.select import Chooser, Options, chosen_otherwise, streams, usable, write_selection
+    from edjax.select import Chooser, chosen_otherwise, streams, usable, write_selection
     from edjax.store import sha256_json
     from edjax.strategies import diverse, of_table
 
@@ -282,7 +283,7 @@ def _foretell(
 ) -> None:
     """What it would take, in a line a strategy: the largest budget's order serves the others."""
     from edjax.features import joined_columns, survey
-    from edjax.select import Options, forecast
+    from edjax.select import forecast
 
     ids = source.labelled()
     asked = Options(**settings, labelled=ids)

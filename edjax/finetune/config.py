@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
-from edjax.errors import UsageError
 from edjax.finetune.trackers import names
 from edjax.lm.bounds import Bounds
-from edjax.settings import like_default
+from edjax.settings import check, setting
 
-_ABOVE_ZERO = (
-    "num_train_epochs",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "learning_rate",
-    "max_grad_norm",
-)
-_BELOW_ONE = ("warmup_ratio", "lora_dropout", "validation_split")
-_FROM_ZERO = ("weight_decay", "eval_steps", "early_stopping_patience", "early_stopping_threshold", "save_steps", "seed")
+LENGTH, BATCH, LORA, ROWS = "How long, how fast", "Batches", "Adapters", "What a row is"
+MEMORY, VALIDATION, RUNNING = "Model and memory", "Validation", "Running"
 
 
 @dataclass(frozen=True)
@@ -53,50 +44,70 @@ class FinetuneConfig:
       UsageError: a value of the wrong kind or one that makes no sense.
     """
 
-    num_train_epochs: float = 2.0
-    max_steps: int = -1
-    per_device_train_batch_size: int = 8
-    gradient_accumulation_steps: int = 1
-    learning_rate: float = 5e-4
-    lr_scheduler_type: str = "cosine"
-    warmup_ratio: float = 0.05
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    lora_r: int = 8
-    lora_alpha: float = 16.0
-    lora_dropout: float = 0.0
-    lora_target_modules: tuple[str, ...] = ("all-linear",)
-    use_rslora: bool = False
-    max_length: int = 1024
-    assistant_only_loss: bool = False
-    packing: bool = False
-    template: str = "auto"
-    dtype: str = "float32"
-    quantize: str = "none"
-    mesh: str = ""
-    group_by_length: bool = True
-    gradient_checkpointing: bool = True
-    validation_split: float = 0.0
-    eval_steps: int = 0
-    early_stopping_patience: int = 0
-    early_stopping_threshold: float = 0.0
-    load_best_model_at_end: bool = True
-    save_steps: int = 50
-    seed: int = 0
-    report_to: str = "none"
+    num_train_epochs: float = setting(2.0, "Passes over the rows.", section=LENGTH, above=0)
+    max_steps: int = setting(-1, "Updates in place of epochs, where above 0.", section=LENGTH)
+    per_device_train_batch_size: int = setting(8, "Rows of a micro-batch on one device.", section=BATCH, above=0)
+    gradient_accumulation_steps: int = setting(1, "Micro-batches an update.", section=BATCH, above=0)
+    learning_rate: float = setting(5e-4, "Largest, after the warm-up.", section=LENGTH, above=0)
+    lr_scheduler_type: str = setting("cosine", "cosine, linear or constant, after the warm-up.", section=LENGTH)
+    warmup_ratio: float = setting(0.05, "Share of the updates that warm up.", section=LENGTH, least=0, below=1)
+    weight_decay: float = setting(0.0, "Of AdamW.", section=LENGTH, least=0)
+    max_grad_norm: float = setting(1.0, "Gradients are scaled down to this norm.", section=LENGTH, above=0)
+    lora_r: int = setting(8, "Rank of the adapters.", section=LORA)
+    lora_alpha: float = setting(16.0, "An adapter counts alpha / r times.", section=LORA)
+    lora_dropout: float = setting(0.0, "Share of an adapter's inputs left out.", section=LORA, least=0, below=1)
+    lora_target_modules: tuple[str, ...] = setting(
+        ("all-linear",), "Comma-separated projections, or all-linear.", section=LORA
+    )
+    use_rslora: bool = setting(False, "Scale the adapter by alpha / sqrt(r) in place of alpha / r.", section=LORA)
+    max_length: int = setting(
+        1024, "Most tokens of prompt and response together; prompts leave a quarter.", section=ROWS
+    )
+    assistant_only_loss: bool = setting(
+        False, "Train every assistant turn; else the response, the last one, only.", section=ROWS
+    )
+    packing: bool = setting(False, "Lay several rows into one sequence; they do not see each other.", section=BATCH)
+    template: str = setting("auto", "auto, chat (the model's chat template) or plain.", section=ROWS)
+    dtype: str = setting("float32", "float32 or bfloat16, of the base model; adapters are float32.", section=MEMORY)
+    quantize: str = setting(
+        "none",
+        "Keep the base model's projections in int8 or nf4; needs pip install 'edjax[quant]'.",
+        section=MEMORY,
+    )
+    mesh: str = setting(
+        "",
+        "Devices: data=8 shares out rows, fsdp=8 the weights too, tensor=2 splits layers; -1: the rest.",
+        section=MEMORY,
+    )
+    group_by_length: bool = setting(True, "Batch rows of like length.", section=BATCH)
+    gradient_checkpointing: bool = setting(
+        True, "Recompute activations in the backward pass: less memory.", section=MEMORY
+    )
+    validation_split: float = setting(
+        0.0, "Share of ROWS held out for validation.", section=VALIDATION, least=0, below=1
+    )
+    eval_steps: int = setting(
+        0, "Updates between validations; 0 for the end of every epoch.", section=VALIDATION, least=0
+    )
+    early_stopping_patience: int = setting(
+        0, "Validations without a gain before training stops; 0 for never.", section=VALIDATION, least=0
+    )
+    early_stopping_threshold: float = setting(
+        0.0, "How much lower a validation loss must be to be a gain.", section=VALIDATION, least=0
+    )
+    load_best_model_at_end: bool = setting(
+        True, "With validation, write the best adapter, not the last.", section=VALIDATION
+    )
+    save_steps: int = setting(50, "Steps between checkpoints; 0 for none.", section=RUNNING, least=0)
+    seed: int = setting(0, "Of the adapters' start, the order of rows, and dropout.", section=RUNNING, least=0)
+    report_to: str = setting(
+        "none",
+        "Trackers: none, or tensorboard, wandb, trackio with commas; metrics.jsonl is always written.",
+        section=RUNNING,
+    )
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            like_default(field.name, getattr(self, field.name), field.default)
+        check(self)
         object.__setattr__(self, "lora_target_modules", tuple(self.lora_target_modules))
-        for name in _ABOVE_ZERO:
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in _BELOW_ONE:
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
-        for name in _FROM_ZERO:
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         names(self.report_to)
         Bounds.of(self.max_length)

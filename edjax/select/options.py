@@ -11,7 +11,10 @@ from edjax import defaults
 from edjax.errors import UsageError
 from edjax.select import clusters
 from edjax.select.prepared import NORMALISE
+from edjax.settings import setting
 
+BUDGET, ROUND, SEEN, LEFT_OUT = "What to choose", "A second round", "How rows are seen", "What is left out"
+QUALITY, GROUPS = "Quality times diversity", "Groups"
 QUOTAS = ("proportional", "balanced", "inverse_confidence")
 
 
@@ -23,24 +26,41 @@ class Options:
       UsageError: naming the value that makes no sense.
     """
 
-    seed: int = 0
-    normalise: str = defaults.NORMALISE
-    whiten_dims: int = defaults.WHITEN_DIMS
-    allow_fewer: bool = False
-    drop_invalid: bool = False
-    labelled: tuple[str, ...] = ()
-    allow_unknown: bool = False
-    weight_by: str | None = None
-    strength: float = 1.0
-    prefilter: str | None = None
-    prefilter_ratio: float = 3.0
-    group_by: str | None = None
-    quotas: str = "proportional"
-    keep_small: int = 0
-    budget_tokens: int | None = None
-    cost_by: str = "n_prompt_tokens"
-    near_duplicates: float | None = None
-    bandwidth: float | None = None
+    labelled: tuple[str, ...] = setting((), "Rows that have labels.", section=ROUND)
+    allow_unknown: bool = setting(False, "Pass over labelled ids that are of no row.", section=ROUND)
+    budget_tokens: int | None = setting(
+        None, "Tokens to spend; beside --budget both limits hold.", section=BUDGET, kind=int
+    )
+    cost_by: str = setting("n_prompt_tokens", "Column with what a row costs.", section=BUDGET)
+    allow_fewer: bool = setting(False, "Take all rows where the budget is larger than the pool.", section=BUDGET)
+    seed: int = setting(0, "For the strategy random.", section=BUDGET)
+    normalise: str = setting(
+        defaults.NORMALISE,
+        "What strategies see: whiten (principal components, alike), l2 (centred, length 1), centre, none.",
+        section=SEEN,
+    )
+    whiten_dims: int = setting(defaults.WHITEN_DIMS, "Principal components that whiten keeps.", section=SEEN)
+    bandwidth: float | None = setting(
+        None, "Kernel width of facility_location; default 0.25.", section=SEEN, kind=float
+    )
+    weight_by: str | None = setting(
+        None, "Score that scales the diversity strategies: quality times diversity.", section=QUALITY, kind=str
+    )
+    strength: float = setting(1.0, "Power of that score's rank; 0 for no weighting.", section=QUALITY)
+    prefilter: str | None = setting(None, "Score whose largest rows alone are looked at.", section=QUALITY, kind=str)
+    prefilter_ratio: float = setting(3.0, "How many: so many times the budget.", section=QUALITY)
+    group_by: str | None = setting(
+        None,
+        "Column to choose inside each group of; cluster:N makes N groups of the embeddings.",
+        section=GROUPS,
+        kind=str,
+    )
+    quotas: str = setting("proportional", "proportional, balanced or inverse_confidence.", section=GROUPS)
+    keep_small: int = setting(0, "Groups of at most so many rows are taken whole.", section=GROUPS)
+    near_duplicates: float | None = setting(
+        None, "Cosine similarity from which rows are one, such as 0.98.", section=LEFT_OUT, kind=float
+    )
+    drop_invalid: bool = setting(False, "Leave rows with NaN or infinite features out.", section=LEFT_OUT)
 
     def __post_init__(self) -> None:
         if isinstance(self.labelled, str):
