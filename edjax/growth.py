@@ -45,7 +45,7 @@ def refuse_changes(
             if differs := [f"{k}: {was.get(k)!r} there, {v!r} now" for k, v in now.items() if was.get(k) != v]:
                 raise UsageError(
                     f"{name} was chosen with other options in {path} ({'; '.join(differs)}), and its cells are of that "
-                    "choice; give what you ask now a name of its own under variants"
+                    "choice; give what you ask now a name of its own among strategies"
                 )
             left_out = Chooser(features, options, candidates).left_out(strategy)
             if plan["inputs"].get("left_out") != (sha256_json(left_out) if left_out else None):

@@ -1,11 +1,11 @@
-"""A recipe: one flat YAML file that says what `edjax run` does."""
+"""A recipe: one YAML file that says what `edjax run` does; its sections are those of `edjax.sections`."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from edjax.finetune import FinetuneConfig
 from edjax.lm.encode import TEMPLATES
 from edjax.lm.load import DTYPES
 from edjax.score import POOLINGS
+from edjax.sections import flat, written_flat
 from edjax.select import NORMALISE, Options
 from edjax.settings import typed
 from edjax.strategies import STRATEGIES, draws, knobs, of_table, spelled, strategy_name
@@ -231,11 +232,16 @@ def _nearest(name: str, known: Any) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a YAML recipe and apply `key=value` overrides, whose values are YAML too.
+def read_recipe(
+    path: str | Path, overrides: Sequence[str] = (), log: Callable[[str], None] = lambda text: None
+) -> Recipe:
+    """Read a YAML recipe and apply `key=value` or `section.key=value` overrides, whose values are YAML too.
+
+    Args:
+      log: is told how a recipe that is written without sections reads now.
 
     Raises:
-      DataError: no such file, not YAML, not a flat mapping.
+      DataError: no such file, not YAML, not a mapping.
       UsageError: an unknown key (the nearest is named), a value that makes no sense.
     """
     import yaml
@@ -251,7 +257,9 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise DataError(f"{path}{where}: not valid YAML ({getattr(e, 'problem', None) or e})") from None
     if not isinstance(raw, dict):
         raise DataError(f"{path}: a recipe is a list of `key: value` lines")
-    return make_recipe(raw | read_overrides(overrides), path.parent, str(path))
+    if said := written_flat(raw):
+        log(f"{path}: {said}")
+    return make_recipe(flat(raw, str(path)) | flat(read_overrides(overrides), "overrides"), path.parent, str(path))
 
 
 def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
@@ -275,7 +283,8 @@ def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def make_recipe(raw: dict[str, Any], base: Path, where: str = "recipe") -> Recipe:
-    """A recipe from its keys; relative input paths are taken from `base`."""
+    """A recipe from its keys, in sections or flat; relative input paths are taken from `base`."""
+    raw = flat(raw, where)
     known = {f.name for f in dataclasses.fields(Recipe)} - {"finetune"}
     for key in raw:
         if key not in known and key not in _FINETUNE:

@@ -224,3 +224,55 @@ def test_the_demo_takes_overrides(tmp_path):
     assert (got.budgets, got.evaluation_rows, got.strategies[0]) == ((8,), 20, "random")
     with pytest.raises(UsageError, match="did you mean budgets"):
         demo(tmp_path, 3, ["budget=8"])
+
+
+# Sections
+
+
+def test_a_recipe_in_sections_is_the_flat_one(tmp_path):
+    flat = (
+        "layer: -2\nscore_batch_size: 4\nstrategies: [random, k_center]\nbudgets: [5]\nfinetune_strategies: [random]\n"
+        "seeds: [1]\nlearning_rate: 0.1\nmetric: exact_match\nevaluation_batch_size: 3\nevaluation_group_by: task\n"
+    )
+    nested = (
+        "score: {layer: -2, batch_size: 4}\nselect: {strategies: [random, k_center], budgets: [5]}\n"
+        "finetune: {strategies: [random], seeds: [1], learning_rate: 0.1}\n"
+        "evaluate: {metric: exact_match, batch_size: 3, group_by: task}\n"
+    )
+    assert recipe(tmp_path, nested) == recipe(tmp_path, flat)
+    assert recipe(tmp_path, nested + "title: x\n", ["select.budgets=[9]", "learning_rate=0.2"]).budgets == (9,)
+    assert recipe(tmp_path, "score:\nselect: {budgets: 3}\n").budgets == (3,), "an empty section says nothing"
+
+
+def test_a_flat_recipe_is_told_how_it_reads_now(tmp_path):
+    told = []
+    path = tmp_path / "r.yaml"
+    path.write_text(LEAST + "budgets: [3]\nevaluation_batch_size: 2\n")
+    read_recipe(path, log=told.append)
+    (said,) = told
+    assert "budgets as select.budgets, evaluation_batch_size as evaluate.batch_size" in said and str(path) in said
+    path.write_text(LEAST + "select: {budgets: [3]}\n")
+    read_recipe(path, ["budgets=[4]"], log=told.append)
+    assert told == [said]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.name)
+def test_the_recipes_here_are_in_sections(path):
+    read_recipe(path, log=pytest.fail)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("select: {layer: 3}", "layer is no key of select; it is score.layer"),
+        ("select: {budgts: [3]}", "unknown key 'budgts' in select; did you mean budgets?"),
+        ("select: [random]", "select is a section, with `key: value` lines below it"),
+        ("budgets: [3]\nselect: {budgets: [4]}", "select.budgets is given twice"),
+        ("finetune: {seed: 3}", "unknown key 'seed' in finetune; did you mean seeds?"),
+        ("evaluate: {evaluation_batch_size: 3}", "it is evaluate.batch_size"),
+    ],
+)
+def test_what_stands_in_the_wrong_place_is_told_where_it_belongs(tmp_path, text, said):
+    with pytest.raises(UsageError) as e:
+        recipe(tmp_path, text + "\n")
+    assert said in str(e.value)

@@ -13,6 +13,7 @@ from benchmarks.runner import ROOT
 from edjax.pool import Pool, read_pool
 from edjax.recipe import Recipe, make_recipe
 from edjax.run import slice_of
+from edjax.sections import flat
 
 
 def shared(data: Path, what: str) -> Path:
@@ -30,7 +31,7 @@ def recipe_of(stage: Stage) -> Recipe:
     path = ROOT / "recipes" / stage.sizes.recipe
     own = {k: str(data / v) for k, v in zip(("pool", "evaluation"), stage.sizes.prompts, strict=True)}
     own |= stage.sizes.overrides | {"model": model_of(stage, stage.sizes.scored)}
-    return make_recipe(yaml.safe_load(path.read_text()) | own, path.parent, str(path))
+    return make_recipe(flat(yaml.safe_load(path.read_text()), str(path)) | own, path.parent, str(path))
 
 
 def pool_of(stage: Stage) -> Pool:

@@ -22,13 +22,13 @@ def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, overwrite: b
     """Run RECIPE: strategies x budgets x seeds over one scored pool.
 
     \b
-    Reads   RECIPE: flat YAML; OVERRIDES are key=value pairs on top of it
+    Reads   RECIPE: YAML; OVERRIDES are key=value pairs on top of it: select.budgets=[50,100]
     Writes  OUT/results.json, OUT/report.html, and below OUT every stage's own artefact
     Cells that are done are not done again: stopped at any point, the same command finishes the rest.
     """
     from edjax.recipe import read_recipe
 
-    _run(read_recipe(recipe, overrides), out, overwrite)
+    _run(read_recipe(recipe, overrides, log=options.note), out, overwrite)
 
 
 def _run(recipe: Any, out: Path | None, overwrite: bool) -> None:
