@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmarks import evidence_figures
-from benchmarks.render import OURS, compared, drawings
+from benchmarks.drawings import OURS, compared, drawings
 from benchmarks.words import seconds, shape
 
 COLOURS = {

@@ -19,13 +19,13 @@ import click
 from benchmarks import evidence, trials_table, twin_table, where_table
 from benchmarks.accelerator import tables
 from benchmarks.control import table as control_table
+from benchmarks.drawings import EVIDENCE, FIGURES, OURS, compared, drawings
 from benchmarks.words import EMPTY, Results, seconds, sections, shape, table, times, where
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 PAGES = ("README.md", "docs/benchmarks.md", "docs/evidence.md")
 MARKED = re.compile(r"(<!-- bench:([\w-]+) -->\n)(.*?)(<!-- /bench -->)", re.S)
-OURS = "edjax"
 MEMORY = "peak_rss_bytes"
 
 
@@ -35,11 +35,6 @@ def read(folder: Path | None = None) -> Results:
 
 
 # Selection
-
-
-def compared(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows in the shape that names peers and their ratios."""
-    return [row for row in result["rows"] if "ratios" in row and OURS in row.get("timed", {})]
 
 
 def met(row: dict[str, Any], who: str) -> bool | None:
@@ -257,30 +252,6 @@ def updates(result: dict[str, Any]) -> str:
     return table(head, rows, "l" + "r" * len(widths)) if rows else ""
 
 
-FIGURES = {
-    "selection": "Median seconds of one selection, a panel a job",
-    "scaling": "Time by rows, features and picks; the plain jitted loop is dashed",
-    "roofline": "FLOP/s against FLOPs a byte moved, under what the device gives",
-}
-EVIDENCE = {
-    "label_efficiency": "Loss by labels bought, a panel a strategy, random in grey",
-    "against_random": "Loss less random's at the same budget; left of zero is better",
-    "overhead": "Where the time goes, by model and size of the pool",
-}
-SECOND = {"against_random": "label_efficiency"}  # drawn from the results of another kind
-
-
-def drawings(results: Results) -> list[tuple[str, str, dict[str, Any]]]:
-    """(name of the figure, its kind, its results) of all that can be drawn."""
-    made = []
-    for kind in (*FIGURES, *EVIDENCE):
-        source = SECOND.get(kind, kind)
-        for name, result in results.items():
-            if name.split("-")[0] == source and drawable(kind, result):
-                made.append((name.replace(source, kind, 1), kind, result))
-    return made
-
-
 def figures(results: Results, kinds: dict[str, str] = FIGURES) -> str:
     """The figures there are results for."""
     shown = [
@@ -293,13 +264,6 @@ def figures(results: Results, kinds: dict[str, str] = FIGURES) -> str:
 
 def evidence_figures(results: Results) -> str:
     return figures(results, EVIDENCE)
-
-
-def drawable(kind: str, result: dict[str, Any]) -> bool:
-    """Whether there is anything to draw."""
-    if kind == "selection":
-        return any(row["ratios"] for row in compared(result))
-    return any("skipped" not in row for row in result["rows"])
 
 
 SECTIONS: dict[str, Callable[[Results], str]] = {
@@ -348,9 +312,9 @@ def main(check: bool) -> None:
         path = ROOT / page
         path.write_text(rendered(path.read_text(), results))
         click.echo(page)
-    from benchmarks import figures as drawn
+    from benchmarks.figures import draw  # matplotlib, which --check does not need
 
-    for path in drawn.draw(results, ROOT / "docs" / "figures"):
+    for path in draw(results, ROOT / "docs" / "figures"):
         click.echo(str(path.relative_to(ROOT)))
 
 

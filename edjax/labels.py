@@ -18,8 +18,9 @@ from typing import Any
 
 from edjax.errors import DataError, UsageError
 from edjax.handoff import Chosen, named
-from edjax.handoff.answers import EMPTY, SKIPPED, Answer, read_answers
+from edjax.handoff.answers import read_answers
 from edjax.handoff.lines import candidates, is_assistant
+from edjax.handoff.record import EMPTY, SKIPPED, Answer
 from edjax.handoff.several import decide, several
 from edjax.handoff.spreadsheet import LONGEST_CELL, unmark
 from edjax.handoff.text import dump_like, json_bytes, json_record

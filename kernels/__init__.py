@@ -24,8 +24,9 @@ from .modular import modular
 from .near_duplicates import Duplicates, near_duplicates
 from .objective import Block, Objective, Selection
 from .partition import d_optimal_streamed, k_center_streamed, select_streamed, two_stage
-from .plan import Plan, plan
+from .plan import plan
 from .sequential import maximize_sequential
+from .shapes import Plan
 from .uncertainty import (
     SequenceScores,
     TokenStatistics,

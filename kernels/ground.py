@@ -12,7 +12,7 @@ from . import checks, geometry, greedy, stacked
 from .combine import within
 from .geometry import Precision
 from .objective import Objective, Selection, nothing
-from .plan import Plan, Shape, blocked
+from .shapes import Plan, Shape, blocked
 
 LITTLE = 0.01  # of the whole gain
 

@@ -179,6 +179,52 @@ def test_kernels_import_nothing_of_edjax_and_are_relative_inside():
                     assert getattr(node, "level", 0) or name.split(".")[0] != "kernels", f"{path}:{node.lineno}"
 
 
+CODE = sorted(p for part in ("edjax", "kernels", "benchmarks") for p in (ROOT / part).rglob("*.py"))
+
+
+def module(path):
+    """Its dotted name; kernels/ is imported as edjax.kernels."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = ("edjax", *parts) if parts[0] == "kernels" else parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def files_used(path, tree, known):
+    """The files of this project that one imports anywhere in it, but for the type checker alone."""
+    checked = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    package = module(path) if path.name == "__init__.py" else module(path).rpartition(".")[0]
+    for node in ast.walk(tree):
+        if id(node) in checked or not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name in known)
+            continue
+        above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+        base = ".".join([*above, *([node.module] if node.module else [])])
+        yield from (
+            name for a in node.names if (name := f"{base}.{a.name}" if f"{base}.{a.name}" in known else base) in known
+        )
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    known = {module(p): p for p in CODE}
+    graph = {}
+    for name, path in known.items():
+        graph[name] = set(files_used(path, ast.parse(path.read_text(encoding="utf-8")), known)) - {name}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+def test_files_are_small():
+    lines = {p: len(p.read_text(encoding="utf-8").splitlines()) for p in CODE}
+    assert max(lines.values()) <= 400, [str(p) for p, n in lines.items() if n > 400]
+    assert sorted(lines.values())[len(lines) // 2] <= 130
+
+
 def test_kernels_cost_jax_alone(tmp_path):
     code = "import sys, edjax.kernels; print(*sorted({'flax', 'transformers', 'datasets', 'optax'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is run from a checkout, not installed
-from benchmarks import lm
+from benchmarks import lm, lm_cases
 from edjax.lm.config import LMConfig
 
 ROW = {
@@ -66,8 +66,8 @@ def test_both_sides_do_the_same_work(written, peft):
 
 
 def test_the_adapter_both_start_from_does_something(tmp_path):
-    model = lm.Ours(lm.write_model(tmp_path / "m", lm.TINY, "float32"), "float32").model
-    adapted, _ = lm.import_adapter(model, lm.write_adapter(model, tmp_path / "a"))
+    model = lm.Ours(lm_cases.write_model(tmp_path / "m", lm_cases.TINY, "float32"), "float32").model
+    adapted, _ = lm.import_adapter(model, lm_cases.write_adapter(model, tmp_path / "a"))
     tokens = jnp.asarray(lm.ids_for(lm.QUICK["lora-quick"], 258))
     assert np.abs(adapted.hidden(tokens) - model.hidden(tokens)).max() > 1e-3
 
@@ -75,7 +75,7 @@ def test_the_adapter_both_start_from_does_something(tmp_path):
 def test_useful_flops_are_those_of_a_tiny_model_by_hand():
     from transformers import LlamaConfig
 
-    c = LMConfig.from_hf(LlamaConfig(**{k: v for k, v in lm.TINY.items() if k != "model_type"}))
+    c = LMConfig.from_hf(LlamaConfig(**{k: v for k, v in lm_cases.TINY.items() if k != "model_type"}))
     weights = 2 * (32 * 32 + 2 * 32 * 16 + 32 * 32 + 3 * 32 * 48)  # q, k and v, o, the MLP; two layers
     scores = 2 * 2 * 10 * 32 * 2 / 2  # q k^T and p v over half of 10 places, two layers
     assert lm.useful_flops(c, lm.Case("hidden", 3, 10)) == 30 * (2 * weights + scores)
@@ -85,7 +85,7 @@ def test_useful_flops_are_those_of_a_tiny_model_by_hand():
 
 
 def test_where_rows_part_the_gap_is_given(tmp_path):
-    model = lm.Ours(lm.write_model(tmp_path, lm.TINY, "float32"), "float32").model
+    model = lm.Ours(lm_cases.write_model(tmp_path, lm_cases.TINY, "float32"), "float32").model
     case = lm.Case("ids", 2, 16, 4, "tiny")
     mine = np.asarray(lm._greedy(model, jnp.asarray(lm.ids_for(case, 258)), new=4, scores=False).tokens)
     theirs = mine.copy()

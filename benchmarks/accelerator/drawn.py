@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from benchmarks import lm
+from benchmarks import lm, lm_cases
 from benchmarks.accelerator.sizes import LLAMA_7B
 from edjax.lm.checkpoint import OUTSIDE, layer_names
 from edjax.lm.config import LMConfig
 from edjax.lm.decoder import CausalLM
 
-SHAPES: dict[str, dict[str, Any]] = {"tiny": lm.TINY, "1b": lm.ONE_BILLION, "7b": lm.TINY | LLAMA_7B}
+SHAPES: dict[str, dict[str, Any]] = {"tiny": lm_cases.TINY, "1b": lm_cases.ONE_BILLION, "7b": lm_cases.TINY | LLAMA_7B}
 SPREAD = 0.02
 SEED = 0
 

@@ -1,8 +1,4 @@
-"""Files of answers: what is in them, whatever tool wrote them.
-
-An `Entry` is one record and where it stands; an `Answer` is what it says about a row. The formats' modules turn one
-into the other.
-"""
+"""Files of answers: which format they are in, and what each record of them says."""
 
 from __future__ import annotations
 
@@ -11,41 +7,13 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from edjax.errors import DataError, EnvError, UsageError
+from edjax.handoff import argilla, label_studio, lines, spreadsheet
+from edjax.handoff.record import Answer, Entry
 
 KINDS = ("label-studio", "argilla", "csv", "jsonl")
-SKIPPED, EMPTY = "skipped by the annotator", "empty"
-
-
-class Entry(NamedTuple):
-    """A record of a file and its place in it, for a person to find."""
-
-    where: str
-    record: dict[str, Any]
-
-
-class Answer(NamedTuple):
-    """What one record says: the row's id, the text (None: none), and the prompt as the tool had it.
-
-    why: where there is no text, what was found in its place. names: whose answer it is, as their tool calls them.
-    truth: whether somebody marked it as the right one. at: when it was made, as the tool writes it.
-    """
-
-    id: str
-    text: str | None
-    where: str
-    prompt: Any = None
-    row: dict[str, Any] | None = None
-    why: str = ""
-    names: tuple[str, ...] = ()
-    truth: bool = False
-    at: str = ""
-
-
-class BadAnswer(DataError):
-    """A record that is no answer to a row."""
 
 
 def read_answers(path: str | Path, kind: str | None = None, id_column: str = "id") -> tuple[str, list[Answer]]:
@@ -59,8 +27,6 @@ def read_answers(path: str | Path, kind: str | None = None, id_column: str = "id
       DataError: a file that does not exist, is damaged, holds no answers or another format.
       UsageError: an unknown kind.
     """
-    from edjax.handoff import argilla, label_studio, lines, spreadsheet
-
     if kind is not None and kind not in KINDS:
         raise UsageError(f"unknown format {kind!r}; known are {', '.join(KINDS)}")
     path = Path(path)

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edjax.handoff.answers import SKIPPED, Answer, BadAnswer, Entry
 from edjax.handoff.chosen import Chosen
+from edjax.handoff.record import SKIPPED, Answer, BadAnswer, Entry
 from edjax.handoff.text import apart, json_bytes
 
 QUESTION = "response"

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edjax.handoff.answers import EMPTY, SKIPPED, Answer, BadAnswer, Entry
 from edjax.handoff.chosen import Chosen
+from edjax.handoff.record import EMPTY, SKIPPED, Answer, BadAnswer, Entry
 from edjax.handoff.text import json_bytes
 
 CONTROL = "response"

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from edjax.handoff import label_studio
-from edjax.handoff.answers import Answer, BadAnswer, Entry
 from edjax.handoff.chosen import Chosen
+from edjax.handoff.record import Answer, BadAnswer, Entry
 from edjax.ids import id_text
 from edjax.rows import BadRow
 from edjax.turns import ASSISTANT, number_text, turns_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from edjax.handoff.answers import Answer
+from edjax.handoff.record import Answer
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")  # ISO 8601, which sorts as text
 

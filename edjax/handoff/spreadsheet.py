@@ -18,8 +18,8 @@ from typing import Any
 
 from edjax.errors import DataError
 from edjax.handoff import label_studio
-from edjax.handoff.answers import EMPTY, Answer, BadAnswer, Entry
 from edjax.handoff.chosen import Chosen
+from edjax.handoff.record import EMPTY, Answer, BadAnswer, Entry
 from edjax.handoff.text import apart, json_bytes
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")

@@ -12,7 +12,7 @@ from .. import checks, float64, geometry
 from ..geometry import Points, Precision
 from ..ground import Ground, Method, method, option, select
 from ..objective import EXCLUDED, INVALID, Block, Objective, Selection
-from ..plan import Plan, Shape, blocked
+from ..shapes import Plan, Shape, blocked
 
 _LIMIT = 64  # the most picks of a round
 _CHUNK = 32  # picks a pass over the pool takes in: a round brings about 25, and a pass costs in proportion to its width

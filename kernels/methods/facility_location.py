@@ -12,7 +12,7 @@ from ..combine import within
 from ..geometry import Precision
 from ..ground import Ground, Method, method, option, select
 from ..objective import Objective, Selection
-from ..plan import ROW, Plan, Shape, made
+from ..shapes import ROW, Plan, Shape, made
 from . import ahead
 from .cover import objective
 

@@ -14,7 +14,7 @@ from ..combine import within
 from ..geometry import Points, Precision
 from ..ground import LITTLE, Ground, Method, method, option, select
 from ..objective import EXCLUDED, INVALID, Block, Objective, Selection
-from ..plan import Plan, Shape, blocked
+from ..shapes import Plan, Shape, blocked
 from . import front
 
 START_TIES = 1e-5  # squared distances to the mean closer than this share count as equal

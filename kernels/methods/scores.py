@@ -11,7 +11,7 @@ from ..geometry import Precision
 from ..ground import Ground, Method, method, option
 from ..modular import modular
 from ..objective import Objective
-from ..plan import Plan, Shape, made
+from ..shapes import Plan, Shape, made
 
 
 class Sorted(Method):
