@@ -24,7 +24,7 @@ def properties(recipe: Recipe) -> list[dict[str, Any]]:
     x = prepare(np.asarray(features.embeddings), recipe.normalise)
     made = []
     for name in recipe.strategies:
-        nested = recipe.choice(name)[1].nested
+        nested = recipe.nested(name)
         for seed in recipe.seeds_of(name) if name == "random" else (0,):
             for budget in recipe.budgets:
                 of = max(recipe.budgets) if nested else budget

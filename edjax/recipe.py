@@ -163,6 +163,12 @@ class Recipe:
         asked |= self.variants.get(name, {})
         return asked.pop("strategy", name), Options(**asked)
 
+    def nested(self, name: str) -> bool:
+        """Whether a smaller budget's rows of this strategy are the first of a larger one's."""
+        strategy, options = self.choice(name)
+        method = of_table(strategy)
+        return options.nested and (method is None or method.nested)
+
     @property
     def trained(self) -> tuple[str, ...]:
         """The strategies whose selections are finetuned on."""

@@ -214,7 +214,7 @@ class _Walk:
         features = with_pool_column(features, self.pool, column) if column else features
         chooser = self.choosers.setdefault(options, Chooser(features, options, self.candidates))
         chosen = chooser.choose(name, [budget])[0]
-        if options.nested:
+        if self.recipe.nested(strategy):
             refuse_another_order(path, chosen)
         config, left_out = {"strategy": name, "budget": budget} | options.record(), chooser.left_out(name)
         read = {"left_out": sha256_json(left_out)} if left_out else {}
@@ -228,7 +228,7 @@ class _Walk:
         """The warm start's rows and a cell's own: where orders are nested, the first of the largest budget's."""
         drawn = self.recipe.choice_seed(strategy, seed)
         choice = self.selections[strategy, drawn]
-        if not self.recipe.choice(strategy)[1].nested:
+        if not self.recipe.nested(strategy):
             choice = self.selection(strategy, drawn, budget)
         return self.pool.take([*self.warm_rows, *pool_rows(choice, self.pool)[:budget]])
 

@@ -106,7 +106,7 @@ def diverse(method: Method) -> bool:
 
 def draws(method: Method) -> bool:
     """Whether the seed decides what it picks."""
-    return "draw" in method.takes
+    return method.drawn
 
 
 def scores_of(method: Method) -> tuple[str, ...]:
@@ -159,9 +159,10 @@ def _value(name: str, text: str, field: dataclasses.Field) -> Any:
         number = int(text) if whole else float(text)
     except ValueError:
         number = math.nan
-    above, least = bounds["above"], bounds["least"]
+    above, least, below = bounds["above"], bounds["least"], bounds["below"]
     limit = f" above {above:g}" if above is not None else f" of {least:g} or more" if least is not None else ""
-    low = (above is not None and not number > above) or (least is not None and not number >= least)
-    if not math.isfinite(number) or low:
+    limit += f" and below {below:g}" if below is not None else ""
+    outside = (above is not None and not number > above) or (least is not None and not number >= least)
+    if not math.isfinite(number) or outside or (below is not None and not number < below):
         raise UsageError(f"{name}={text} is not a {'whole ' if whole else ''}number{limit}")
     return number

@@ -50,13 +50,14 @@ def option(
     engine: bool = False,
     above: float | None = None,
     least: float | None = None,
+    below: float | None = None,
     choices: tuple[Any, ...] = (),
 ) -> Any:
     """A knob of a method: what it is, its default, and what values make sense.
 
     traced: a number that may differ from call to call without compiling anew, and under `vmap`. engine: it is about
     arrays or the machine (a row, memory), and is no part of what a person who names the method can ask for. above,
-    least: what a number must exceed, or reach. choices: the values there are.
+    least, below: what a number must exceed, reach, or stay under. choices: the values there are.
 
     >>> @method
     ... class Nearest(Method):
@@ -65,8 +66,8 @@ def option(
     >>> Nearest().width, Nearest(width=2.0).width
     (0.5, 2.0)
     """
-    said = {"help": help, "traced": traced, "engine": engine, "above": above, "least": least, "choices": choices}
-    return dataclasses.field(default=default, metadata=said)
+    bounds = {"above": above, "least": least, "below": below, "choices": choices}
+    return dataclasses.field(default=default, metadata={"help": help, "traced": traced, "engine": engine, **bounds})
 
 
 M = TypeVar("M", bound="Method")
@@ -119,6 +120,16 @@ class Method:
     @property
     def takes(self) -> tuple[str, ...]:
         return ()
+
+    @property
+    def drawn(self) -> bool:
+        """Whether chance decides the picks: a key, or a column "draw"."""
+        return "draw" in self.takes
+
+    @property
+    def nested(self) -> bool:
+        """Whether a smaller budget's picks are the first of a larger one's."""
+        return True
 
     @property
     def block(self) -> int:

@@ -1,9 +1,12 @@
 """Names of strategies: knobs, what is refused, and how recipes write them."""
 
+import numpy as np
 import pytest
 
 from edjax.errors import UsageError
+from edjax.features import Features
 from edjax.recipe import Recipe
+from edjax.select import Chooser, Options
 from edjax.strategies import STRATEGIES, directory, of_table, strategy_name, strategy_of
 
 
@@ -42,6 +45,7 @@ def test_knobs_follow_the_name(given, name):
         ("facility_location:form=tiled", "has no knob 'form'"),
         ("facility_location:0.5", "is not of the form facility_location:knob=value"),
         ("k_center:first=3", "has no knob 'first' (it has none)"),
+        ("facility_location:epsilon=1", "facility_location:epsilon=1 is not a number above 0 and below 1"),
         ("d_optimal:centre=maybe", "is not true or false"),
         ("random:seed=3", "has no knob 'seed'"),
         ("facility_location:", "is not of the form"),
@@ -51,6 +55,20 @@ def test_what_cannot_be_asked_is_refused_by_name(given, said):
     with pytest.raises(UsageError) as e:
         strategy_of(given, ())
     assert said in str(e.value)
+
+
+def test_stochastic_greedy_is_drawn_by_the_seed_and_anew_for_every_budget():
+    rng = np.random.default_rng(0)
+    pool = Features(tuple(f"r{i}" for i in range(400)), rng.normal(size=(400, 8)).astype(np.float32), {}, {}, "d")
+
+    def chosen(seed, budgets):
+        asked = Options(seed=seed, normalise="l2")
+        return [s.ids for s in Chooser(pool, asked).choose("facility_location:epsilon=0.5", budgets)]
+
+    assert chosen(0, [20]) == chosen(0, [20]) != chosen(1, [20])
+    five, twenty = chosen(0, [5, 20])
+    assert five != twenty[:5] and chosen(0, [5]) == [five]
+    assert recipe(["random", "facility_location:epsilon=0.5"]).choice_seed("facility_location:epsilon=0.5", 3) == 3
 
 
 def test_a_score_may_have_any_name():

@@ -36,7 +36,7 @@ def order_for(recipe: Recipe, cell: Cell) -> Order:
     """The order that a cell is a beginning of: at the largest budget where its beginnings serve the others."""
     strategy, budget, seed = cell
     drawn = recipe.choice_seed(strategy, seed)
-    of = max(recipe.budgets) if recipe.choice(strategy)[1].nested else budget
+    of = max(recipe.budgets) if recipe.nested(strategy) else budget
     return name_of(strategy, of, drawn), strategy, drawn, of
 
 

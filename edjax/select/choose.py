@@ -110,7 +110,7 @@ class Chooser:
             raise UsageError(f"{strategy} needs the embeddings in memory; read the features with a larger memory")
         start = time.perf_counter()
         part = self._part(chosen)
-        if not o.nested:
+        if not (o.nested and chosen.nested):
             made = []
             for budget in wanted:
                 made.append(part.selection(chosen, *part.picks(chosen, part.fitting(budget)), start))

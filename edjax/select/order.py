@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from edjax.features import Features
@@ -66,7 +67,7 @@ def _by_gain(method: Method, p: Problem) -> Order:
     labelled, budget = np.searchsorted(rows, np.unique(p.labelled)), p.budget
     given = labelled if len(labelled) else None
     columns: dict[str, Any] = {name: p.features.scores[name][rows] for name in scores_of(method)}
-    if draws(method):
+    if "draw" in method.takes:
         columns["draw"] = _draw(len(p.features), p.seed)[rows]
     quality = None
     if p.weights is not None:
@@ -82,9 +83,9 @@ def _by_gain(method: Method, p: Problem) -> Order:
             got = select_streamed(method, some, budget, labelled=given, weights=columns.get("weight"))
             return rows[np.asarray(got.indices)], np.asarray(got.gains)
         columns["embedding"] = p.x if whole and isinstance(p.x, np.ndarray) else p.x[rows]
-        if p.alike:
+        if p.alike and method.nested:
             columns, budget = _padded(columns, labelled, budget)
-    got = select(method, Ground(columns, given=given), budget)
+    got = select(method, Ground(columns, given=given), budget, key=jax.random.key(p.seed) if draws(method) else None)
     return rows[np.asarray(got.indices)[: p.budget]], np.asarray(got.gains)[: p.budget]
 
 

@@ -43,7 +43,15 @@ class FacilityLocation(Method):
         "of similarities that are kept", default="float32", engine=True
     )
     memory: int = option("bytes of similarities up to which auto is resident", default=_MEMORY, engine=True)
-    epsilon: float | None = option("for stochastic greedy, which needs a key", default=None, engine=True)
+    epsilon: float | None = option("stochastic greedy: looks at fewer rows a pick", default=None, above=0, below=1)
+
+    @property
+    def drawn(self) -> bool:
+        return self.epsilon is not None
+
+    @property
+    def nested(self) -> bool:
+        return self.epsilon is None  # how many rows are looked at depends on the budget
 
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[FacilityLocation, Ground]":
         x = ground.columns["embedding"]
