@@ -41,6 +41,7 @@ def maximize_sequential(objective: Objective, budget: int, *, block: int = 1024)
         gains = jnp.where(bounds == EXCLUDED, EXCLUDED, jnp.where(bounds < 0, INVALID, all_gains(state)))
         j = jnp.argmax(gains).astype(jnp.int32)
         gain, found = gains[j], gains[j] > EXCLUDED
+        # `take` and `commit` speak of a block that holds the pick: any window of rows around it will do.
         start = jnp.clip(j - size // 2, 0, n - size)
         candidates = objective.refresh(state, start + jnp.arange(size, dtype=jnp.int32))
         place = j - start

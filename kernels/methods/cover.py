@@ -153,6 +153,7 @@ def _first_gains(columns, growth, gap, n, m, block, kept):
     return lax.fori_loop(0, -(-n // block), step, (jnp.zeros(n, jnp.float32), unlike))
 
 
+# s_ij = s_ji: a tile above the diagonal is written to both places, so that only half of the exponentials are computed.
 def _first_gains_by_halves(pool, measure, beyond, w, gap, kept):
     """`_first_gains` of a pool that covers itself."""
     n = pool.x.shape[0]

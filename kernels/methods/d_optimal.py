@@ -251,6 +251,8 @@ def objective(
         return Block(gains, (both, x), (columns, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32)))
 
     def take(fixed, live, gains, j):
+        # The next row of L^-1 [X_S A^-1 X_B^T, X_S A^-1], with L L^T = I + X_S A^-1 X_S^T: a Cholesky factor grows by a row
+        # a pick, and its squares are what the gains lose.
         columns, t, _ = live
         new = (fixed[0][j] - columns[:, j] @ columns) * lax.rsqrt(1 + gains[j])
         shrunk = jnp.maximum(gains - jnp.square(new[: gains.shape[0]]), 0)
@@ -258,6 +260,7 @@ def objective(
 
     def commit(state, bounds, block, order, count):
         columns, _, last = block.live
+        # What is left of each row is U^T = L^-1 X_S A^-1, and A^-1 becomes A^-1 - U U^T (Woodbury): see `update`.
         u = columns[:, block.gains.shape[0] :]
         taken = jnp.arange(u.shape[0]) < count
         rows = jnp.where(taken[:, None], block.fixed[1][order[: u.shape[0]]], 0)

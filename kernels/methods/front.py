@@ -83,6 +83,8 @@ def with_front(
     def refresh(state, ids):
         block = plain.refresh((), ids)
         rows = block.fixed[1]
+        # Candidates from behind the front have missed the picks since they were last in it. The oldest of them says from
+        # where on to measure: to measure a pick twice changes no minimum.
         gains = caught_up(block.gains, ids, rows.x, rows.norms, state.picked, jnp.min(state.seen[ids]), state.total)
         return block._replace(gains=gains, fixed=(*block.fixed, ids))
 
@@ -94,6 +96,7 @@ def with_front(
         def first_pass(_, bounds):
             return plain.commit((), bounds, block._replace(fixed=block.fixed[:2]), order, count)[1]
 
+        # Before the first round all bounds but one are equal, and tell no front from the rest: one pass over all rows.
         at_start = state.total == 0
         bounds = lax.fori_loop(0, at_start.astype(jnp.int32), first_pass, bounds)
         seen = jnp.where(at_start, total, state.seen)
@@ -101,6 +104,8 @@ def with_front(
         ahead = jnp.where(at_start, 0, jnp.sum(near > state.behind))
         state = state._replace(picked=picked, total=total, seen=seen.at[state.ids].set(total))
 
+        # A front is renewed again while even the new one holds too few rows above all others, unless it had missed
+        # nothing (another would be the same) or what lies behind is covered exactly.
         def worn(carry):
             state, _, ahead, missed = carry
             return (ahead < enough) & missed & (state.behind > 0) & (total < budget)
