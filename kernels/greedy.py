@@ -58,8 +58,8 @@ def maximize(objective: Objective, budget: int, *, block: int = 256) -> Selectio
         state, bounds, indices, gains, count, rounds = carry
         ids, rest, rest_id = candidates_of(bounds, size, objective.ties)
         candidates = objective.refresh(state, ids)
-        # A fresh gain may come out a rounding above the bound that the row had; a bound that rose would make order depend
-        # on when a row was looked at.
+        # A fresh gain may come out a rounding above the bound that the row had; a bound that rose would make order
+        # depend on when a row was looked at.
         candidates = candidates._replace(gains=jnp.minimum(candidates.gains, bounds[ids]))
         done, order, got, taken = greedy_in_block(
             objective, candidates, ids, rest, rest_id, jnp.minimum(limit, budget - count)
@@ -67,8 +67,8 @@ def maximize(objective: Objective, budget: int, *, block: int = 256) -> Selectio
         # The buffers have room for a whole block past the budget: what lies beyond `got` is overwritten or cut off.
         indices = lax.dynamic_update_slice(indices, ids[order], (count,))
         gains = lax.dynamic_update_slice(gains, taken, (count,))
-        # Gains from before the picks: `commit` takes off what the picks changed, D-optimal by subtraction, and that must
-        # not happen twice. Of `done` only the marks count.
+        # Gains from before the picks: `commit` takes off what the picks changed, D-optimal by subtraction, and that
+        # must not happen twice. Of `done` only the marks count.
         marked = jnp.where(done.gains == EXCLUDED, EXCLUDED, candidates.gains)
         bounds = bounds.at[ids].set(marked, indices_are_sorted=True, unique_indices=True)
         state, bounds = objective.commit(state, bounds, done, order, got)
@@ -127,9 +127,9 @@ def greedy_in_block(objective, block, ids, rest, rest_id, room):
 
     ties = objective.ties
 
-    # A row outside whose bound ties may be as good, and plain greedy takes the lower index of the two: ours is safe only
-    # if it comes first. Where no row of the block is safe none is picked; the refreshed bounds have fallen, and the next
-    # round looks at other rows.
+    # A row outside whose bound ties may be as good, and plain greedy takes the lower index of the two: ours is safe
+    # only if it comes first. Where no row of the block is safe none is picked; the refreshed bounds have fallen, and
+    # the next round looks at other rows.
     def beats_rest(gain, most, j):
         return (tie_with(most, ties) > rest) | ((gain >= tie_with(rest, ties)) & (ids[j] < rest_id))
 
@@ -147,8 +147,8 @@ def greedy_in_block(objective, block, ids, rest, rest_id, room):
     def pick(live, gains, exact, order, taken, j, gain, got):
         live, gains = objective.take(block.fixed, live, gains, j)
         gains = gains.at[j].set(EXCLUDED)
-        # With `peek` a pick turns every gain of the block into a bound, and the best is looked at until an exact one is on
-        # top: Minoux's rule inside the block.
+        # With `peek` a pick turns every gain of the block into a bound, and the best is looked at until an exact one is
+        # on top: Minoux's rule inside the block.
         exact = exact_all if objective.peek is None else ~exact_all
         return live, gains, exact, order.at[got].set(j), taken.at[got].set(gain), got + 1
 

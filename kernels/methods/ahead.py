@@ -89,8 +89,8 @@ def with_lookahead(
 
     def commit(state, bounds, candidates, order, count):
         inner, bounds = plain.commit(state.inner, bounds, candidates, order, count)
-        # Gains were computed for the gaps that guessed picks leave. Once all of a guess are picked, in any order and with
-        # whatever else, the gaps are no larger than that, so these gains are bounds of those of now.
+        # Gains were computed for the gaps that guessed picks leave. Once all of a guess are picked, in any order and
+        # with whatever else, the gaps are no larger than that, so these gains are bounds of those of now.
         made = (state.guess == n) | (bounds[jnp.minimum(state.guess, n - 1)] == EXCLUDED)
         made = jnp.cumprod(jnp.all(made, axis=1))
         known = jnp.min(jnp.where(made[:, None] > 0, state.ahead, jnp.inf), axis=0)

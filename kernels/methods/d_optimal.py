@@ -251,8 +251,8 @@ def objective(
         return Block(gains, (both, x), (columns, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32)))
 
     def take(fixed, live, gains, j):
-        # The next row of L^-1 [X_S A^-1 X_B^T, X_S A^-1], with L L^T = I + X_S A^-1 X_S^T: a Cholesky factor grows by a row
-        # a pick, and its squares are what the gains lose.
+        # The next row of L^-1 [X_S A^-1 X_B^T, X_S A^-1], with L L^T = I + X_S A^-1 X_S^T: a Cholesky factor grows by a
+        # row a pick, and its squares are what the gains lose.
         columns, t, _ = live
         new = (fixed[0][j] - columns[:, j] @ columns) * lax.rsqrt(1 + gains[j])
         shrunk = jnp.maximum(gains - jnp.square(new[: gains.shape[0]]), 0)

@@ -83,8 +83,8 @@ def with_front(
     def refresh(state, ids):
         block = plain.refresh((), ids)
         rows = block.fixed[1]
-        # Candidates from behind the front have missed the picks since they were last in it. The oldest of them says from
-        # where on to measure: to measure a pick twice changes no minimum.
+        # Candidates from behind the front have missed the picks since they were last in it. The oldest of them says
+        # from where on to measure: to measure a pick twice changes no minimum.
         gains = caught_up(block.gains, ids, rows.x, rows.norms, state.picked, jnp.min(state.seen[ids]), state.total)
         return block._replace(gains=gains, fixed=(*block.fixed, ids))
 
