@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edjax.features import read_features as read_features
     from edjax.finetune import FinetuneConfig as FinetuneConfig
     from edjax.finetune import finetune as finetune
+    from edjax.lm.session import Session as Session
     from edjax.pool import Pool as Pool
     from edjax.pool import read_pool as read_pool
     from edjax.recipe import read_recipe as read_recipe
@@ -37,6 +38,7 @@ _HOME = {
     "Pool": "pool",
     "STRATEGIES": "strategies",
     "Selection": "select",
+    "Session": "lm.session",
     "evaluate": "evaluate",
     "finetune": "finetune",
     "read_features": "features",

@@ -25,6 +25,7 @@ from edjax.finetune.room import cells_at_once
 from edjax.grouping import groups_of, macro_scores
 from edjax.growth import refuse_another_order, refuse_changes
 from edjax.lm.bounds import facts_of, notes_on
+from edjax.lm.session import Session
 from edjax.pool import Pool, read_pool
 from edjax.recipe import Recipe
 from edjax.score import score
@@ -131,15 +132,9 @@ class _Walk:
             print(f"edjax: {text}", file=sys.stderr, flush=True)
 
     @cached_property
-    def loaded(self):
-        from edjax.lm.load import load
-        from edjax.lm.mesh import parse_mesh
-
-        return load(self.recipe.model, self.recipe.dtype, mesh=parse_mesh(self.mesh))
-
-    @property
-    def mesh(self) -> str:
-        return self.recipe.finetune_config(0).mesh
+    def session(self) -> Session:
+        r, config = self.recipe, self.recipe.finetune_config(0)
+        return Session(r.model, r.dtype, mesh=config.mesh, template=r.template, max_length=config.max_length)
 
     @cached_property
     def noted(self) -> dict[str, dict[str, Any]]:
@@ -147,7 +142,7 @@ class _Walk:
         from edjax.lm.encode import Encoder
 
         r, pool = self.recipe, self.pool
-        encoder = Encoder.of(self.loaded, r.template, r.finetune_config(0).max_length, self.date)
+        encoder = Encoder.of(self.session.loaded, r.template, self.session.max_length, self.date)
         rows = encoder.rows(pool.ids, pool.messages, pool.responses, tools=pool.tools, source=pool.source)
         for note in notes_on(rows, pool.ids, encoder.bounds):
             self.say(f"note: {pool.source}: {note}")
@@ -158,19 +153,14 @@ class _Walk:
         r = self.recipe
         return score(
             self.pool,
-            r.model,
+            self.session,
             out=self.out / "features",
             layer=r.layer,
             pooling=r.pooling,
             max_new_tokens=r.max_new_tokens,
-            template=r.template,
-            max_length=r.finetune_config(0).max_length,
             batch_size=r.score_batch_size,
-            dtype=r.dtype,
-            mesh=self.mesh,
             date=self.date,
             show_progress=self.show,
-            loaded=self.loaded,
         )
 
     @cached_property
@@ -189,7 +179,7 @@ class _Walk:
 
     @cached_property
     def warm_tokens(self) -> int:
-        return warm_tokens(self.pool, self.warm_rows, self.recipe, self.loaded, self.date)
+        return warm_tokens(self.pool, self.warm_rows, self.recipe, self.session.loaded, self.date)
 
     @cached_property
     def selections(self) -> dict[tuple[str, int], Selection]:
@@ -245,19 +235,15 @@ class _Walk:
         return evaluate_together(
             self.held_out,
             adapters,
-            r.model,
+            self.session,
             out=out,
             at_once=r.cells_at_once,
             metrics=r.metrics,
             max_new_tokens=r.evaluation_max_new_tokens,
             template=r.template,
-            max_length=r.finetune_config(0).max_length,
             batch_size=r.evaluation_batch_size,
-            dtype=r.dtype,
-            mesh=self.mesh,
             date=self.date,
             show_progress=self.show,
-            loaded=self.loaded,
             **more,
         )
 
@@ -284,7 +270,9 @@ class _Walk:
     @cached_property
     def at_once(self) -> int:
         """How many cells are trained together, and at the most evaluated together."""
-        return self.recipe.cells_at_once or cells_at_once(self.loaded.model.config, self.recipe.finetune_config(0))
+        return self.recipe.cells_at_once or cells_at_once(
+            self.session.loaded.model.config, self.recipe.finetune_config(0)
+        )
 
     def some_cells(self, budget: int, plan: list[tuple[str, int]], before: int, total: int) -> Iterator[dict[str, Any]]:
         """Train and evaluate cells of one budget, each a strategy and a seed."""
@@ -294,9 +282,7 @@ class _Walk:
             Job(self.chosen(strategy, seed, budget), path / "adapter", self.recipe.finetune_config(seed))
             for (strategy, seed), path in zip(plan, paths, strict=True)
         ]
-        trained = finetune_together(
-            jobs, self.recipe.model, date=self.date, show_progress=self.show, loaded=self.loaded
-        )
+        trained = finetune_together(jobs, self.session, date=self.date, show_progress=self.show)
         evaluated = self.evaluations([path / "adapter" for path in paths], [path / "evaluation" for path in paths])
         for number, ((strategy, seed), done, scores, again) in enumerate(
             zip(plan, trained, evaluated, known, strict=True), before + 1
@@ -322,8 +308,6 @@ class _Walk:
 
     def results(self, command: str) -> dict[str, Any]:
         """Walk every stage and put the outcome together."""
-        from edjax.lm.load import digest
-
         r, metric = self.recipe, self.recipe.metric
         start = time.monotonic()
         noted = self.noted
@@ -367,7 +351,7 @@ class _Walk:
                 **base.noted,
             },
             "versions": versions(),
-            "hashes": {"model": digest(self.loaded.directory), "features": features.digest},
+            "hashes": {"model": self.session.digest, "features": features.digest},
             "recipe": json.loads(json.dumps(asdict(r))),
             "base": {"scores": base.scores, **self.macro(base), "seconds": base.seconds},
             "cells": cells,

@@ -16,6 +16,7 @@ from edjax.evaluate.result import METRICS as METRICS
 from edjax.evaluate.result import Evaluation as Evaluation
 from edjax.grouping import groups_of, macro_scores
 from edjax.lm.bounds import Bounds
+from edjax.lm.session import Session
 from edjax.pool import Pool
 from edjax.store import Artifact, atomic_write, write_json, writing
 
@@ -29,7 +30,7 @@ def _silent(text: str) -> None:
 
 def evaluate(
     pool: Pool,
-    model: str = "smollm2",
+    model: str | Session = "smollm2",
     *,
     adapter: str | Path | None = None,
     out: str | Path | None = None,
@@ -62,6 +63,8 @@ def evaluate(
 
     Args:
       pool: rows with responses, or with `refs` or `answer`.
+      model: a name as in `edjax.lm.load.locate`, or a `Session`, which then says dtype, quantize, mesh, max_length and,
+        unless it is auto, template.
       adapter: a PEFT adapter directory to put on the model.
       out: directory for scores.json and rows.jsonl; None writes nothing.
       template: as in `edjax.lm.encode.Encoder`; None: the one that edjax trained the adapter with, or the adapter that
@@ -109,7 +112,7 @@ def evaluate(
 def evaluate_together(
     pool: Pool,
     adapters: Sequence[str | Path | None],
-    model: str = "smollm2",
+    model: str | Session = "smollm2",
     *,
     out: Sequence[str | Path | None] | None = None,
     at_once: int = 0,
@@ -150,23 +153,25 @@ def evaluate_together(
         raise UsageError(f"no metrics are asked for; edjax computes: {', '.join(METRICS)}")
     if unknown := [m for m in metrics if m not in METRICS]:
         raise UsageError(f"metrics {unknown} are unknown; edjax computes: {', '.join(METRICS)}")
-    Bounds.of(max_length)
+    session = Session.of(model, loaded, dtype=dtype, quantize=quantize, mesh=mesh, max_length=max_length)
+    if template is None and isinstance(model, Session) and session.template != "auto":
+        template = session.template
+    Bounds.of(session.max_length)
     places = _places(adapters, out)
     if at_once < 0:
         raise UsageError(f"at_once is {at_once}; it must be 0 or more")
-    if mesh and at_once > 1 and len(adapters) > 1:
+    if session.mesh and at_once > 1 and len(adapters) > 1:
         raise UsageError("several adapters at once take no mesh")
     answers = answers_of(pool, metrics)
     groups = None if group_by is None else groups_of(pool, group_by)
     from edjax.evaluate.passes import Job, passes
     from edjax.lm.adapter import adapter_digest, adapter_notes, homes, trained_template
     from edjax.lm.dates import day_of
-    from edjax.lm.load import digest, load
-    from edjax.lm.mesh import check_rows, parse_mesh, place
+    from edjax.lm.mesh import check_rows, place
 
-    devices = parse_mesh(mesh)
+    devices = session.devices
     check_rows(batch_size, devices)
-    loaded = loaded or load(model, dtype, quantize, devices)
+    loaded = session.loaded
     lm = place(loaded.model, devices)
     jobs: list[Job] = []
     found: dict[int, Evaluation] = {}
@@ -177,10 +182,10 @@ def evaluate_together(
                 "metrics": list(metrics),
                 "max_new_tokens": max_new_tokens,
                 "template": own,
-                "max_length": max_length,
+                "max_length": session.max_length,
                 "batch_size": batch_size,
-                "dtype": dtype,
-                "quantize": quantize,
+                "dtype": session.dtype,
+                "quantize": session.quantize,
                 **({} if group_by is None else {"group_by": group_by}),
             }
             begun = [] if overwrite or to is None else [to]
@@ -196,7 +201,7 @@ def evaluate_together(
             if to is not None:
                 inputs = {
                     "pool": pool.digest,
-                    "model": digest(loaded.directory),
+                    "model": session.digest,
                     "adapter": adapter and adapter_digest(adapter),
                 }
                 artifact = stack.enter_context(
@@ -204,7 +209,9 @@ def evaluate_together(
                 )
             if artifact is None or not artifact.complete:
                 jobs.append(Job(i, adapter, adapted, settings, artifact))
-        for some, results in passes(pool, answers, jobs, loaded, devices, 1 if mesh else at_once, show_progress, log):
+        for some, results in passes(
+            pool, answers, jobs, loaded, devices, 1 if session.mesh else at_once, show_progress, log
+        ):
             for job, result in zip(some, results, strict=True):
                 found[job.place] = _grouped(result, groups)
                 if job.artifact is not None:

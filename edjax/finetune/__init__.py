@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from edjax.errors import UsageError
 from edjax.finetune.config import FinetuneConfig as FinetuneConfig
 from edjax.finetune.result import Finetuned as Finetuned
+from edjax.lm.session import Session
 from edjax.memory import enough_memory
 from edjax.pool import Pool
 from edjax.store import sha256_json, writing
@@ -31,7 +32,7 @@ def _silent(text: str) -> None:
 
 def finetune(
     pool: Pool,
-    model: str = "smollm2",
+    model: str | Session = "smollm2",
     *,
     out: str | Path,
     config: FinetuneConfig | None = None,
@@ -58,7 +59,8 @@ def finetune(
 
     Args:
       pool: rows with responses.
-      model: a name as in `edjax.lm.load.locate`.
+      model: a name as in `edjax.lm.load.locate`, or a `Session`, whose dtype, quantize, mesh, template and max_length
+        then stand in place of the config's defaults.
       out: the directory to write.
       validation: rows with responses, for evaluation during training, early stopping and the choice of the adapter.
       date: the day that a chat template prints where it asks for today's; None: that of `out`, else today.
@@ -88,7 +90,7 @@ class Job(NamedTuple):
 
 def finetune_together(
     jobs: Sequence[Job],
-    model: str = "smollm2",
+    model: str | Session = "smollm2",
     *,
     date: str | None = None,
     overwrite: bool = False,
@@ -115,11 +117,12 @@ def finetune_together(
     from edjax.finetune.loop import Training, train
     from edjax.finetune.trackers import require
     from edjax.lm.dates import day_of
-    from edjax.lm.load import digest, load
-    from edjax.lm.mesh import agreed, parse_mesh
+    from edjax.lm.mesh import agreed
 
     if not jobs:
         return []
+    if isinstance(model, Session):
+        jobs = [job._replace(config=model.settings(job.config)) for job in jobs]
     _check(jobs)
     first = jobs[0].config
     taught = [teaching(job.pool, job.config.assistant_only_loss) for job in jobs]
@@ -129,16 +132,17 @@ def finetune_together(
     writes = jax.process_index() == 0
     if jax.process_count() > 1 and (first.save_steps or not first.mesh):
         raise UsageError("training in several processes needs a mesh, and save_steps 0: they keep no checkpoints")
-    loaded = loaded or load(model, first.dtype, first.quantize, parse_mesh(first.mesh))
+    session = Session.of(model, loaded, dtype=first.dtype, quantize=first.quantize, mesh=first.mesh)
+    loaded = session.loaded
     done: dict[Path, Finetuned] = {}
     left: list[tuple[Job, Any, Training]] = []
     with contextlib.ExitStack() as stack:
         for job, rows, held in zip(jobs, taught, held_out, strict=True):
-            settings = {"model": model, **asdict(job.config)}
+            settings = {"model": session.name, **asdict(job.config)}
             del settings["report_to"]
             day = day_of(loaded.directory, job.config.template, None if overwrite else job.out)
             settings |= day and {"date": date or day["date"]}
-            inputs = {"pool": job.pool.digest, "model": digest(loaded.directory)}
+            inputs = {"pool": job.pool.digest, "model": session.digest}
             if job.validation is not None:
                 inputs["validation"] = job.validation.digest
             artifact = None

@@ -12,6 +12,7 @@ import numpy as np
 
 from edjax.features import SCORES, Features, from_table, read_features
 from edjax.lm.bounds import facts_of
+from edjax.lm.session import Session
 from edjax.memory import enough_memory
 from edjax.pool import Pool
 from edjax.progress import progress
@@ -37,7 +38,7 @@ def _silent(text: str) -> None:
 
 def score(
     pool: Pool,
-    model: str = "smollm2",
+    model: str | Session = "smollm2",
     *,
     out: str | Path | None = None,
     layer: int = -1,
@@ -64,7 +65,7 @@ def score(
 
     Args:
       pool: the prompts. Responses are never looked at.
-      model: a name as in `edjax.lm.load.locate`.
+      model: a name as in `edjax.lm.load.locate`, or a `Session`, which then says dtype, mesh, template and max_length.
       out: directory of Parquet shards, resumable shard by shard; None keeps the features in memory only.
       layer: as `transformers` counts `hidden_states`: 0 the embeddings, -1 the last after the final norm.
       pooling: "mean", "last" token, or "weighted_mean" (weights 1..t, Muennighoff 2022).
@@ -83,27 +84,26 @@ def score(
       EnvError: from the model; memory runs out.
     """
     from edjax.lm.dates import day_of
-    from edjax.lm.load import digest, load, locate
 
+    session = Session.of(model, loaded, dtype=dtype, mesh=mesh, template=template, max_length=max_length)
     config = {
-        "model": model,
+        "model": session.name,
         "layer": layer,
         "pooling": pooling,
         "max_new_tokens": max_new_tokens,
-        "template": template,
-        "max_length": max_length,
+        "template": session.template,
+        "max_length": session.max_length,
         "batch_size": batch_size,
         "shard_rows": shard_rows,
-        "dtype": dtype,
+        "dtype": session.dtype,
         "layout": LAYOUT,
+        **({} if session.quantize == "none" else {"quantize": session.quantize}),
     }
-    devices = _devices(config, mesh)
-    directory = loaded.directory if loaded else locate(model)
-    day = day_of(directory, template, None if out is None or overwrite else Path(out))
+    _check(config, session)
+    day = day_of(session.directory, session.template, None if out is None or overwrite else Path(out))
     config |= day and {"date": date or day["date"]}
     facts: dict[str, Any] = {}
-    source = loaded or (lambda: load(model, dtype, mesh=devices))
-    scorer = functools.partial(_shards, pool, source, config, devices, show_progress, log, facts)
+    scorer = functools.partial(_shards, pool, session, config, show_progress, log, facts)
     if out is None:
         import pyarrow as pa
 
@@ -111,7 +111,7 @@ def score(
             table = pa.concat_tables([t for _, t in scorer(lambda _: False)]).sort_by("row").drop_columns("row")
         return from_table(table, sha256_json({"pool": pool.digest, **config}), "scored pool")
     out = Path(out)
-    inputs = {"pool": pool.digest, "model": digest(directory)}
+    inputs = {"pool": pool.digest, "model": session.digest}
     with writing(out, kind="features", config=config, inputs=inputs, overwrite=overwrite) as artifact:
         if not artifact.complete:
             spent = read_json(out / "timing.json") if (out / "timing.json").exists() else {}
@@ -134,7 +134,7 @@ def score(
 
 def estimate(
     pool: Pool,
-    model: str = "smollm2",
+    model: str | Session = "smollm2",
     *,
     layer: int = -1,
     pooling: str = "mean",
@@ -152,36 +152,33 @@ def estimate(
 
     Raises: as `score`.
     """
-    from edjax.lm.load import load
-
+    session = Session.of(model, loaded, dtype=dtype, mesh=mesh, template=template, max_length=max_length)
     config = {
         "layer": layer,
         "pooling": pooling,
         "max_new_tokens": max_new_tokens,
-        "template": template,
-        "max_length": max_length,
+        "template": session.template,
+        "max_length": session.max_length,
         "batch_size": batch_size,
         "shard_rows": shard_rows,
     }
-    devices = _devices(config, mesh)
+    _check(config, session)
     start = time.perf_counter()
     with enough_memory("scoring", LESS):
-        loaded = loaded or load(model, dtype, mesh=devices)
+        model_now = session.loaded
         load_s = time.perf_counter() - start
-        job = prepare(pool, loaded, config, devices)
+        job = prepare(pool, model_now, config, session.devices)
         for note in job.notes(pool.ids):
             log(note)
         return probe(job, len(pool), load_s, time.perf_counter() - start - load_s, log)
 
 
-def _devices(config: dict[str, Any], mesh: str) -> Any:
-    """The mesh, once the settings are known to make sense."""
+def _check(config: dict[str, Any], session: Session) -> None:
+    """Refuse settings that make no sense, before anything is loaded."""
     check(config)
-    from edjax.lm.mesh import check_rows, parse_mesh
+    from edjax.lm.mesh import check_rows
 
-    devices = parse_mesh(mesh)
-    check_rows(config["batch_size"], devices)
-    return devices
+    check_rows(config["batch_size"], session.devices)
 
 
 def _write_shard(path: Path, table: pa.Table) -> None:
@@ -193,16 +190,15 @@ def _write_shard(path: Path, table: pa.Table) -> None:
 
 def _shards(
     pool: Pool,
-    source: Any,
+    session: Session,
     config: dict[str, Any],
-    mesh: Any,
     show: bool,
     log: Log,
     facts: dict[str, Any],
     done: Callable[[str], bool],
 ) -> Iterator[tuple[str, pa.Table]]:
     """Yield (file name, table) for every shard that is not done yet; `facts` get what there is to say of all."""
-    job = prepare(pool, source() if callable(source) else source, config, mesh)
+    job = prepare(pool, session.loaded, config, session.devices)
     layout = job.layout
     facts |= {"distinct": layout.distinct, **facts_of(job.rows, pool.ids)}
     for note in job.notes(pool.ids):
