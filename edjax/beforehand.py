@@ -32,7 +32,10 @@ def check(recipe: Recipe, pool: Pool, out: Path) -> None:
     needs_tokens = []
     for name in recipe.strategies:
         strategy, options = recipe.choice(name)
-        if scores_of(strategy_of(strategy, SCORES)) or options.columns():
+        read = scores_of(strategy_of(strategy, SCORES))
+        if unknown := [column for column in read if column not in SCORES]:
+            raise UsageError(f"{name} reads {unknown[0]!r}, which a run does not score (it scores {', '.join(SCORES)})")
+        if read or options.columns():
             needs_tokens.append(name)
     if needs_tokens and recipe.max_new_tokens < 1:
         scored = (out / "features").exists()

@@ -9,7 +9,7 @@ import numpy as np
 from edjax.features import Features
 from edjax.pool import Pool
 from edjax.select import Selection, prepare
-from edjax.strategies import diverse, of_table
+from edjax.strategies import diverse, in_table
 
 MAP_POINTS = 3000
 GROUP_COLUMNS = ("task", "group", "category", "dataset", "source")
@@ -66,7 +66,7 @@ def _picked(strategy, seed, sel: Selection, pool: Pool, features: Features, task
 
 def _gains(sel: Selection) -> list[float | None] | None:
     """The gain of every pick, None for the infinite first of k-center; a score that ranks rows is no gain."""
-    method = of_table(sel.strategy)
+    method = in_table(sel.strategy)
     if sel.gains is None or method is None or not diverse(method):
         return None
     return [float(g) if np.isfinite(g) else None for g in sel.gains]

@@ -21,7 +21,7 @@ from edjax.score import POOLINGS
 from edjax.sections import flat, written_flat
 from edjax.select import NORMALISE, Options
 from edjax.settings import typed
-from edjax.strategies import STRATEGIES, draws, knobs, of_table, spelled, strategy_name
+from edjax.strategies import BROKEN, STRATEGIES, directory, draws, knobs, of_table, spelled, strategy_name
 
 _OTHERS = ("seed", "template", "dtype", "quantize")  # the recipe's own, or not offered in one
 _FINETUNE = {f.name: f for f in dataclasses.fields(FinetuneConfig) if f.name not in _OTHERS}
@@ -96,7 +96,12 @@ class Recipe:
         _check_variants(self.variants)
         object.__setattr__(self, "variants", dict(self.variants))
         for name in ("strategies", "finetune_strategies"):
-            if isinstance(entries := getattr(self, name), (list, tuple)):
+            entries = getattr(self, name)
+            if isinstance(entries, dict):
+                raise UsageError(f"{name} holds {entries!r}, which is not text; write a list: [random, {{...}}]")
+            if isinstance(entries, str) and entries != "all":
+                entries = [entries]
+            if isinstance(entries, (list, tuple)):
                 object.__setattr__(self, name, tuple(_entry(e, self.variants) for e in entries))
         _check_variants(self.variants)
         for name, kind in _LISTS.items():
@@ -132,10 +137,15 @@ class Recipe:
                 raise UsageError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
         strategies = [*STRATEGIES, *self.variants]
         for name in (*self.strategies, *(self.finetune_strategies or ())):
+            if name not in self.variants and name.split(":")[0] in BROKEN:
+                raise UsageError(BROKEN[name.split(":")[0]])
             if name not in self.variants and of_table(name) is None:
                 raise UsageError(
                     f"unknown strategy {name!r}{_nearest(name, strategies)}; known: {', '.join(strategies)}"
                 )
+        places = [directory(name) for name in self.strategies]
+        if twice := [name for name in self.strategies if places.count(directory(name)) > 1]:
+            raise UsageError(f"strategies {', '.join(twice)} would be written to one directory; give one another name")
         if extra := set(self.finetune_strategies or ()) - set(self.strategies):
             raise UsageError(f"finetune_strategies {sorted(extra)} are not among strategies {list(self.strategies)}")
         if not self.strategies or not self.budgets or not self.seeds:
@@ -202,11 +212,14 @@ def _entry(entry: Any, variants: dict[str, dict[str, Any]]) -> Any:
                 raise UsageError(f"the name {name!r} stands for two things among strategies and variants")
             return name
         if (method := of_table(name)) is None:
+            if name in variants and asked:
+                raise UsageError(f"{name!r} is a name of this recipe, and has its options where it is given them")
             return name
+        asked = {k: v for k, v in asked.items() if v is not None}
         own = {k: v for k, v in asked.items() if k in knobs(method)}
         entry = spelled(name, own)
         if len(own) < len(asked):
-            rest = {k: v for k, v in asked.items() if k not in own}
+            rest = {k: asked[k] for k in sorted(asked) if k not in own}
             variants[spelled(entry, rest)] = {"strategy": entry, **rest}
             return spelled(entry, rest)
     if isinstance(entry, str) and ":" in entry and entry not in variants and (method := of_table(entry)) is not None:
@@ -265,7 +278,22 @@ def read_recipe(
         raise DataError(f"{path}: a recipe is a list of `key: value` lines")
     if said := written_flat(raw):
         log(f"{path}: {said}")
-    return make_recipe(flat(raw, str(path)) | flat(read_overrides(overrides), "overrides"), path.parent, str(path))
+    base, over = _named(flat(raw, str(path))), _named(flat(read_overrides(overrides), "overrides"))
+    names = {**(base.get("variants") or {}), **(over.get("variants") or {})}
+    return make_recipe(base | over | ({"variants": names} if names else {}), path.parent, str(path))
+
+
+def _named(raw: dict[str, Any]) -> dict[str, Any]:
+    """The keys with entries of strategies that have a name of their own among the variants: an override names them."""
+    variants, known = raw.get("variants"), raw.get("strategies")
+    if not isinstance(known, list) or not isinstance(variants, dict | None):
+        return raw
+    own = dict(variants or {})
+    entries = [e for e in known if isinstance(e, dict) and len(e) == 1]
+    for name, asked in (next(iter(e.items())) for e in entries):
+        if isinstance(asked, dict) and "strategy" in asked and own.setdefault(name, asked) != asked:
+            raise UsageError(f"the name {name!r} stands for two things among strategies and variants")
+    return raw | ({"variants": own} if own else {})
 
 
 def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:

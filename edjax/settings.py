@@ -42,10 +42,13 @@ def check(settings: Any) -> None:
         above, least, below = bounds["above"], bounds["least"], bounds["below"]
         if above is not None and not value > above:
             raise UsageError(f"{field.name} is {value}; it must be above {above:g}")
-        if below is not None and not least <= value < below:
+        low, high = least is not None and value < least, below is not None and value >= below
+        if (low or high) and least is not None and below is not None:
             raise UsageError(f"{field.name} is {value}; it must be at least {least:g} and below {below:g}")
-        if least is not None and value < least:
+        if low:
             raise UsageError(f"{field.name} is {value}; it must be {least:g} or more")
+        if high:
+            raise UsageError(f"{field.name} is {value}; it must be below {below:g}")
 
 
 def typed(name: str, value: Any, kind: type) -> None:

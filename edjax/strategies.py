@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-import re
 from collections.abc import Collection, Mapping
 from importlib.metadata import entry_points
 from typing import Any
@@ -34,13 +33,13 @@ def _installed() -> tuple[dict[str, Method], dict[str, str]]:
                 raise ValueError(f"its entry point is called {point.name!r}, and the method {made.name!r}")
             if point.name in found:
                 raise ValueError("the name is taken")
+            if set(point.name) & set(":, \t\n"):
+                raise ValueError("a name holds no colon, comma or space")
+            described(made)
             found[point.name] = made
         except Exception as e:  # a package that is broken must not take the others with it
             broken[point.name] = f"{whose} cannot be used: {type(e).__name__}: {e}"
     return found, broken
-
-
-STRATEGIES, BROKEN = _installed()
 
 
 def of_table(name: str) -> Method | None:
@@ -55,6 +54,14 @@ def of_table(name: str) -> Method | None:
     return dataclasses.replace(STRATEGIES[base], **_values(base, knobs)) if knobs else STRATEGIES[base]
 
 
+def in_table(name: str) -> Method | None:
+    """`of_table` of a name that somebody wrote down, a score's too: None where it makes no sense."""
+    try:
+        return of_table(name)
+    except UsageError:
+        return None
+
+
 def strategy_of(name: str, scores: Collection[str]) -> Method:
     """The method of this name, or the one that sorts by the score of this name.
 
@@ -62,6 +69,7 @@ def strategy_of(name: str, scores: Collection[str]) -> Method:
       UsageError: neither; the nearest name is given. Or as `of_table`.
       EnvError: its package is broken.
     """
+    name = str(name)
     if name in scores and name not in STRATEGIES:
         return score_of(name)
     if (method := of_table(name)) is not None:
@@ -91,7 +99,7 @@ def directory(name: str) -> str:
     >>> directory("facility_location:bandwidth=0.5")
     'facility_location_bandwidth=0.5'
     """
-    return re.sub(r"[:/\\\s]", "_", name)
+    return name.replace(":", "_")  # the one character of knobs that some file systems do not take
 
 
 def spelled(name: str, asked: Mapping[str, Any]) -> str:
@@ -125,7 +133,7 @@ def described(method: Method) -> dict[str, Any]:
 def knobs(method: Method) -> dict[str, dataclasses.Field]:
     """What can be asked of a method by name, beside its columns; see `edjax.kernels.option`."""
     fields = dataclasses.fields(method)
-    return {f.name: f for f in fields if f.metadata and not f.metadata["engine"]}
+    return {f.name: f for f in fields if "engine" in f.metadata and not f.metadata["engine"]}
 
 
 def _values(base: str, asked: list[str]) -> dict[str, Any]:
@@ -138,6 +146,8 @@ def _values(base: str, asked: list[str]) -> dict[str, Any]:
             near = difflib.get_close_matches(name, there, n=1)
             has = f"it has {', '.join(there)}" if there else "it has none"
             raise UsageError(f"{base} has no knob {name!r}{f'; did you mean {near[0]}?' if near else ''} ({has})")
+        if name in values:
+            raise UsageError(f"{base} is given {name!r} twice")
         values[name] = _value(f"{base}:{name}", value, there[name])
     return values
 
@@ -160,9 +170,13 @@ def _value(name: str, text: str, field: dataclasses.Field) -> Any:
     except ValueError:
         number = math.nan
     above, least, below = bounds["above"], bounds["least"], bounds["below"]
-    limit = f" above {above:g}" if above is not None else f" of {least:g} or more" if least is not None else ""
-    limit += f" and below {below:g}" if below is not None else ""
+    limits = ((above, "above {:g}"), (least, "of {:g} or more"), (below, "below {:g}"))
+    limit = " and ".join(said.format(bound) for bound, said in limits if bound is not None)
+    limit = f" {limit}" if limit else ""
     outside = (above is not None and not number > above) or (least is not None and not number >= least)
     if not math.isfinite(number) or outside or (below is not None and not number < below):
         raise UsageError(f"{name}={text} is not a {'whole ' if whole else ''}number{limit}")
     return number
+
+
+STRATEGIES, BROKEN = _installed()

@@ -23,7 +23,7 @@ from .methods import (
 from .modular import modular
 from .near_duplicates import Duplicates, near_duplicates
 from .objective import Block, Objective, Selection
-from .partition import d_optimal_streamed, k_center_streamed, select_streamed, two_stage
+from .partition import d_optimal_streamed, k_center_streamed, select_streamed, streams, two_stage
 from .plan import plan
 from .sequential import maximize_sequential
 from .shapes import Plan
@@ -80,6 +80,7 @@ __all__ = [
     "select",
     "select_streamed",
     "sequence_scores",
+    "streams",
     "token_statistics",
     "token_statistics_from_hidden",
     "token_uncertainty",

@@ -149,7 +149,7 @@ def check_scores(values: Any, n: int, name: str) -> jax.Array:
     check_dtype(made.dtype, name)
     if made.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},), got {tuple(made.shape)}")
-    return jnp.asarray(made, jnp.float32)
+    return jnp.asarray(made if isinstance(made, jax.Array) else as_float32(made[:, None], name)[:, 0], jnp.float32)
 
 
 def check_groups(values: Any, n: int, name: str) -> jax.Array:

@@ -125,24 +125,27 @@ def _limited(
     return objective._replace(init=init, refresh=refresh, take=take, commit=commit, peek=peek)
 
 
-def scaled(objective: Objective, quality: jax.Array) -> Objective:
+def scaled(objective: Objective, quality: jax.Array, *, shrinks: bool = True) -> Objective:
     """quality_i times the gain of row i, counted from what the objective reports for nothing gained.
 
-    quality: (n,) float32, 0 or more.
+    quality: (n,) float32, 0 or more. shrinks: False where gains may grow, for `maximize_sequential`.
 
     >>> from .modular import modular
     >>> from .greedy import maximize
     >>> maximize(scaled(modular(jnp.array([4.0, 3.0, 0.0])), jnp.array([1.0, 2.0, 9.0])), 2).indices.tolist()
     [1, 0]
     """
-    return _valued((objective,), lambda gains, q: _times(q, gains[0]), (jnp.asarray(quality, jnp.float32),))
+    return _valued((objective,), lambda gains, q: _times(q, gains[0]), (jnp.asarray(quality, jnp.float32),), shrinks)
 
 
-def plus(objectives: Sequence[Objective], weights: Sequence[jax.Array | float] | None = None) -> Objective:
+def plus(
+    objectives: Sequence[Objective], weights: Sequence[jax.Array | float] | None = None, *, shrinks: bool = True
+) -> Objective:
     """sum_k weights_k gain_k, in the units that each objective reports, counted from what it reports for nothing.
 
     A sum of submodular functions is submodular (for weights of 0 or more), so the bounds hold and so does 1 - 1/e.
     A row is out of the running where it is for one of them, and one that held NaN for one of them did for all.
+    shrinks: as in `scaled`.
 
     >>> from .modular import modular
     >>> from .greedy import maximize
@@ -155,7 +158,7 @@ def plus(objectives: Sequence[Objective], weights: Sequence[jax.Array | float] |
     def value(gains):
         return sum((_times(w, g) for w, g in zip(of, gains, strict=True)), start=jnp.float32(0))
 
-    return _valued(tuple(objectives), value, ())
+    return _valued(tuple(objectives), value, (), shrinks)
 
 
 def _times(factor: jax.Array, gains: jax.Array) -> jax.Array:
@@ -163,7 +166,9 @@ def _times(factor: jax.Array, gains: jax.Array) -> jax.Array:
     return jnp.where(factor == 0, 0, factor * gains)
 
 
-def _valued(parts: tuple[Objective, ...], value: Callable[..., jax.Array], facts: tuple[jax.Array, ...]) -> Objective:
+def _valued(
+    parts: tuple[Objective, ...], value: Callable[..., jax.Array], facts: tuple[jax.Array, ...], shrinks: bool
+) -> Objective:
     """The objective whose gain is `value(gains of the parts, *facts of the row)`, which grows with each of the gains.
 
     Its state holds what each part has: (state, bounds). Internal gains are those of `value`, in reported units, so the
@@ -186,7 +191,9 @@ def _valued(parts: tuple[Objective, ...], value: Callable[..., jax.Array], facts
         own = tuple(fact[ids] for fact in facts)
         blocks = [part.refresh(held, ids) for part, (held, _) in zip(parts, state, strict=True)]
         known = [bounds[ids] for _, bounds in state]
-        gains = [jnp.minimum(block.gains, bounds) for block, bounds in zip(blocks, known, strict=True)]
+        gains = [block.gains for block in blocks]
+        if shrinks:  # bounds count, as in `greedy.maximize`; where gains grow only their marks do
+            gains = [jnp.minimum(fresh, bounds) for fresh, bounds in zip(gains, known, strict=True)]
         fixed = [block.fixed for block in blocks]
         return Block(together(gains, own), (fixed, own, ids), [(b.live, g) for b, g in zip(blocks, gains, strict=True)])
 

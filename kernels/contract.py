@@ -17,10 +17,13 @@ def check_method(method: Method, ground: Ground, budget: int, *, rtol: float = R
 
     It says what it is (name, summary, paper). Each pick has, by `Method.gains` in float64, the largest gain on offer up
     to rounding, and reports that gain. Given rows are not picked, nor rows that are not valid. The same picks come out
-    under `jit`, for two pools under `vmap`, and whatever the block. A smaller budget's picks are the first ones.
+    under `jit`, for two pools under `vmap`, whatever the block, and where rows that hold NaN are added, which come
+    last. A smaller budget's picks are the first ones.
+
+    Not for methods that draw: chance has no definition to be held to.
 
     Args:
-        ground: columns of NumPy arrays, none of a target.
+        ground: columns of NumPy arrays, none of a target; at least `budget` rows may be picked, 3 or more.
 
     Raises:
         AssertionError: naming the law, and the pick.
@@ -33,6 +36,7 @@ def check_method(method: Method, ground: Ground, budget: int, *, rtol: float = R
     got = select(method, ground, budget)
     picks, gains = np.asarray(got.indices), np.asarray(got.gains)
     _hold(picks.shape == (budget,) and gains.shape == (budget,), f"{picks.shape} picks of a budget of {budget}")
+    _hold(bool((picks >= 0).all()), f"only {int((picks >= 0).sum())} of {budget} rows are picked")
     _hold(len(set(picks.tolist())) == budget, "a row is picked twice")
     given = set() if ground.given is None else {int(j) for j in ground.given}
     _hold(not given & set(picks.tolist()), "a given row is picked")
@@ -45,11 +49,23 @@ def check_method(method: Method, ground: Ground, budget: int, *, rtol: float = R
         _hold(np.isclose(said, own, rtol=10 * rtol, atol=10 * near) or said == own, f"pick {t}: {said} is not {own}")
     _same(picks, select(method, ground, budget, block=3), "in blocks of 3 rows")
     _same(picks[: budget // 2], select(method, ground, budget // 2), "of half the budget")
+    if "embedding" in method.needs:
+        _same(picks, select(method, _with_nan(ground), budget), "beside rows that hold NaN")
     on_device = _arrays(ground)
     _same(picks, jax.jit(lambda g: select(method, g, budget))(on_device), "under jit")
     twice = jax.tree.map(lambda a: jnp.stack([a, a]), on_device)
     both = jax.vmap(lambda g: select(method, g, budget))(twice)
     _same(picks, jax.tree.map(lambda a: a[1], both), "under vmap")
+
+
+def _with_nan(ground: Ground) -> Ground:
+    """The ground with three more rows, whose embedding is NaN; their other columns are those of the first row."""
+    columns = {}
+    for name, column in ground.columns.items():
+        more = np.repeat(np.asarray(column)[:1], 3, axis=0)
+        columns[name] = np.concatenate([np.asarray(column), more * np.nan if name == "embedding" else more])
+    valid = None if ground.valid is None else np.concatenate([np.asarray(ground.valid), np.ones(3, bool)])
+    return ground._replace(columns=columns, valid=valid)
 
 
 def _arrays(ground: Ground) -> Ground:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import checks, geometry, greedy, stacked
+from . import checks, geometry, greedy, sequential, stacked
 from .combine import within
 from .geometry import Precision
 from .objective import Objective, Selection, nothing
@@ -96,22 +96,22 @@ class Method:
     """A way to spend a budget: a frozen dataclass of its own knobs (`option`), made by `@method`.
 
     What it must say of itself: name, summary (a clause), paper (where from), needs (columns it reads); beside these,
-    where they are not as below: takes (columns it reads where they are there), block (rows refreshed at a time),
-    streams (whether rows may stay on the host, see `partition.STREAMED`). What it must do: `objective` (JAX) and
-    `gains` (its definition in NumPy, which the tests hold the other to). A whole example: docs/how-to/add-a-method.md.
+    where they are not as below: takes (columns it reads where they are there), targets (whether it reads a target),
+    drawn, nested, shrinks. What it must do: `objective` (JAX) and `gains` (its definition in NumPy, which the tests
+    hold the other to). A whole example: docs/how-to/add-a-method.md.
     """
 
     @property
     def name(self) -> str:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no name")
 
     @property
     def summary(self) -> str:
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.name} has no summary: a clause that says what it picks")
 
     @property
     def paper(self) -> str:
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.name} has no paper: where it is from")
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -132,12 +132,18 @@ class Method:
         return True
 
     @property
-    def block(self) -> int:
-        return 256
+    def shrinks(self) -> bool:
+        """Whether a gain can only fall as other rows are picked; where not, each pick looks at all rows anew."""
+        return True
 
     @property
-    def streams(self) -> bool:
+    def targets(self) -> bool:
+        """Whether it reads the ground's target."""
         return False
+
+    def block_for(self, n: int, m: int) -> int:
+        """Rows refreshed at a time, of n to pick from and m to cover."""
+        return 256
 
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[Method, Ground]":
         """The knobs and columns checked, outside `jit`: a ValueError names what is wrong."""
@@ -157,9 +163,15 @@ class Method:
         precision: Precision,
         shards: int | None,
     ) -> Selection:
-        """The picks; greedy on `objective` unless a method knows better."""
+        """The picks: `maximize` on `objective`, among the valid rows."""
         made = self.objective(ground, block=block, precision=precision, shards=shards)
-        return greedy.maximize(made if ground.valid is None else within(made, ground.valid), budget, block=block)
+        made = made if ground.valid is None else within(made, ground.valid)
+        return self.maximize(made, budget, n=ground.n, block=block, key=key)
+
+    def maximize(self, objective: Objective, budget: int, *, n: int, block: int, key: jax.Array | None) -> Selection:
+        """The engine, which methods around this one use too."""
+        engine = greedy.maximize if self.shrinks else sequential.maximize_sequential
+        return engine(objective, budget, block=block)
 
     def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
         """(n,) float64 in NumPy, by definition: the gain of every row once `rows` are chosen. The oracle."""
@@ -175,7 +187,8 @@ class Method:
 
     def plan(self, shape: Shape, **how: Any) -> Plan:
         """Memory and FLOPs of a call, see `edjax.kernels.plan`; here those of one product of all rows a pick."""
-        return blocked(self.name, shape, "blocked", 2 * shape.n * shape.d * shape.budget, 4 * self.block * shape.d)
+        form, block = how.get("form", "auto"), self.block_for(shape.n, shape.n)
+        return blocked(self.name, shape, form, 2 * shape.n * shape.d * shape.budget, 4 * block * shape.d)
 
     def advise(self, gains: np.ndarray) -> str | None:
         """What a person should hear about the gains (k,) of a selection, which did not run out: a sentence, or None.
@@ -215,8 +228,8 @@ def select(
             a million rows a device it cuts a temporary of 128 n bytes to 16 MB. Measured when the call is eager.
 
     Raises:
-        ValueError: naming the value, for a missing column, a bad shape, dtype, budget, block, knob or row index; or a
-            finite number that float32 cannot hold.
+        ValueError: naming the value, for a missing column, a bad shape, dtype, budget, block, knob or row index; a
+            target that the method does not read; or a finite number that float32 cannot hold.
 
     >>> from .methods import KCenter
     >>> select(KCenter(), Ground({"embedding": jnp.array([[0.0], [1.0], [9.0]])}), 2).indices.tolist()
@@ -224,7 +237,8 @@ def select(
     """
     ground, given = _checked(method, ground)
     budget = checks.check_budget(budget, ground.n - given)
-    block = checks.check_block(method.block if block is None else block)
+    covered = ground.n if ground.target is None else np.shape(next(iter(ground.target.values()), ()))[0]
+    block = checks.check_block(method.block_for(ground.n, covered) if block is None else block)
     precision = checks.check_precision(precision)
     method, ground = method.ready(ground, key)
     if budget == 0:
@@ -240,15 +254,34 @@ def _select(method, ground, key, *, budget, block, precision, shards):
 
 
 def _checked(method: Method, ground: Ground) -> tuple[Ground, int]:
-    """The embedding as a JAX array, the given rows, and how many of these there are; other columns as they came, for
-    the method to check."""
+    """The columns that the method reads, of one length, the embedding as a JAX array and the others as they came, for
+    the method to check; the given rows, and how many of these there are."""
+    if not isinstance(method, Method) or jax.tree_util.all_leaves([method]):
+        raise ValueError(f"{method!r} is no method: an instance of a class made by @method is")
+    if not ground.columns:
+        raise ValueError("the ground has no columns")
     missing = [name for name in method.needs if name not in ground.columns]
     if missing:
         raise ValueError(f"{method.name} needs the column {missing[0]!r}; there are {', '.join(ground.columns)}")
-    columns = dict(ground.columns)
-    if "embedding" in columns:
+    if ground.target is not None and not method.targets:
+        raise ValueError(f"{method.name} reads no target")
+    if ground.target is not None and (missing := [name for name in method.needs if name not in ground.target]):
+        raise ValueError(f"{method.name} needs the column {missing[0]!r} of the target")
+    read = (*method.needs, *method.takes)
+    columns = {name: c if hasattr(c, "shape") else np.asarray(c) for name, c in ground.columns.items()}
+    if "embedding" in read and "embedding" in columns:
         columns["embedding"] = checks.check_pool(columns["embedding"])
-    ground = ground._replace(columns=columns)
-    given, count = checks.check_rows(ground.given, ground.n)
-    valid = None if ground.valid is None else jnp.asarray(ground.valid, bool)
-    return ground._replace(valid=valid, given=given), count
+    lengths = {name: c.shape[0] if c.ndim else 0 for name, c in columns.items()}
+    n = lengths.get("embedding", next(iter(lengths.values())))
+    kept = {name: c for name, c in columns.items() if name in read} or {"row": jnp.arange(n)}
+    for name in kept.keys() & lengths.keys():
+        if lengths[name] != n:
+            raise ValueError(f"the column {name!r} has {lengths[name]} rows, and others have {n}")
+    given, count = checks.check_rows(ground.given, n)
+    valid = ground.valid
+    if valid is not None:
+        valid = valid if isinstance(valid, jax.Array) else np.asarray(valid)
+        if valid.shape != (n,) or valid.dtype != bool:
+            raise ValueError(f"valid must be ({n},) true or false, got {valid.dtype} {tuple(valid.shape)}")
+        valid = jnp.asarray(valid)
+    return ground._replace(columns=kept, valid=valid, given=given), count

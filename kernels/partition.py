@@ -12,9 +12,9 @@ import numpy as np
 from . import checks, geometry, greedy
 from .geometry import Centre, Points, Precision
 from .ground import Method
-from .methods.d_optimal import TIES, check_ridge, labelled_block, no_picks, ridge_in, ridge_of
+from .methods.d_optimal import TIES, DOptimal, check_ridge, labelled_block, no_picks, ridge_in, ridge_of
 from .methods.d_optimal import objective as d_optimal_objective
-from .methods.k_center import check_first, random_row, start_row
+from .methods.k_center import KCenter, check_first, random_row, start_row
 from .methods.k_center import objective as k_center_objective
 from .objective import EXCLUDED, INVALID, Block, Objective, Selection, nothing
 
@@ -138,8 +138,7 @@ def d_optimal_streamed(
     tile: int | None = None,
     precision: Precision = "highest",
 ) -> Selection:
-    """`d_optimal` of a pool that stays on the host, as `k_center_streamed` does for `k_center`. Not with both weights
-    and centre.
+    """`d_optimal` of a pool that stays on the host, as `k_center_streamed` does for `k_center`.
 
     >>> x = np.array([[3.0, 0.0], [2.9, 0.0], [0.0, 1.0]])
     >>> d_optimal_streamed(x, 3, ridge=0.1).indices.tolist()
@@ -147,12 +146,12 @@ def d_optimal_streamed(
     """
     labelled, _, budget, block, tile, precision = _checked(x, labelled, budget, block, tile, precision)
     given = check_ridge(ridge)
-    if weights is not None:
-        if centre:
-            raise ValueError("weights cannot be given with centre=True here: centre the rows before")
-        x = _Weighted(x, np.asarray(checks.check_vector(weights, x.shape[0], "weights")))
+    scale = None if weights is None else np.asarray(checks.check_vector(weights, x.shape[0], "weights"))
     if budget == 0:
         return nothing()
+    if scale is not None:
+        # The mean that is taken off is that of the rows before they are weighted, as in `design`.
+        x, centre = _Weighted(x, scale, _mean(x, tile) if centre else np.zeros(x.shape[1])), False
     pool = _HostPool(x, tile, precision, centre="mean" if centre else "none")
     own_ridge = pool.default_ridge() if given is None else ridge_in(given, pool.frame.scale, 1.0)
     bounds = np.where(pool.valid, pool.norms / np.float32(own_ridge), INVALID).astype(np.float32)
@@ -233,8 +232,17 @@ class _HostPool:
         return _filled(values[start : start + self.tile], self.tile, fill)
 
 
-# By method: what chooses where the rows stay on the host.
-STREAMED: dict[str, Callable[..., Selection]] = {"k_center": k_center_streamed, "d_optimal": d_optimal_streamed}
+STREAMED: dict[type[Method], Callable[..., Selection]] = {KCenter: k_center_streamed, DOptimal: d_optimal_streamed}
+
+
+def streams(method: Method) -> bool:
+    """Whether a method can choose among rows that stay on the host.
+
+    >>> from .methods import METHODS
+    >>> [name for name, method in METHODS.items() if streams(method)]
+    ['k_center', 'd_optimal']
+    """
+    return type(method) in STREAMED
 
 
 def select_streamed(method: Method, x: Any, budget: int, **options: Any) -> Selection:
@@ -247,22 +255,33 @@ def select_streamed(method: Method, x: Any, budget: int, **options: Any) -> Sele
     >>> select_streamed(KCenter(), np.array([[0.0], [1.0], [9.0]]), 2).indices.tolist()
     [1, 2]
     """
-    if method.name not in STREAMED:
-        raise ValueError(
-            f"{method.name} needs the rows on the device; these may stay on the host: {', '.join(STREAMED)}"
-        )
+    if not streams(method):
+        others = ", ".join(cls().name for cls in STREAMED)
+        raise ValueError(f"{method.name} needs the rows on the device; these may stay on the host: {others}")
     knobs = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}
-    return STREAMED[method.name](x, budget, **knobs, **options)
+    return STREAMED[type(method)](x, budget, **knobs, **options)
 
 
 class _Weighted:
-    """Rows on the host, each times its weight as it is read."""
+    """Rows on the host, each less `mean` (d,) and then times its weight as it is read."""
 
-    def __init__(self, x: Any, weights: np.ndarray):
-        self.x, self.weights, self.shape = x, weights, x.shape
+    def __init__(self, x: Any, weights: np.ndarray, mean: np.ndarray):
+        self.x, self.weights, self.mean, self.shape = x, weights, mean, x.shape
 
     def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
-        return np.asarray(self.x[key]) * self.weights[key][:, None]
+        rows = np.asarray(self.x[key])
+        rows = rows - self.mean if self.mean.any() else rows
+        return np.asarray(rows * self.weights[key][:, None], np.float32)
+
+
+def _mean(x: Any, tile: int) -> np.ndarray:
+    """(d,) float64 of the rows that hold numbers: one pass over the pool."""
+    total, count = np.zeros(x.shape[1]), 0
+    for start in range(0, x.shape[0], tile):
+        rows = np.asarray(x[start : start + tile], np.float64)
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        total, count = total + rows.sum(axis=0), count + len(rows)
+    return total / max(count, 1)
 
 
 def _two_terms(mean: np.ndarray) -> np.ndarray:

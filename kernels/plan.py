@@ -13,9 +13,9 @@ def plan(
     budget: int,
     *,
     represented: int | None = None,
-    form: str = "auto",
-    similarity_dtype: str = "float32",
-    memory: int = 4 << 30,
+    form: str | None = None,
+    similarity_dtype: str | None = None,
+    memory: int | None = None,
     block: int | None = None,
     itemsize: int = 4,
     precision: str = "highest",
@@ -24,8 +24,9 @@ def plan(
 
     Args:
         method: its name, or with knobs of its own. n, d: the pool's shape. budget: rows to pick. represented: m, for
-            facility location with rows to cover of their own. form, memory, block: as the selector takes them;
-            "streamed" is `k_center_streamed` or `d_optimal_streamed`, whose pool is not counted.
+            facility location with rows to cover of their own. form, similarity_dtype, memory, block: as the selector
+            takes them, by default those of the method; "streamed" is `k_center_streamed` or `d_optimal_streamed`, whose
+            pool is not counted.
         itemsize: bytes of an element of the pool as given (2 for bfloat16). precision: as the selector takes it.
 
     Returns:
@@ -52,4 +53,5 @@ def plan(
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
         method = METHODS[method]
     shape = Shape(n, d, budget, represented, block, itemsize, 2 if itemsize == 2 and precision == "fast" else 4)
-    return method.plan(shape, form=form, similarity_dtype=similarity_dtype, memory=memory)
+    how = {"form": form, "similarity_dtype": similarity_dtype, "memory": memory}
+    return method.plan(shape, **{name: value for name, value in how.items() if value is not None})

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
-from edjax import strategies, stream
+from edjax import stream
 from edjax.arrays import open_array
 from edjax.errors import DataError, UsageError
 from edjax.features import join_columns, read_features, survey
 from edjax.ids import read_ids
-from edjax.select import prepare, select
+from edjax.select import order, prepare, select
 from edjax.stream import Stream
 
 X = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
@@ -58,11 +58,11 @@ def test_picks_from_disk_are_those_of_memory_with_weights_and_a_part_of_the_rows
     left = join_columns(read_features(path, ids=ids, memory=0, scratch=tmp_path), tmp_path / "q.parquet")
     ours, theirs = (select(f, "random", 20, near_duplicates=0.9) for f in (left, whole))
     assert ours.ids == theirs.ids and len(ours.removed) == len(theirs.removed) > 3
-    monkeypatch.setattr(strategies, "_SMALL", 0)
+    monkeypatch.setattr(order, "_SMALL", 0)
     given = {"labelled": ("3", "50"), "prefilter": "q", "prefilter_ratio": 10, "weight_by": "q"}
     ours, theirs = (select(f, "d_optimal", 20, **given) for f in (left, whole))
     assert ours.ids == theirs.ids
-    monkeypatch.setattr(strategies, "_SMALL", 10**6)
+    monkeypatch.setattr(order, "_SMALL", 10**6)
     group = {"g": np.asarray(["a"] * 150 + ["b"] * 150, object)}
     left, whole = (replace(f, facts=f.facts | group) for f in (left, whole))
     assert select(left, "k_center", 20, group_by="g").ids == select(whole, "k_center", 20, group_by="g").ids

@@ -44,6 +44,16 @@ def edjax(home, *argv, code=0):
     return done
 
 
+SILENT = """
+from edjax.kernels import Method, method
+
+
+@method
+class Silent(Method):
+    name = "silent"
+"""
+
+
 def features(path):
     x = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
     pq.write_table(pa.table({"id": [f"r{i}" for i in range(40)], "embedding": x.tolist()}), path)
@@ -67,7 +77,7 @@ def test_it_is_listed_and_chooses(example, tmp_path):
         held, taken = held + np.abs(x[j]), [*taken, j]
 
 
-def test_it_takes_part_in_a_dry_run_groups_weights_and_completion(example, tmp_path):
+def test_it_takes_part_in_a_dry_run_and_in_groups(example, tmp_path):
     _, file = features(tmp_path / "f.parquet")
     argv = ("select", file, "--budget", 5, "--strategy", "feature_coverage")
     assert "feature_coverage (blocked) of 5 rows from 40" in edjax(example, *argv, "--dry-run").stdout
@@ -94,6 +104,7 @@ def test_a_recipe_takes_it(example, tmp_path):
         ("Thing = 3\n", "thing = feature_coverage:Thing\n", "is no edjax.kernels.Method"),
         ("from edjax.kernels import KCenter\n", "mine = feature_coverage:KCenter\n", "the method 'k_center'"),
         ("from edjax.kernels import KCenter\n", "k_center = feature_coverage:KCenter\n", "the name is taken"),
+        (SILENT, "silent = feature_coverage:Silent\n", "silent has no summary"),
     ],
 )
 def test_a_package_that_is_broken_is_named_and_breaks_nothing_else(tmp_path, source, line, said):

@@ -1,12 +1,15 @@
 """Names of strategies: knobs, what is refused, and how recipes write them."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from edjax.errors import UsageError
 from edjax.features import Features
-from edjax.recipe import Recipe
-from edjax.select import Chooser, Options
+from edjax.kernels import Method, Sorted, affordable, modular
+from edjax.kernels import method as as_method
+from edjax.recipe import Recipe, read_recipe
+from edjax.select import Chooser, Options, read_selection, select, stream_above, write_selection
 from edjax.strategies import STRATEGIES, directory, of_table, strategy_name, strategy_of
 
 
@@ -48,6 +51,7 @@ def test_knobs_follow_the_name(given, name):
         ("facility_location:epsilon=1", "facility_location:epsilon=1 is not a number above 0 and below 1"),
         ("d_optimal:centre=maybe", "is not true or false"),
         ("random:seed=3", "has no knob 'seed'"),
+        ("facility_location:bandwidth=1:bandwidth=2", "is given 'bandwidth' twice"),
         ("facility_location:", "is not of the form"),
     ],
 )
@@ -75,6 +79,63 @@ def test_a_score_may_have_any_name():
     assert strategy_of("facility_location:bandwidth=9x", {"facility_location:bandwidth=9x"}).needs == (
         "facility_location:bandwidth=9x",
     )
+
+
+def test_a_score_whose_name_begins_like_a_strategy_is_chosen_by(tmp_path):
+    pool = features_of(20, scores={"mean_entropy:top": np.arange(20, dtype=np.float32)})
+    got = select(pool, "mean_entropy:top", 2)
+    assert got.ids == ("r19", "r18") and stream_above("mean_entropy:top", 100) is not None
+    assert (
+        read_selection(write_selection(got, pool, None, tmp_path / "o", config={"strategy": got.strategy})).ids
+        == got.ids
+    )
+
+
+def features_of(n, **more):
+    x = np.random.default_rng(0).normal(size=(n, 4)).astype(np.float32)
+    return Features(tuple(f"r{i}" for i in range(n)), x, more.get("scores", {}), {}, "d")
+
+
+def test_a_bandwidth_is_said_once():
+    with pytest.raises(UsageError, match=r"the option bandwidth says 0\.01; give one"):
+        select(features_of(20), "facility_location:bandwidth=5", 3, bandwidth=0.01)
+
+
+@as_method
+class Three(Method):
+    """Can pick three rows only; reads a score where there is one."""
+
+    name = "three"
+    summary = "three rows"
+    paper = "none"
+    takes = ("mean_entropy",)
+
+    def objective(self, ground, *, block, precision, shards):
+        first = jnp.where(jnp.arange(ground.n) < 3, 1.0, 0.0)
+        worth = first + ground.columns.get("mean_entropy", 0.0)
+        return affordable(modular(worth, ground.given), 1 - first, 0.0)
+
+
+@as_method
+class ByNorm(Sorted):
+    name = "by_norm"
+    summary = "longest embedding first"
+    paper = "none"
+    needs = ("embedding",)
+
+    def order_by(self, ground):
+        return np.linalg.norm(ground.columns["embedding"], axis=1)
+
+
+def test_methods_of_others_are_served(monkeypatch):
+    monkeypatch.setitem(STRATEGIES, "three", Three())
+    monkeypatch.setitem(STRATEGIES, "by_norm", ByNorm())
+    pool = features_of(20, scores={"mean_entropy": np.arange(20, dtype=np.float32)})
+    assert select(pool, "three", 3).ids == ("r2", "r1", "r0"), "the score that it takes was there"
+    with pytest.raises(UsageError, match="three finds 3 of 5 rows that it may pick"):
+        select(pool, "three", 5)
+    longest = np.argsort(-np.linalg.norm(pool.embeddings, axis=1))[:4]
+    assert select(pool, "by_norm", 4, normalise="none").ids == tuple(f"r{i}" for i in longest)
 
 
 def test_a_name_is_part_of_a_directory_s():
@@ -109,16 +170,39 @@ def test_a_recipe_names_knobs_and_options():
         ({"facility_location": {"bandwith": 0.5}}, "unknown option 'bandwith'"),
         ({"facility_location": 3}, "is not of the form {name: {knob: value}}"),
         ({"facility_location": {}, "k_center": {}}, "is not of the form"),
-        ({"mine": {"strategy": "nothing"}}, "its strategy is none of"),
+        ({"other": {"strategy": "nothing"}}, "its strategy is none of"),
         ({"facility_locatoin": {"bandwidth": 0.5}}, "unknown strategy 'facility_locatoin'; did you mean"),
         ({"facility_location": {"bandwidth": -1}}, "is not a number above 0"),
         ({"random": {"strategy": "k_center"}}, "has the name of a strategy"),
+        ({"facility_location_bandwidth=0.5": {"strategy": "k_center"}}, "would be written to one directory"),
+        ({"mine": {"bandwidth": 0.5}}, "'mine' is a name of this recipe"),
     ],
 )
 def test_a_recipe_s_entry_that_makes_no_sense(entry, said):
+    mine = {"mine": {"strategy": "facility_location"}}
     with pytest.raises(UsageError) as e:
-        recipe(["random", entry])
+        recipe(["random", "facility_location:bandwidth=0.5", entry], variants=mine)
     assert said in str(e.value)
+
+
+def test_an_override_may_name_what_the_file_names(tmp_path):
+    (tmp_path / "r.yaml").write_text(
+        "pool: p\nevaluation: e\nout: o\nselect: {strategies: [{mine: {strategy: random, group_by: task}}]}\n"
+    )
+    got = read_recipe(tmp_path / "r.yaml", ["select.strategies=[random,mine]"])
+    assert got.strategies == ("random", "mine") and got.choice("mine")[1].group_by == "task"
+
+
+def test_entries_are_one_whatever_the_order_of_their_keys():
+    got = recipe(
+        [{"random": {"group_by": "task", "quotas": "balanced"}}],
+        finetune_strategies=[{"random": {"quotas": "balanced", "group_by": "task"}}],
+    )
+    assert got.trained == got.strategies
+    assert recipe("facility_location:bandwidth=.5").strategies == ("facility_location:bandwidth=0.5",)
+    assert recipe([{"facility_location": {"epsilon": None}}]).strategies == ("facility_location",)
+    with pytest.raises(UsageError, match="which is not text; write a list"):
+        recipe({"facility_location": {"bandwidth": 0.5}})
 
 
 def test_one_name_cannot_stand_for_two_things():

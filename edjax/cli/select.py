@@ -191,7 +191,7 @@ def _choose(
     from edjax.errors import UsageError
     from edjax.select import Chooser, chosen_otherwise, streams, usable, write_selection
     from edjax.store import sha256_json
-    from edjax.strategies import diverse, of_table
+    from edjax.strategies import diverse, in_table
 
     several = len(strategies) * len(budgets) > 1
     written = "selected.jsonl" if source.pool is not None else "selection.csv"
@@ -201,7 +201,7 @@ def _choose(
     asked = Options(**settings, labelled=ids)
     compared = usable(source.features, [(s, asked) for s in strategies]) if len(strategies) > 1 else None
     chooser = Chooser(source.features, asked, compared)
-    if any((method := of_table(s)) and diverse(method) for s in strategies) and (
+    if any((method := in_table(s)) and diverse(method) for s in strategies) and (
         note := chosen_otherwise(source.given["labelled"], asked.normalise)
     ):
         options.note(note)

@@ -14,7 +14,7 @@ from edjax.report.reading import BASELINE, part, strategies
 from edjax.report.scores import cells, curve
 from edjax.report.svg import styles, swatch
 from edjax.report.words import duration, finite, metric_words, percent
-from edjax.strategies import STRATEGIES
+from edjax.strategies import in_table
 
 
 def view(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def view(results: Mapping[str, Any]) -> dict[str, Any]:
         "interval": part(results, "metric").get("interval"),
         "looks": looks,
         "swatches": {name: swatch(style) for name, style in looks.items()},
-        "glossary": [(name, STRATEGIES[name].summary) for name in looks if name in STRATEGIES],
+        "glossary": [(name, method.summary) for name in looks if (method := in_table(name))],
         "curve": curve(results, looks, metric),
         "savings": savings(results),
         "differences": differences(results, looks, metric),

@@ -13,7 +13,7 @@ import numpy as np
 from edjax import defaults
 from edjax.errors import UsageError
 from edjax.features import Features, not_a_score
-from edjax.kernels import Method, Sorted
+from edjax.kernels import Method, Sorted, streams
 from edjax.memory import enough_memory
 from edjax.select import clusters, duplicates, gains, groups, labelled, quality, tokens
 from edjax.select.candidates import columns_of, finite, valid
@@ -106,7 +106,9 @@ class Chooser:
         if None in wanted and (o.prefilter or o.group_by):
             what = "a prefilter keeps a multiple of" if o.prefilter else "quotas are shares of"
             raise UsageError(f"{what} the budget of rows: give --budget beside --budget-tokens")
-        if diverse(chosen) and not chosen.streams and isinstance(self.features.embeddings, Stream):
+        if o.bandwidth is not None and "bandwidth=" in strategy:
+            raise UsageError(f"{strategy} says its bandwidth, and the option bandwidth says {o.bandwidth}; give one")
+        if diverse(chosen) and not streams(chosen) and isinstance(self.features.embeddings, Stream):
             raise UsageError(f"{strategy} needs the embeddings in memory; read the features with a larger memory")
         start = time.perf_counter()
         part = self._part(chosen)

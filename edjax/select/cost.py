@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from edjax.errors import UsageError
 from edjax.features import Features, Survey
+from edjax.kernels import streams as may_stream
 from edjax.select import whitening
 from edjax.select.clusters import wanted
 from edjax.select.options import Options
 from edjax.select.prepared import PART
-from edjax.strategies import diverse, of_table, strategy_of
+from edjax.strategies import diverse, in_table, strategy_of
 from edjax.stream import Stream
 
 IN_MEMORY = 5  # times the embeddings, measured: as read, prepared, on the device, centred there, and what makes them
@@ -36,14 +37,14 @@ class Forecast(NamedTuple):
 def stream_above(strategy: str, memory: int) -> int | None:
     """Bytes of embeddings up to which this strategy selects within `memory` bytes, for `read_features`; beyond them it
     reads them from disk. None for a strategy that cannot."""
-    method = of_table(strategy)
-    return None if method and diverse(method) and not method.streams else memory // IN_MEMORY
+    method = in_table(strategy)
+    return None if method and diverse(method) and not may_stream(method) else memory // IN_MEMORY
 
 
 def streams(features: Features, strategy: str) -> bool:
     """Whether this strategy will read embeddings that were left on disk."""
-    method = of_table(strategy)
-    return isinstance(features.embeddings, Stream) and method is not None and method.streams
+    method = in_table(strategy)
+    return isinstance(features.embeddings, Stream) and method is not None and may_stream(method)
 
 
 def forecast(
@@ -85,13 +86,14 @@ def forecast(
         total = around + (0 if streamed else size + (max(size, first.bytes) if grouped else size))
         return Forecast(f"{says}{grouped}; about {total / 1e9:.1f} GB in all{alike}", total, spilled)
     plan = kernels.plan(method, found.n, first.width, budget, form="streamed" if streamed else "auto")
+    says = plan.says.replace(method.name, strategy, 1)
     around += max(plan.bytes + first.kept, first.bytes)
     if streamed:
         disk = size + (4 * found.n * first.width if asked.normalise == "whiten" else 0)
         said = f"{first.says}; {disk / 1e9:.1f} GB of disk"
-        return Forecast(f"{plan.says}{said}; about {around / 1e9:.1f} GB in all{alike}", around, disk)
+        return Forecast(f"{says}{said}; about {around / 1e9:.1f} GB in all{alike}", around, disk)
     said = f"{first.says}; {(size + first.kept) / 1e9:.1f} GB more for them as read and prepared"
-    return Forecast(f"{plan.says}{said}; about {(around + size) / 1e9:.1f} GB in all{alike}", around + size, 0)
+    return Forecast(f"{says}{said}; about {(around + size) / 1e9:.1f} GB in all{alike}", around + size, 0)
 
 
 class _Preparing(NamedTuple):

@@ -12,7 +12,7 @@ from edjax.features import Features
 from edjax.ids import as_known, read_ids
 from edjax.select.selection import read_selection, selection_of
 from edjax.store import read_manifest
-from edjax.strategies import diverse, of_table
+from edjax.strategies import diverse, in_table
 
 
 def read_labelled(paths: Iterable[str | Path], id_column: str = "id") -> tuple[str, ...]:
@@ -34,7 +34,7 @@ def chosen_otherwise(paths: Iterable[str | Path], normalise: str) -> str | None:
     """A note on the first earlier selection that saw the embeddings in another way: both rounds are no one choice."""
     for path in map(selection_of, map(Path, paths)):
         config = read_manifest(path, "selection")["config"] if path.is_dir() else {}
-        method = of_table(config.get("strategy", ""))
+        method = in_table(config.get("strategy", ""))
         was = config.get("normalise", normalise)
         if method and diverse(method) and was != normalise:
             return (

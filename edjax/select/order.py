@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from edjax.errors import UsageError
 from edjax.features import Features
 from edjax.kernels import Ground, Method, Scaled, Sorted, select, select_streamed
 from edjax.strategies import diverse, draws, scores_of
@@ -45,8 +46,10 @@ def order(method: Method, p: Problem) -> Order:
 
 def _by_value(method: Sorted, p: Problem) -> Order:
     """Largest value first, on the host and in the value's own dtype; ties go to the lowest row."""
-    columns: dict[str, Any] = {name: p.features.scores[name] for name in method.needs}
-    if draws(method):
+    columns = _scores(method, p.features)
+    if diverse(method):
+        columns["embedding"] = np.asarray(p.x)
+    if "draw" in method.takes:
         columns["draw"] = _draw(len(p.features), p.seed)
     values = np.asarray(method.order_by(Ground(columns)))[p.candidates]
     picks = np.argsort(-values, kind="stable")[: p.budget]
@@ -66,7 +69,7 @@ def _by_gain(method: Method, p: Problem) -> Order:
     whole = len(rows) == len(p.features)
     labelled, budget = np.searchsorted(rows, np.unique(p.labelled)), p.budget
     given = labelled if len(labelled) else None
-    columns: dict[str, Any] = {name: p.features.scores[name][rows] for name in scores_of(method)}
+    columns = {name: values[rows] for name, values in _scores(method, p.features).items()}
     if "draw" in method.takes:
         columns["draw"] = _draw(len(p.features), p.seed)[rows]
     quality = None
@@ -81,12 +84,31 @@ def _by_gain(method: Method, p: Problem) -> Order:
         if isinstance(p.x, Spill) and not small:
             some = p.x if whole else View(p.x, rows)
             got = select_streamed(method, some, budget, labelled=given, weights=columns.get("weight"))
-            return rows[np.asarray(got.indices)], np.asarray(got.gains)
+            return _places(method, rows, got, budget)
         columns["embedding"] = p.x if whole and isinstance(p.x, np.ndarray) else p.x[rows]
         if p.alike and method.nested:
             columns, budget = _padded(columns, labelled, budget)
     got = select(method, Ground(columns, given=given), budget, key=jax.random.key(p.seed) if draws(method) else None)
-    return rows[np.asarray(got.indices)[: p.budget]], np.asarray(got.gains)[: p.budget]
+    return _places(method, rows, got, p.budget)
+
+
+def _places(method: Method, rows: np.ndarray, got: Any, budget: int) -> Order:
+    """The picks as rows of the features; padding's, beyond the budget, are cut off.
+
+    Raises:
+      UsageError: the method found fewer.
+    """
+    picks, gains = np.asarray(got.indices)[:budget], np.asarray(got.gains)[:budget]
+    if (picks < 0).any():
+        few = int((picks >= 0).sum())
+        raise UsageError(f"{method.name} finds {few} of {budget} rows that it may pick; lower the budget")
+    return rows[picks], gains
+
+
+def _scores(method: Method, features: Features) -> dict[str, Any]:
+    """The columns of the features that it needs, and those it takes where they are there."""
+    taken = [name for name in method.takes if name in features.scores and name not in ("draw", "quality", "weight")]
+    return {name: features.scores[name] for name in (*scores_of(method), *taken)}
 
 
 def _padded(columns: dict[str, np.ndarray], labelled: np.ndarray, budget: int) -> tuple[dict[str, np.ndarray], int]:

@@ -76,14 +76,14 @@ def write_selection(
     with writing(out, kind="selection", config=config, inputs=read, overwrite=overwrite) as artifact:
         if not artifact.complete:
             from edjax.pool import write_rows
-            from edjax.strategies import diverse, of_table
+            from edjax.strategies import diverse, in_table
 
             if pool is not None:
                 write_rows(out / "selected.jsonl", pool, rows)
             files = {"selection.csv": _side_file(selection, features)}
             if selection.removed:
                 files["near_duplicates.csv"] = _removed_file(selection)
-            method = of_table(selection.strategy)
+            method = in_table(selection.strategy)
             if method and diverse(method) and (drawn := picture(selection.strategy, selection.gains)):
                 files["gains.svg"] = drawn
             for name, text in files.items():

@@ -10,47 +10,89 @@ import numpy as np
 from .. import checks, combine
 from ..geometry import Precision
 from ..ground import Ground, Method, method, option
-from ..objective import Objective
+from ..objective import Objective, Selection
+from ..shapes import Plan, Shape
 
 
 class _Around(Method):
     """What a method around another takes over from it."""
 
-    of: Method
+    of: Any
+
+    @property
+    def inside(self) -> Method:
+        if not isinstance(self.of, Method):
+            kind = type(self).__name__
+            raise ValueError(f"{kind} goes around a method: {kind}(KCenter(), ...); got {self.of!r}")
+        return self.of
 
     @property
     def summary(self) -> str:
-        return self.of.summary
+        return self.inside.summary
 
     @property
     def paper(self) -> str:
-        return self.of.paper
+        return self.inside.paper
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*self.of.needs, *self.reads)))
+        return tuple(dict.fromkeys((*self.inside.needs, *self.reads)))
 
     @property
     def takes(self) -> tuple[str, ...]:
-        return self.of.takes
+        return self.inside.takes
 
     @property
-    def block(self) -> int:
-        return self.of.block
+    def targets(self) -> bool:
+        return self.inside.targets
+
+    @property
+    def drawn(self) -> bool:
+        return self.inside.drawn
+
+    @property
+    def nested(self) -> bool:
+        return self.inside.nested
+
+    @property
+    def shrinks(self) -> bool:
+        return self.inside.shrinks
 
     @property
     def reads(self) -> tuple[str, ...]:
         """The columns that it needs beside those of the method inside."""
         raise NotImplementedError
 
+    def block_for(self, n: int, m: int) -> int:
+        return self.inside.block_for(n, m)
+
+    def maximize(self, objective: Objective, budget: int, *, n: int, block: int, key: jax.Array | None) -> Selection:
+        return self.inside.maximize(objective, budget, n=n, block=block, key=key)
+
+    def plan(self, shape: Shape, **how: Any) -> Plan:
+        return self.inside.plan(shape, **how)
+
+    def advise(self, gains: np.ndarray) -> str | None:
+        return self.inside.advise(gains)
+
+
+class _Limit(_Around):
+    """One that takes rows out of the running, and leaves gains as they are."""
+
+    def nothing(self, ground: Ground) -> float:
+        return self.inside.nothing(ground)
+
+    def ties(self, gains: np.ndarray) -> np.ndarray:
+        return self.inside.ties(gains)
+
 
 def _ready(around: Any, ground: Ground, key: jax.Array | None) -> tuple[Any, Ground]:
-    of, ground = around.of.ready(ground, key)
+    of, ground = around.inside.ready(ground, key)
     return replace(around, of=of), ground
 
 
 @method
-class AtMost(_Around):
+class AtMost(_Limit):
     """At most `each` picks of the rows that share a value of the column `by`, whole numbers from 0 up to n - 1."""
 
     of: Method = option("the method inside", default=None, traced=True)
@@ -67,6 +109,7 @@ class AtMost(_Around):
 
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[AtMost, Ground]":
         groups = checks.check_groups(ground.columns[self.by], ground.n, self.by)
+        _check_quota(self.each, groups)
         return _ready(self, ground._replace(columns={**ground.columns, self.by: groups}), key)
 
     def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
@@ -84,7 +127,7 @@ class AtMost(_Around):
 
 
 @method
-class Cost(_Around):
+class Cost(_Limit):
     """Rows are picked while their prices, the column `by`, fit into `total`."""
 
     of: Method = option("the method inside", default=None, traced=True)
@@ -132,7 +175,7 @@ class Scaled(_Around):
 
     def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
         inside = self.of.objective(ground, block=block, precision=precision, shards=shards)
-        return combine.scaled(inside, ground.columns[self.by])
+        return combine.scaled(inside, ground.columns[self.by], shrinks=self.shrinks)
 
     def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
         more = self.of.gains(ground, rows) - self.of.nothing(ground)
@@ -145,6 +188,18 @@ class Plus(Method):
 
     parts: tuple[Method, ...] = option("the methods", default=(), traced=True)
     weights: Any = option("one a method; default ones", default=None, traced=True)
+
+    @property
+    def drawn(self) -> bool:
+        return any(part.drawn for part in self.parts)
+
+    @property
+    def nested(self) -> bool:
+        return all(part.nested for part in self.parts)
+
+    @property
+    def shrinks(self) -> bool:
+        return all(part.shrinks for part in self.parts)
 
     @property
     def name(self) -> str:
@@ -167,6 +222,14 @@ class Plus(Method):
         return tuple(dict.fromkeys(name for part in self.parts for name in part.takes))
 
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[Plus, Ground]":
+        if not self.parts:
+            raise ValueError("Plus is a sum of methods: Plus((KCenter(), DOptimal()))")
+        given = None if self.weights is None else tuple(self.weights)
+        if given is not None and len(given) != len(self.parts):
+            raise ValueError(f"{len(given)} weights for {len(self.parts)} methods")
+        for weight in given or ():
+            if not isinstance(weight, jax.core.Tracer) and not 0 <= float(weight) < np.inf:
+                raise ValueError(f"a weight of Plus must be 0 or more, or gains would grow, got {weight!r}")
         parts = []
         for part in self.parts:
             made, ground = part.ready(ground, key)
@@ -175,12 +238,30 @@ class Plus(Method):
 
     def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
         made = [part.objective(ground, block=block, precision=precision, shards=shards) for part in self.parts]
-        return combine.plus(made, self.weights)
+        return combine.plus(made, self.weights, shrinks=self.shrinks)
+
+    def maximize(self, objective: Objective, budget: int, *, n: int, block: int, key: jax.Array | None) -> Selection:
+        """That of the first part which has one of its own."""
+        own = [part for part in self.parts if type(part).maximize is not Method.maximize]
+        engine = own[0].maximize if own else super().maximize
+        return engine(objective, budget, n=n, block=block, key=key)
 
     def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
         weights = np.ones(len(self.parts)) if self.weights is None else self.weights
         more = (part.gains(ground, rows) - part.nothing(ground) for part in self.parts)
         return sum(w * gains for w, gains in zip(weights, more, strict=True))
+
+
+def _check_quota(each: Any, groups: jax.Array) -> None:
+    """A ValueError that names a quota which is no whole number of 0 or more, or groups that have none."""
+    if isinstance(each, jax.core.Tracer):
+        return
+    quota = np.asarray(each)
+    if quota.ndim > 1 or quota.dtype.kind not in "iu" or (quota < 0).any():
+        raise ValueError(f"each must be a whole number of 0 or more, or one a group, got {each!r}")
+    most = 0 if isinstance(groups, jax.core.Tracer) or not groups.size else int(np.asarray(groups).max())
+    if quota.ndim and len(quota) <= most:
+        raise ValueError(f"each has {len(quota)} quotas, and there is a group {most}")
 
 
 def _given(ground: Ground) -> set[int]:

@@ -38,7 +38,6 @@ class DOptimal(Method):
     summary = "most new directions: largest log-determinant of the information matrix"
     paper = "Chen, Zhang & Zhou 2018, arXiv 1709.05135; Bhatt et al. 2024, arXiv 2401.06692"
     takes = ("weight",)
-    streams = True
 
     ridge: Any = option("in squared units of the rows; default 0.1 of their spread", default=None, traced=True, above=0)
     centre: bool = option("subtract the mean first", default=False)
@@ -71,11 +70,11 @@ class DOptimal(Method):
     def ties(self, gains: np.ndarray) -> np.ndarray:
         return np.expm1(gains) >= np.expm1(gains.max()) * (1 - TIES)
 
-    def plan(self, shape: Shape, *, form: str = "auto", **how: Any) -> Plan:
+    def plan(self, shape: Shape, *, form: str | None = None, **how: Any) -> Plan:
         n, d = shape.n, shape.d
-        block = min(shape.block or self.block, n)
+        block = min(shape.block or self.block_for(n, n), n)
         temporary = 4 * (2 * d * d + (block + _LIMIT) * (block + d)) + 4 * block * d
-        return blocked(self.name, shape, form, 2 * (n + d) * d * shape.budget, temporary)
+        return blocked(self.name, shape, form or "auto", 2 * (n + d) * d * shape.budget, temporary)
 
 
 def d_optimal(

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import checks, distances, float64, geometry, greedy, stochastic
-from ..combine import within
 from ..geometry import Precision
 from ..ground import Ground, Method, method, option, select
 from ..objective import Objective, Selection
@@ -45,6 +44,8 @@ class FacilityLocation(Method):
     memory: int = option("bytes of similarities up to which auto is resident", default=_MEMORY, engine=True)
     epsilon: float | None = option("stochastic greedy: looks at fewer rows a pick", default=None, above=0, below=1)
 
+    targets = True
+
     @property
     def drawn(self) -> bool:
         return self.epsilon is not None
@@ -80,6 +81,9 @@ class FacilityLocation(Method):
         fits = jnp.dtype(self.similarity_dtype).itemsize * n * m <= self.memory
         return self.similarity_dtype if self.form == "resident" or (self.form == "auto" and fits) else None
 
+    def block_for(self, n: int, m: int) -> int:
+        return 256 if self.kept(n, m) else 128
+
     def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
         x = ground.columns["embedding"]
         represented = None if ground.target is None else ground.target["embedding"]
@@ -109,22 +113,11 @@ class FacilityLocation(Method):
             bounded=self.epsilon is None,
         )
 
-    def choose(
-        self,
-        ground: Ground,
-        budget: int,
-        *,
-        key: jax.Array | None,
-        block: int,
-        precision: Precision,
-        shards: int | None,
-    ) -> Selection:
-        cover = self.objective(ground, block=block, precision=precision, shards=shards)
-        cover = cover if ground.valid is None else within(cover, ground.valid)
+    def maximize(self, objective: Objective, budget: int, *, n: int, block: int, key: jax.Array | None) -> Selection:
         if self.epsilon is None or key is None:
-            return greedy.maximize(cover, budget, block=block)
-        sample = stochastic.sample_size(ground.n, budget, self.epsilon)
-        return stochastic.maximize_stochastic(cover, budget, sample=sample, key=key)
+            return greedy.maximize(objective, budget, block=block)
+        sample = stochastic.sample_size(n, budget, self.epsilon)
+        return stochastic.maximize_stochastic(objective, budget, sample=sample, key=key)
 
     def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
         x, valid = float64.clean(ground.columns["embedding"])
@@ -151,12 +144,14 @@ class FacilityLocation(Method):
         self,
         shape: Shape,
         *,
-        form: str = "auto",
-        similarity_dtype: str = "float32",
-        memory: int = _MEMORY,
+        form: str | None = None,
+        similarity_dtype: str | None = None,
+        memory: int | None = None,
         **how: Any,
     ) -> Plan:
         n, d, m = shape.n, shape.d, shape.n if shape.represented is None else shape.represented
+        form, memory = form or self.form, self.memory if memory is None else memory
+        similarity_dtype = similarity_dtype or self.similarity_dtype
         if similarity_dtype not in ("float32", "bfloat16"):
             raise ValueError(f"similarity_dtype must be 'float32' or 'bfloat16', got {similarity_dtype!r}")
         if form not in ("auto", "resident", "tiled"):
@@ -247,8 +242,5 @@ def facility_location(
         columns["weight"] = weights
     if quality is not None:
         columns["quality"] = quality
-    if block is None:
-        n, m = (np.shape(a)[0] if np.ndim(a) else 0 for a in (x, x if represented is None else represented))
-        block = 256 if covering.kept(n, m) else 128
     ground = Ground(columns, given=labelled, target=target)
     return select(covering, ground, budget, key=key, block=block, precision=precision, shards=shards)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .. import checks, distances, float64, geometry, greedy
+from .. import checks, distances, float64, geometry
 from ..combine import within
 from ..geometry import Points, Precision
 from ..ground import LITTLE, Ground, Method, method, option, select
@@ -30,8 +30,6 @@ class KCenter(Method):
     summary = "farthest first: no prompt is far from a chosen one"
     paper = "Gonzalez 1985; Sener & Savarese 2018, arXiv 1708.00489"
     takes = ("weight",)
-    block = 512
-    streams = True
 
     first: Any = option("the first pick: mean, random, or a row", default=None, traced=True, engine=True)
 
@@ -39,6 +37,9 @@ class KCenter(Method):
         x = ground.columns["embedding"]
         ground = checks.check_column(ground, "weight", "weights")
         return replace(self, first=check_first(self.first, key, ground.given, x)), ground
+
+    def block_for(self, n: int, m: int) -> int:
+        return 512
 
     def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
         return self._spread(ground, precision, shards)[0]
@@ -58,7 +59,7 @@ class KCenter(Method):
             square_weights = None if weights is None else jnp.square(weights)
             spread = front.with_front(spread, pool, budget, block, square_weights, precision)
         spread = spread if ground.valid is None else within(spread, ground.valid)
-        return greedy.maximize(spread, budget, block=block)
+        return self.maximize(spread, budget, n=ground.n, block=block, key=key)
 
     def _spread(
         self, ground: Ground, precision: Precision, shards: int | None
@@ -99,11 +100,11 @@ class KCenter(Method):
             "covers the pool about as well"
         )
 
-    def plan(self, shape: Shape, *, form: str = "auto", **how: Any) -> Plan:
+    def plan(self, shape: Shape, *, form: str | None = None, **how: Any) -> Plan:
         n, d = shape.n, shape.d
-        block = min(shape.block or self.block, n)
+        block = min(shape.block or self.block_for(n, n), n)
         ahead = 4 * front.ROWS * block * d + 8 * n if front.pays(n, block, 1) else 0
-        return blocked(self.name, shape, form, 2 * n * d * shape.budget, 4 * block * (block + d), ahead)
+        return blocked(self.name, shape, form or "auto", 2 * n * d * shape.budget, 4 * block * (block + d), ahead)
 
 
 def k_center(

@@ -31,7 +31,9 @@ class Sorted(Method):
     def nothing(self, ground: Ground) -> float:
         return float(np.nanmin(self.gains(ground, []), initial=np.inf))
 
-    def plan(self, shape: Shape, **how: object) -> Plan:
+    def plan(self, shape: Shape, *, form: str | None = None, **how: Any) -> Plan:
+        if form not in (None, "auto", "sort"):
+            raise ValueError(f"form must be 'auto' or 'sort', got {form!r}")
         return made(self.name, "sort", shape, 4 * shape.n, 0)
 
     def advise(self, gains: np.ndarray) -> str | None:

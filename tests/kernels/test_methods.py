@@ -12,6 +12,8 @@ from edjax.kernels import (
     METHODS,
     AtMost,
     Cost,
+    DOptimal,
+    FacilityLocation,
     Ground,
     KCenter,
     Method,
@@ -20,11 +22,13 @@ from edjax.kernels import (
     from_gains,
     maximize,
     option,
+    plan,
+    score_of,
     select,
 )
 from edjax.kernels import method as as_method
 from edjax.kernels.contract import check_method
-from edjax.kernels.partition import STREAMED, select_streamed
+from edjax.kernels.partition import select_streamed, streams
 
 N = 61
 
@@ -63,12 +67,12 @@ def test_knobs_say_what_they_are(name):
 
 
 def test_what_streams_is_what_has_a_streamed_form():
-    assert {n for n, m in METHODS.items() if m.streams} == set(STREAMED)
+    assert {n for n, m in METHODS.items() if streams(m)} == {"k_center", "d_optimal"}
     with pytest.raises(ValueError, match="facility_location needs the rows on the device"):
         select_streamed(METHODS["facility_location"], mixture(0, 20, 3), 5)
 
 
-@pytest.mark.parametrize("name", STREAMED)
+@pytest.mark.parametrize("name", ["k_center", "d_optimal"])
 def test_streamed_picks_are_those_of_the_pool_in_memory(name):
     x, weight = mixture(4, 300, 6), np.random.default_rng(4).uniform(0.5, 2, 300).astype(np.float32)
     whole = select(METHODS[name], Ground({"embedding": x, "weight": weight}), 40)
@@ -95,6 +99,127 @@ def test_methods_of_methods_keep_them(method):
     if "group" in method.needs:
         columns["group"] = group()
     check_method(method, there._replace(columns=columns), 10)
+
+
+def test_streamed_rows_are_centred_before_they_are_weighted():
+    x, weight = mixture(4, 300, 6) + 5, np.random.default_rng(4).uniform(0.5, 2, 300).astype(np.float32)
+    whole = select(DOptimal(centre=True), Ground({"embedding": x, "weight": weight}), 40)
+    assert select_streamed(DOptimal(centre=True), x, 40, weights=weight).indices.tolist() == whole.indices.tolist()
+
+
+def test_a_method_of_another_s_class_is_not_taken_for_it():
+    @as_method
+    class Mine(KCenter):
+        name = "mine"
+
+    assert not streams(Mine())
+    with pytest.raises(ValueError, match="mine needs the rows on the device"):
+        select_streamed(Mine(), mixture(0, 20, 3), 5)
+
+
+@as_method
+class Pairs(Method):
+    """A row gains by being like those picked before: gains grow, which lazy greedy does not allow for."""
+
+    name = "pairs"
+    summary = "rows like the picks"
+    paper = "none"
+    shrinks = False
+
+    def objective(self, ground, *, block, precision, shards):
+        x = jnp.asarray(ground.columns["embedding"], jnp.float32)
+        sound = jnp.isfinite(x).all(axis=1)
+        x = jnp.where(sound[:, None], x, 0)
+        first = jnp.square(x[:, 0])
+
+        def gains(held, rows):
+            return jnp.exp(0.05 * (rows[0] @ held)) + rows[1]
+
+        zero = jnp.zeros(x.shape[1])
+        return from_gains((x, first), zero, gains, lambda h, row: h + row[0], given=ground.given, valid=sound)
+
+    def gains(self, ground, rows):
+        x = np.asarray(ground.columns["embedding"], np.float64)
+        return np.exp(0.05 * (x @ x[rows].sum(axis=0))) + x[:, 0] ** 2
+
+
+@pytest.mark.parametrize(
+    "method", [Pairs(), AtMost(Pairs(), by="group", each=3), Scaled(Pairs(), by="quality")], ids=lambda m: m.name
+)
+def test_the_engine_of_a_method_is_that_of_methods_around_it(method):
+    x = 0.5 * np.random.default_rng(8).normal(size=(N, 4))
+    columns = {"embedding": x, "group": group(), "quality": np.ones(N)}
+    check_method(method, Ground({k: columns[k] for k in method.needs}), 9)
+
+
+def test_what_the_inner_method_says_holds_for_those_around_it():
+    drawn = AtMost(FacilityLocation(epsilon=0.3), each=2)
+    assert drawn.drawn and not drawn.nested and not AtMost(KCenter()).drawn
+    assert plan(AtMost(FacilityLocation()), 1000, 8, 10).form == plan("facility_location", 1000, 8, 10).form
+    assert plan(FacilityLocation(form="tiled"), 1000, 8, 10).form == "tiled"
+    signed = np.random.default_rng(9).normal(size=N).astype(np.float32)
+    columns = {"embedding": mixture(9, N, 4), "group": group(), "mean_entropy": signed, "quality": np.ones(N)}
+    inner = AtMost(METHODS["mean_entropy"], by="group", each=4)
+    check_method(Scaled(inner), Ground(columns), 10)
+    check_method(Plus((inner, METHODS["d_optimal"])), Ground(columns), 10)
+
+
+def test_what_makes_no_sense_is_refused_by_name():
+    x = mixture(0, 6, 3)
+    there = Ground({"embedding": x, "group": np.array([0, 0, 1, 1, 2, 2])})
+    for method, said in [
+        (AtMost(KCenter(), each=[1]), "each has 1 quotas, and there is a group 2"),
+        (AtMost(KCenter(), each=1.5), "each must be a whole number"),
+        (AtMost(KCenter(), each=-1), "each must be a whole number"),
+        (AtMost(), "AtMost goes around a method"),
+        (Plus(()), "Plus is a sum of methods"),
+        (Plus((KCenter(),), (1.0, 2.0)), "2 weights for 1 methods"),
+        (Plus((KCenter(),), (-1.0,)), "must be 0 or more"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            select(method, there, 2)
+    for ground, said in [
+        (Ground({}), "no columns"),
+        (Ground({"embedding": x, "weight": np.ones(4)}), "'weight' has 4 rows, and others have 6"),
+        (Ground({"embedding": x}, valid=np.array([0, 1])), "valid must be"),
+        (Ground({"embedding": x}, valid=np.ones(1, bool)), "valid must be"),
+        (Ground({"embedding": x}, target={"embedding": x}), "k_center reads no target"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            select(KCenter(), ground, 2)
+    with pytest.raises(ValueError, match="more than float32 can"):
+        select(METHODS["mean_entropy"], Ground({"mean_entropy": np.array([1.0, 1e300])}), 1)
+
+    class Plain(KCenter):
+        pass
+
+    for no_method in (Plain, "k_center"):
+        with pytest.raises(ValueError, match="is no method"):
+            select(no_method, there, 2)
+
+
+def test_columns_that_are_not_read_may_be_anything():
+    there = Ground({"text": np.array(["a", "b", "c"]), "embedding": np.eye(3), "score": [1.0, 2.0, 3.0]})
+    assert len(select(KCenter(), there, 2).indices) == 2
+    assert select(score_of("score"), there, 2).indices.tolist() == [2, 1]
+
+
+def test_a_method_that_forgets_rows_without_numbers_is_told():
+    @as_method
+    class Forgets(Method):
+        name = "forgets"
+        summary = "the largest first"
+        paper = "none"
+
+        def objective(self, ground, *, block, precision, shards):
+            x = jnp.square(jnp.asarray(ground.columns["embedding"], jnp.float32))
+            return from_gains(x, jnp.zeros(()), lambda _, some: some.sum(1), lambda held, row: held + row.sum())
+
+        def gains(self, ground, rows):
+            return np.square(np.asarray(ground.columns["embedding"], np.float64)).sum(1)
+
+    with pytest.raises(AssertionError, match="beside rows that hold NaN"):
+        check_method(Forgets(), ground(METHODS["k_center"]), 5)
 
 
 def test_a_price_is_never_exceeded():
