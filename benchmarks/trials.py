@@ -13,6 +13,7 @@ of random against itself.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,14 @@ WEIGHINGS = ("macro", "scores")  # every task alike; every row alike
 
 
 def results_of(rows: list[dict[str, Any]], base: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """By weighing and metric, what `edjax.analysis.compare` makes of the cells; savings of the loss alone."""
+    """By weighing and metric, what `edjax.analysis.compare` makes of the cells; savings of the loss alone.
+
+    A budget counts for savings once random has all the seeds there that it has anywhere: a curve that ends in fewer
+    would end by luck, and take interval and null with it. `whole`: those that count.
+    """
     made: dict[str, Any] = {}
+    drawn = Counter(c["budget"] for c in rows if c["strategy"] == "random")
+    whole = sorted(b for b, n in drawn.items() if n == max(drawn.values(), default=0))
     for weighing in WEIGHINGS:
         for metric, before in base[weighing].items():
             scores = [
@@ -42,8 +49,12 @@ def results_of(rows: list[dict[str, Any]], base: dict[str, dict[str, float]]) ->
                 if metric in c[weighing]
             ]
             found = compare(scores, before, higher_is_better=HIGHER_IS_BETTER[metric])
-            kept = ("curves", "differences", *(SAVED if metric == METRIC else ()))
-            made.setdefault(weighing, {})[metric] = {k: found[k] for k in kept if k in found}
+            kept = {k: found[k] for k in ("curves", "differences") if k in found}
+            if metric == METRIC:
+                counted = [s for s in scores if s.budget in whole]
+                over = compare(counted, before, higher_is_better=HIGHER_IS_BETTER[metric])
+                kept |= {k: over[k] for k in SAVED if k in over} | {"whole": whole}
+            made.setdefault(weighing, {})[metric] = kept
     return made
 
 

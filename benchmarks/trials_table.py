@@ -35,6 +35,8 @@ def one(result: dict[str, Any]) -> str:
         f"{result['base']['macro'][LOSS]:.3f} nats a token before finetuning. {len(result['rows'])} cells; after a "
         f"loss the number of seeds, in brackets the difference from random. {result['interval']}."
     )
+    if part := [b for b in budgets if b not in macro["whole"]]:
+        said += f" Savings do not count the budget of {' and '.join(map(str, part))}, where random lacks seeds."
     return f"{said}\n\n{table(head, lines, 'l' + 'r' * (len(budgets) + 2))}"
 
 

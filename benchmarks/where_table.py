@@ -63,7 +63,8 @@ def _grid(results: Results) -> Iterator[list[str]]:
 
 def _line(said: str, result: dict[str, Any], found: dict[str, dict[str, Any]], kind: int) -> list[str]:
     names = [names[kind] for names in SHOWN.values()]
-    budgets = sorted({c["budget"] for c in result["rows"]})
+    counted = result.get("results", {}).get("macro", {}).get(LOSS, {}).get("whole")
+    budgets = counted or sorted({c["budget"] for c in result["rows"]})
     labels = f"{budgets[0]} to {budgets[-1]}"
     shown = [found[name] for name in names if name in found]
     first = next(iter(shown), None)

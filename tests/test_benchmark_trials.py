@@ -129,6 +129,18 @@ def test_the_whole_pool_leaves_out_what_nothing_evaluates(everything):
     assert set(recipe["strategies"]) == {"random", *recipe["variants"]}
 
 
+def test_a_budget_where_random_lacks_seeds_does_not_count_for_savings():
+    found = json.loads((RESULTS / "trials-long_tail.json").read_text())
+    loss = found["results"]["macro"]["response_loss"]
+    few = {b for b in found["recipe"]["budgets"] if b not in loss["whole"]}
+    rows = [c for c in found["rows"] if c["budget"] not in few]
+    alone = trials.results_of(rows, found["base"])["macro"]["response_loss"]
+    assert alone["savings"] == loss["savings"] and alone["whole"] == loss["whole"]
+    last = [c for c in rows if not (c["strategy"] == "random" and c["budget"] == max(loss["whole"]) and c["seed"] == 0)]
+    assert trials.results_of(last, found["base"])["macro"]["response_loss"]["whole"] == loss["whole"][:-1]
+    assert all("null" in s for s in loss["savings"])
+
+
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("trials-*.json")), ids=lambda p: p.stem)
 def test_committed_results_are_those_of_their_cells(path):
     found = json.loads(path.read_text())
