@@ -2,7 +2,7 @@
 
     OLD/bin/python benchmarks/same_picks.py old.json
     NEW/bin/python benchmarks/same_picks.py new.json --against old.json
-    OLD/bin/python benchmarks/same_picks.py --time; NEW/bin/python benchmarks/same_picks.py --time  # in turn, repeatedly
+    OLD/bin/python benchmarks/same_picks.py --time  # and NEW/bin/python, in turn, repeatedly
 
 It imports nothing of this repository but what is installed as `edjax`, and calls only what both versions have: the
 selectors of `edjax.kernels` on random pools of ten shapes (ids and gains, bit for bit), and `edjax.select` with every
