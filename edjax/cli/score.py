@@ -22,6 +22,7 @@ from edjax.cli import options
 @options.MAX_LENGTH
 @click.option("--batch-size", default=32, show_default=True)
 @click.option("--shard-rows", default=512, show_default=True, help="Prompts a file, and at most lost when stopped.")
+@click.option("--probe", "probes", multiple=True, help="Measure more: response, how unlikely a row's response is.")
 @options.DTYPE
 @options.MESH
 @options.OVERWRITE
@@ -40,17 +41,21 @@ def score(
 
     \b
     Reads   POOL: .jsonl(.gz), .json, .csv, .parquet, a `datasets` directory or a hub id; responses are not looked at
-    Writes  OUT/shard-*.parquet: id, embedding, six scores, token counts, the decoded text
+    Writes  OUT/shard-*.parquet: id, embedding, six scores, token counts, the decoded text; with --probe response also
+            response_nll, mean_response_nll (nats a token) and n_response_tokens, from the responses that rows have
     Prompts of the very same tokens are computed once. Stopped half-way, the same command goes on at the next shard.
     """
     from edjax.score import estimate
     from edjax.score import score as run_score
+    from edjax.score.probes import further
 
     options.use_compilation_cache()
     rows = options.read(pool, reading)
     if dry_run:
         from edjax.score.dry_run import describe
 
+        if more := further(settings.pop("probes")):
+            options.note(f"the pass of {', '.join(more)} is not in what follows")
         found = estimate(rows, log=options.note, **settings)
         options.tell(found._asdict(), *describe(found, out))
         return

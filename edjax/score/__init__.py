@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from edjax.progress import progress
 from edjax.score.dry_run import Estimate, probe
 from edjax.score.job import POOLINGS as POOLINGS
 from edjax.score.job import Job, check, prepare
+from edjax.score.probes import PROBES, further
 from edjax.store import atomic_write, read_json, sha256_json, write_json, writing
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def score(
     max_length: int = 1024,
     batch_size: int = 32,
     shard_rows: int = 512,
+    probes: Sequence[str] = (),
     dtype: str = "float32",
     mesh: str = "",
     date: str | None = None,
@@ -64,13 +66,15 @@ def score(
     change no result beyond float rounding. Prompts of the very same tokens are computed once, and all get the result.
 
     Args:
-      pool: the prompts. Responses are never looked at.
+      pool: the prompts. Responses are looked at by the probe response alone.
       model: a name as in `edjax.lm.load.locate`, or a `Session`, which then says dtype, mesh, template and max_length.
       out: directory of Parquet shards, resumable shard by shard; None keeps the features in memory only.
       layer: as `transformers` counts `hidden_states`: 0 the embeddings, -1 the last after the final norm.
       pooling: "mean", "last" token, or "weighted_mean" (weights 1..t, Muennighoff 2022).
       template, max_length: as in `edjax.lm.encode.Encoder`: of max_length tokens prompts leave a quarter to responses.
       batch_size: rows a batch. shard_rows: distinct prompts a shard; their copies are in the same one.
+      probes: what else is measured of a row, names of `edjax.score.probes.PROBES`: "response", for which every row is
+        passed through the model once more, with its response.
       dtype: float32 or bfloat16 weights and activations; scores are float32 either way.
       mesh: devices to share the rows and the model among, as in `edjax.lm.mesh.parse_mesh`; of one process.
       date: the day that a chat template prints where it asks for today's; None: that of `out`, else today.
@@ -98,6 +102,7 @@ def score(
         "dtype": session.dtype,
         "layout": LAYOUT,
         **({} if session.quantize == "none" else {"quantize": session.quantize}),
+        **({"probes": list(more)} if (more := further(probes)) else {}),
     }
     _check(config, session)
     day = day_of(session.directory, session.template, None if out is None or overwrite else Path(out))
@@ -200,6 +205,8 @@ def _shards(
     """Yield (file name, table) for every shard that is not done yet; `facts` get what there is to say of all."""
     job = prepare(pool, session.loaded, config, session.devices)
     layout = job.layout
+    size, date = config["batch_size"], config.get("date")
+    measures = [of(pool, session, size, date) for name in config.get("probes", ()) if (of := PROBES[name].of)]
     facts |= {"distinct": layout.distinct, **facts_of(job.rows, pool.ids)}
     for note in job.notes(pool.ids):
         log(note)
@@ -216,7 +223,11 @@ def _shards(
                 batch, got = next(stream)
                 parts.append(got)
                 advance(int(layout.starts[batch.stop] - layout.starts[batch.start]))
-            yield names[i], _table(pool, job, i, {k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
+            table = _table(pool, job, i, {k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
+            for measure in measures:
+                for column, values in measure(table["row"].to_numpy()).items():
+                    table = table.append_column(column, [values])
+            yield names[i], table
 
 
 def _table(pool: Pool, job: Job, shard: int, got: dict[str, np.ndarray]) -> pa.Table:
