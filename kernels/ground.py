@@ -241,6 +241,9 @@ def select(
     block = checks.check_block(method.block_for(ground.n, covered) if block is None else block)
     precision = checks.check_precision(precision)
     method, ground = method.ready(ground, key)
+    for name, column in ground.columns.items():  # those that the method checks have been refused in its own words
+        if column.shape[0] != ground.n:
+            raise ValueError(f"the column {name!r} has {column.shape[0]} rows, and others have {ground.n}")
     if budget == 0:
         return nothing()
     if shards is None:
@@ -271,12 +274,11 @@ def _checked(method: Method, ground: Ground) -> tuple[Ground, int]:
     columns = {name: c if hasattr(c, "shape") else np.asarray(c) for name, c in ground.columns.items()}
     if "embedding" in read and "embedding" in columns:
         columns["embedding"] = checks.check_pool(columns["embedding"])
-    lengths = {name: c.shape[0] if c.ndim else 0 for name, c in columns.items()}
-    n = lengths.get("embedding", next(iter(lengths.values())))
-    kept = {name: c for name, c in columns.items() if name in read} or {"row": jnp.arange(n)}
-    for name in kept.keys() & lengths.keys():
-        if lengths[name] != n:
-            raise ValueError(f"the column {name!r} has {lengths[name]} rows, and others have {n}")
+    if scalar := [name for name, c in columns.items() if not c.ndim]:
+        raise ValueError(f"the column {scalar[0]!r} is a single value, not one a row")
+    names = sorted((name for name in columns if name in read), key=lambda name: name != "embedding")  # n is the first's
+    n = columns[names[0] if names else next(iter(columns))].shape[0]
+    kept = {name: columns[name] for name in names} or {"row": jnp.arange(n)}
     given, count = checks.check_rows(ground.given, n)
     valid = ground.valid
     if valid is not None:

@@ -180,13 +180,18 @@ def test_what_makes_no_sense_is_refused_by_name():
             select(method, there, 2)
     for ground, said in [
         (Ground({}), "no columns"),
-        (Ground({"embedding": x, "weight": np.ones(4)}), "'weight' has 4 rows, and others have 6"),
+        (Ground({"embedding": x, "weight": np.ones(4)}), r"weights must have shape \(6,\)"),
         (Ground({"embedding": x}, valid=np.array([0, 1])), "valid must be"),
         (Ground({"embedding": x}, valid=np.ones(1, bool)), "valid must be"),
         (Ground({"embedding": x}, target={"embedding": x}), "k_center reads no target"),
     ]:
         with pytest.raises(ValueError, match=said):
             select(KCenter(), ground, 2)
+    both = Plus((KCenter(), METHODS["mean_entropy"]))
+    with pytest.raises(ValueError, match=r"mean_entropy must have shape \(6,\)"):
+        select(both, Ground({"mean_entropy": np.ones(4), "embedding": x}), 2)
+    with pytest.raises(ValueError, match="'mean_entropy' is a single value"):
+        select(both, Ground({"mean_entropy": np.float32(4), "embedding": x}), 2)
     with pytest.raises(ValueError, match="more than float32 can"):
         select(METHODS["mean_entropy"], Ground({"mean_entropy": np.array([1.0, 1e300])}), 1)
 
