@@ -18,13 +18,10 @@ from edjax.finetune import FinetuneConfig
 from edjax.lm.encode import TEMPLATES
 from edjax.lm.load import DTYPES
 from edjax.score import POOLINGS
-from edjax.sections import flat, written_flat
+from edjax.sections import FINETUNE, flat, written_flat
 from edjax.select import NORMALISE, Options
 from edjax.settings import typed
-from edjax.strategies import BROKEN, STRATEGIES, directory, draws, knobs, of_table, spelled, strategy_name
-
-_OTHERS = ("seed", "template", "dtype", "quantize")  # the recipe's own, or not offered in one
-_FINETUNE = {f.name: f for f in dataclasses.fields(FinetuneConfig) if f.name not in _OTHERS}
+from edjax.strategies import BROKEN, STRATEGIES, directory, knobs, of_table, spelled, strategy_name
 
 _TEXTS = ("pool", "evaluation", "out", "title", "model", "metric", "template", "dtype", "pooling", "normalise")
 _LISTS = {
@@ -191,7 +188,7 @@ class Recipe:
     def choice_seed(self, strategy: str, seed: int) -> int:
         """The seed of the choice that a cell of this training seed is made of: 0 for a strategy that does not draw."""
         method = of_table(self.choice(strategy)[0])
-        return seed if method is not None and draws(method) else 0
+        return seed if method is not None and method.drawn else 0
 
 
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(Recipe)}
@@ -285,15 +282,12 @@ def read_recipe(
 
 def _named(raw: dict[str, Any]) -> dict[str, Any]:
     """The keys with entries of strategies that have a name of their own among the variants: an override names them."""
-    variants, known = raw.get("variants"), raw.get("strategies")
-    if not isinstance(known, list) or not isinstance(variants, dict | None):
+    variants, entries = raw.get("variants"), raw.get("strategies")
+    if not isinstance(entries, list) or not isinstance(variants, dict | None):
         return raw
     own = dict(variants or {})
-    entries = [e for e in known if isinstance(e, dict) and len(e) == 1]
-    for name, asked in (next(iter(e.items())) for e in entries):
-        if isinstance(asked, dict) and "strategy" in asked and own.setdefault(name, asked) != asked:
-            raise UsageError(f"the name {name!r} stands for two things among strategies and variants")
-    return raw | ({"variants": own} if own else {})
+    names = [_entry(entry, own) for entry in entries]
+    return raw | {"strategies": names} | ({"variants": own} if own else {})
 
 
 def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
@@ -321,8 +315,8 @@ def make_recipe(raw: dict[str, Any], base: Path, where: str = "recipe") -> Recip
     raw = flat(raw, where)
     known = {f.name for f in dataclasses.fields(Recipe)} - {"finetune"}
     for key in raw:
-        if key not in known and key not in _FINETUNE:
-            raise UsageError(f"{where}: unknown key {key!r}{_nearest(str(key), [*known, *_FINETUNE])}")
+        if key not in known and key not in FINETUNE:
+            raise UsageError(f"{where}: unknown key {key!r}{_nearest(str(key), [*known, *FINETUNE])}")
     for key in ("pool", "evaluation", "out"):
         if not raw.get(key):
             raise UsageError(f"{where}: the key {key!r} is missing")
@@ -332,4 +326,4 @@ def make_recipe(raw: dict[str, Any], base: Path, where: str = "recipe") -> Recip
             own[key] = os.path.normpath(base / str(own[key]))
     if (base / str(own.get("model", ""))).is_dir() and own.get("model"):
         own["model"] = os.path.normpath(base / own["model"])
-    return Recipe(**own, finetune={k: v for k, v in raw.items() if k in _FINETUNE})
+    return Recipe(**own, finetune={k: v for k, v in raw.items() if k in FINETUNE})

@@ -11,6 +11,7 @@ from edjax.errors import UsageError
 from edjax.finetune import FinetuneConfig
 
 _ELSEWHERE = ("seed", "template", "dtype", "quantize")  # seeds are a list, two are of the whole run, one not offered
+FINETUNE = tuple(f.name for f in dataclasses.fields(FinetuneConfig) if f.name not in _ELSEWHERE)  # as a recipe has them
 
 # Keys of each section, and their names in `Recipe`.
 SECTIONS: dict[str, dict[str, str]] = {
@@ -23,8 +24,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "select": {name: name for name in ("strategies", "budgets", "normalise", "whiten_dims", "variants")},
     "finetune": {
         "strategies": "finetune_strategies",
-        **{name: name for name in ("seeds", "random_seeds", "warm_start", "cells_at_once")},
-        **{f.name: f.name for f in dataclasses.fields(FinetuneConfig) if f.name not in _ELSEWHERE},
+        **{name: name for name in ("seeds", "random_seeds", "warm_start", "cells_at_once", *FINETUNE)},
     },
     "evaluate": {
         "metric": "metric",

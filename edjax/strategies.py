@@ -112,11 +112,6 @@ def diverse(method: Method) -> bool:
     return "embedding" in method.needs
 
 
-def draws(method: Method) -> bool:
-    """Whether the seed decides what it picks."""
-    return method.drawn
-
-
 def scores_of(method: Method) -> tuple[str, ...]:
     """The scores that it reads."""
     return tuple(name for name in method.needs if name != "embedding")

@@ -18,7 +18,7 @@ from flax import nnx
 from edjax.lm.batch import Batch
 from edjax.lm.decode import Decoded, continuation_nll, decode
 from edjax.lm.decoder import Array, Cache, CausalLM
-from edjax.lm.train import response_nll
+from edjax.lm.train import total_nll
 
 ADAPTERS = "adapters"  # the name of the axis
 
@@ -112,10 +112,6 @@ def _continuation(lm: CausalLM, state: Any, lengths: Array, places: Array, token
     return continuation_nll(lm, hidden[places], rows, lengths[places], tokens, counts).sum(1)
 
 
-def _response(lm: CausalLM, batch: Batch) -> Array:
-    return response_nll(lm, batch, remat=False).sum(1)
-
-
 class _Compiled(NamedTuple):
     prefill: Callable[..., Any]
     generate: Callable[..., Any]
@@ -129,7 +125,7 @@ STATIC = ("max_new_tokens", "eos_ids")
 @functools.cache
 def _alone() -> _Compiled:
     return _Compiled(
-        jax.jit(_prefill), jax.jit(_generate, static_argnames=STATIC), jax.jit(_continuation), jax.jit(_response)
+        jax.jit(_prefill), jax.jit(_generate, static_argnames=STATIC), jax.jit(_continuation), jax.jit(total_nll)
     )
 
 
@@ -150,5 +146,5 @@ def _together(graph: nnx.GraphDef) -> _Compiled:
         of_all(_prefill, None),
         of_all(functools.partial(_generate, together=ADAPTERS), 0, None),
         of_all(_continuation, 0, None, None, None, None),
-        of_all(_response, None),
+        of_all(total_nll, None),
     )

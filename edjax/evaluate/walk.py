@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from edjax.answers import Answers
-from edjax.batching import batches, bucket, by_length, chunks, height, pad
+from edjax.batching import batches, bucket, by_length, chunks, pad
 from edjax.evaluate.programs import Programs
 from edjax.evaluate.references import can_choose
 from edjax.evaluate.result import Evaluation
-from edjax.lm.batch import Example, make_batch
+from edjax.lm.batch import Example, batches_by_length
 from edjax.lm.bounds import Row, facts_of, notes_on
 from edjax.lm.encode import Encoder
 from edjax.lm.mesh import row_shards
@@ -104,8 +104,8 @@ def _losses(
     """The loss alone: one pass over prompt and response together, no cache."""
     size, shards = settings["batch_size"], row_shards()
     examples = [Example.of(row.prompt, row.response) for row in asked.encoded]
-    for part in chunks(by_length([len(e.tokens) for e in examples]), size):
-        nlls = run.response(make_batch([[examples[i]] for i in part], height(len(part), size, shards)))
+    for part, batch in batches_by_length(examples, size, shards):
+        nlls = run.response(batch)
         for rows, nll in zip(found, nlls, strict=True):
             for i, value in zip(part, nll, strict=False):
                 rows[i]["response_loss"] = float(value) / len(examples[i].trained)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from edjax.batching import bucket
+from edjax.batching import bucket, by_length, chunks, height
 
 Array = jax.Array
 TRAINED = (16, 64, 128, 256, 512, 1024)
@@ -67,3 +67,11 @@ def make_batch(rows: Sequence[Sequence[Example]], batch_size: int, *, packed: bo
             weights[i, n : n + more] = 1.0
             start, n = end, n + more
     return Batch(tokens, where, targets, weights, segments if packed else None)
+
+
+def batches_by_length(
+    examples: Sequence[Example], batch_size: int, shards: int = 1
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Examples of about one length together, one a row: their places, and the batch, whose last rows may be empty."""
+    for part in chunks(by_length([len(e.tokens) for e in examples]), batch_size):
+        yield part, make_batch([[examples[i]] for i in part], height(len(part), batch_size, shards))

@@ -33,6 +33,11 @@ def response_nll(model: CausalLM, batch: Batch, *, remat: bool, key: Array | Non
     return token_nll(model, states, jnp.asarray(batch.targets)) * batch.weights
 
 
+def total_nll(model: CausalLM, batch: Batch) -> Array:
+    """-ln P in nats, (b,), of all that a batch trains in a row."""
+    return response_nll(model, batch, remat=False).sum(1)
+
+
 def schedule(kind: str, learning_rate: float, steps: int, warmup_ratio: float) -> optax.Schedule:
     """Linear warm-up over `round(warmup_ratio * steps)` steps, then "cosine", "linear" (both to 0) or "constant".
 

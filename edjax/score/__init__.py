@@ -205,8 +205,8 @@ def _shards(
     """Yield (file name, table) for every shard that is not done yet; `facts` get what there is to say of all."""
     job = prepare(pool, session.loaded, config, session.devices)
     layout = job.layout
-    size, date = config["batch_size"], config.get("date")
-    measures = [of(pool, session, size, date) for name in config.get("probes", ()) if (of := PROBES[name].of)]
+    further_ones = [PROBES[name].of for name in config.get("probes", ())]
+    measures = [of(pool, job, config["batch_size"], session.devices) for of in further_ones if of]
     facts |= {"distinct": layout.distinct, **facts_of(job.rows, pool.ids)}
     for note in job.notes(pool.ids):
         log(note)

@@ -10,7 +10,7 @@ import numpy as np
 from edjax.errors import UsageError
 from edjax.features import Features
 from edjax.kernels import Ground, Method, Scaled, Sorted, select, select_streamed
-from edjax.strategies import diverse, draws, scores_of
+from edjax.strategies import diverse, scores_of
 from edjax.stream import Spill, Stream, View
 
 _SMALL = 64 << 20  # bytes of rows that are read into memory where the rest of the pool stays on disk
@@ -53,7 +53,7 @@ def _by_value(method: Sorted, p: Problem) -> Order:
         columns["draw"] = _draw(len(p.features), p.seed)
     values = np.asarray(method.order_by(Ground(columns)))[p.candidates]
     picks = np.argsort(-values, kind="stable")[: p.budget]
-    return p.candidates[picks], None if draws(method) else values[picks]
+    return p.candidates[picks], None if method.drawn else values[picks]
 
 
 def _draw(n: int, seed: int) -> np.ndarray:
@@ -88,7 +88,7 @@ def _by_gain(method: Method, p: Problem) -> Order:
         columns["embedding"] = p.x if whole and isinstance(p.x, np.ndarray) else p.x[rows]
         if p.alike and method.nested:
             columns, budget = _padded(columns, labelled, budget)
-    got = select(method, Ground(columns, given=given), budget, key=jax.random.key(p.seed) if draws(method) else None)
+    got = select(method, Ground(columns, given=given), budget, key=jax.random.key(p.seed) if method.drawn else None)
     return _places(method, rows, got, p.budget)
 
 

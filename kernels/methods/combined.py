@@ -15,9 +15,10 @@ from ..shapes import Plan, Shape
 
 
 class _Around(Method):
-    """What a method around another takes over from it."""
+    """What a method around another, `of`, takes over from it; `by` is the column that it needs beside."""
 
     of: Any
+    by: str
 
     @property
     def inside(self) -> Method:
@@ -36,7 +37,7 @@ class _Around(Method):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*self.inside.needs, *self.reads)))
+        return tuple(dict.fromkeys((*self.inside.needs, self.by)))
 
     @property
     def takes(self) -> tuple[str, ...]:
@@ -58,13 +59,18 @@ class _Around(Method):
     def shrinks(self) -> bool:
         return self.inside.shrinks
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The columns that it needs beside those of the method inside."""
-        raise NotImplementedError
-
     def block_for(self, n: int, m: int) -> int:
         return self.inside.block_for(n, m)
+
+    def around(self, inside: Objective, column: jax.Array) -> Objective:
+        """The objective of the method inside as this one changes it by its column."""
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say what it does to an objective: write its around()"
+        )
+
+    def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
+        inside = self.inside.objective(ground, block=block, precision=precision, shards=shards)
+        return self.around(inside, ground.columns[self.by])
 
     def maximize(self, objective: Objective, budget: int, *, n: int, block: int, key: jax.Array | None) -> Selection:
         return self.inside.maximize(objective, budget, n=n, block=block, key=key)
@@ -103,21 +109,14 @@ class AtMost(_Limit):
     def name(self) -> str:
         return f"{self.of.name} at most {self.each} a {self.by}"
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return (self.by,)
-
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[AtMost, Ground]":
         groups = checks.check_groups(ground.columns[self.by], ground.n, self.by)
         _check_quota(self.each, groups)
         return _ready(self, ground._replace(columns={**ground.columns, self.by: groups}), key)
 
-    def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
-        inside = self.of.objective(ground, block=block, precision=precision, shards=shards)
+    def around(self, inside: Objective, column: jax.Array) -> Objective:
         quota = jnp.asarray(self.each, jnp.int32)
-        return combine.at_most(
-            inside, ground.columns[self.by], jnp.broadcast_to(quota, (ground.n,)) if quota.ndim == 0 else quota
-        )
+        return combine.at_most(inside, column, jnp.broadcast_to(quota, column.shape) if quota.ndim == 0 else quota)
 
     def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
         group, each = np.asarray(ground.columns[self.by]), np.asarray(self.each)
@@ -138,16 +137,11 @@ class Cost(_Limit):
     def name(self) -> str:
         return f"{self.of.name} for {self.by}"
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return (self.by,)
-
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[Cost, Ground]":
         return _ready(self, checks.check_column(ground, self.by, self.by), key)
 
-    def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
-        inside = self.of.objective(ground, block=block, precision=precision, shards=shards)
-        return combine.affordable(inside, ground.columns[self.by], self.total)
+    def around(self, inside: Objective, column: jax.Array) -> Objective:
+        return combine.affordable(inside, column, self.total)
 
     def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
         price = np.asarray(ground.columns[self.by], np.float64)
@@ -166,16 +160,11 @@ class Scaled(_Around):
     def name(self) -> str:
         return f"{self.of.name} x {self.by}"
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return (self.by,)
-
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[Scaled, Ground]":
         return _ready(self, checks.check_column(ground, self.by, self.by), key)
 
-    def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
-        inside = self.of.objective(ground, block=block, precision=precision, shards=shards)
-        return combine.scaled(inside, ground.columns[self.by], shrinks=self.shrinks)
+    def around(self, inside: Objective, column: jax.Array) -> Objective:
+        return combine.scaled(inside, column, shrinks=self.shrinks)
 
     def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
         more = self.of.gains(ground, rows) - self.of.nothing(ground)

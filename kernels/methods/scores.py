@@ -19,7 +19,7 @@ class Sorted(Method):
 
     def order_by(self, ground: Ground) -> Any:
         """(n,) what falls along the order; ties go to the lowest row."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.name} does not say what it sorts by: write its order_by()")
 
     def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
         return modular(self.order_by(ground), ground.given)
