@@ -176,7 +176,7 @@ def edjax_(capsys, monkeypatch):
     """Runs a command line in this process: exit code, stdout, stderr."""
     import edjax.cli
 
-    monkeypatch.setattr(edjax.cli.options, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr("edjax.cli.options.use_compilation_cache", lambda: None)
 
     def call(*argv):
         with pytest.raises(SystemExit) as e:

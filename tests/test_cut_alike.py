@@ -60,9 +60,10 @@ def test_trained_and_evaluated_are_the_same_tokens(small, pool, max_length, monk
     def of(metrics):
         seen = {}
         walk = importlib.import_module("edjax.evaluate.walk")
-        real, whole, wanted = walk.make_batch, walk._evaluate_batch, walk._continuations
+        laying = importlib.import_module("edjax.lm.batch")
+        real, whole, wanted = laying.make_batch, walk._evaluate_batch, walk._continuations
         monkeypatch.setattr(
-            walk, "make_batch", lambda *a, **k: seen.setdefault("batches", []).append(a[0]) or real(*a, **k)
+            laying, "make_batch", lambda *a, **k: seen.setdefault("batches", []).append(a[0]) or real(*a, **k)
         )
 
         def continuations(run, state, lengths, asked):

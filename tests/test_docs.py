@@ -58,7 +58,7 @@ def walk(tmp_path, monkeypatch, shared, capsys):
     provided(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(smollm2, "directory", lambda: shared / "models" / "stories260k")
-    monkeypatch.setattr(edjax.cli.options, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr("edjax.cli.options.use_compilation_cache", lambda: None)
     namespace = {"__name__": "__main__"}
 
     def step(page, block):

@@ -26,7 +26,7 @@ PLACES = ("a file", "below a file", "read-only")
 @pytest.fixture(scope="module", autouse=True)
 def no_model():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(edjax.cli.options, "use_compilation_cache", lambda: None)
+        patch.setattr("edjax.cli.options.use_compilation_cache", lambda: None)
         patch.setattr("edjax.lm.load.load", lambda name, *_: SimpleNamespace(model=None, directory=Path(name)))
         patch.setattr(importlib.import_module("edjax.evaluate.passes"), "passes", scored)
         yield

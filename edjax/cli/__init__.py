@@ -11,13 +11,33 @@ from typing import Any
 
 import click
 
-from edjax.cli import evaluate, finetune, handoff, house, run, score, select
+from edjax.cli.lazy import LazyGroup
 from edjax.errors import EdjaxError
 from edjax.lm import torchless
 from edjax.memory import exhausted
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+VERBS = {  # in the order of the road
+    "demo": ("edjax.cli.run", "Walk the whole road on a pool that edjax makes itself."),
+    "score": ("edjax.cli.score", "Embed every prompt of a pool and measure the model's uncertainty."),
+    "select": ("edjax.cli.select", "Choose the rows worth labelling."),
+    "strategies": ("edjax.cli.select", "List the strategies: what each needs and does."),
+    "export": ("edjax.cli.handoff", "Hand the chosen rows to people who answer them, or to a trainer."),
+    "import-labels": ("edjax.cli.handoff", "Join people's answers to the rows they belong to."),
+    "finetune": ("edjax.cli.finetune", "Train a LoRA adapter on the responses of rows."),
+    "evaluate": ("edjax.cli.evaluate", "Score the model's answers, with or without an adapter."),
+    "merge": ("edjax.cli.evaluate", "Fold an adapter into its base model and write a whole model."),
+    "run": ("edjax.cli.run", "Run a recipe: strategies x budgets x seeds over one scored pool."),
+    "report": ("edjax.cli.run", "Draw the page of a run, or of what the verbs wrote one by one."),
+    "verify": ("edjax.cli.house", "Check what edjax wrote against its manifests."),
+    "env": ("edjax.cli.house", "Say what a result here depends on: versions, devices, memory."),
+    "completion": ("edjax.cli.house", "Print the script that completes verbs, options and strategies."),
+}
+
+
+@click.group(
+    cls=LazyGroup, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(package_name="edjax", prog_name="edjax")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
@@ -28,26 +48,6 @@ def cli(debug: bool) -> None:
     rows; LoRA finetunes the model on them; an evaluation says how many labels were saved.
     `edjax demo` walks the whole road on data it makes itself.
     """
-
-
-for verb in (
-    score.score,
-    select.select,
-    select.strategies,
-    handoff.export,
-    handoff.import_labels,
-    finetune.finetune,
-    evaluate.evaluate,
-    evaluate.merge,
-    run.run,
-    run.report,
-    run.demo,
-    house.verify,
-    house.env,
-    house.completion,
-):
-    cli.add_command(verb)
-house.complete_strategies(cli)
 
 
 class _Terminated(BaseException):

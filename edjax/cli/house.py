@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from click.shell_completion import CompletionItem
 
 from edjax.cli import options
 
@@ -75,19 +74,3 @@ def completion(shell: str) -> None:
     assert kind is not None
     script = kind(root, {}, "edjax", "_EDJAX_COMPLETE").source()
     options.tell({"shell": shell, "script": script, "install": SHELLS[shell]}, script.rstrip("\n"))
-
-
-def strategy_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-    """Names of strategies that begin so; of a list with commas, its last one."""
-    from edjax.strategies import STRATEGIES
-
-    done, comma, begun = incomplete.rpartition(",")
-    return [CompletionItem(done + comma + name) for name in STRATEGIES if name.startswith(begun)]
-
-
-def complete_strategies(verbs: click.Group) -> None:
-    """Let every option that is called --strategy complete the names there are."""
-    for verb in verbs.commands.values():
-        for option in verb.params:
-            if option.name in ("strategy", "strategies"):
-                option.shell_complete = strategy_names  # type: ignore[method-assign]

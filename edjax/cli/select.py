@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from edjax import defaults
 from edjax.cli import options
@@ -27,6 +28,19 @@ class Several(click.ParamType):
         return tuple(dict.fromkeys(self.kind.convert(v, param, ctx) for v in parts if v or len(parts) == 1))
 
 
+class _Strategies(Several):
+    """Names of strategies, which a shell completes: of a list with commas, the last one."""
+
+    def __init__(self) -> None:
+        super().__init__(click.STRING, "names")
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from edjax.strategies import STRATEGIES
+
+        done, comma, begun = incomplete.rpartition(",")
+        return [CompletionItem(done + comma + name) for name in STRATEGIES if name.startswith(begun)]
+
+
 _PATH = click.Path(path_type=Path)
 
 
@@ -34,7 +48,7 @@ _PATH = click.Path(path_type=Path)
 @click.argument("features", type=_PATH, required=False)
 @option(
     "--strategy",
-    type=Several(click.STRING, "names"),
+    type=_Strategies(),
     default=defaults.STRATEGY,
     show_default=True,
     help="One, or several: facility_location,random. Knobs after colons: facility_location:bandwidth=0.5.",
