@@ -61,7 +61,7 @@ def tools(folder: Path) -> None:
     wrapper.chmod(0o755)
     os.environ["PATH"] = f"{folder}:{installed.parent}:{os.environ['PATH']}"
     os.environ.setdefault("XLA_FLAGS", XLA_FLAGS)
-    from edjax.compiled import compiled_programs
+    from edjax.keep.compiled import compiled_programs
 
     kept = (
         Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edjax-tests"

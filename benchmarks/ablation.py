@@ -21,15 +21,15 @@ import numpy as np
 from benchmarks import runner
 from benchmarks.chosen import describe
 from benchmarks.label_efficiency import GRIDS, RECIPES, Cells, compared
-from edjax.analysis import STATISTIC
-from edjax.evaluate import evaluate
-from edjax.features import Features, read_features
-from edjax.finetune import finetune
-from edjax.pool import Pool, read_pool
-from edjax.recipe import Recipe, read_recipe
-from edjax.run import slice_of
-from edjax.score import score
-from edjax.select import prepare
+from edjax.data.features import Features, read_features
+from edjax.data.pool import Pool, read_pool
+from edjax.evaluation import evaluate
+from edjax.finetuning import finetune
+from edjax.scoring import score
+from edjax.selection.prepared import prepare
+from edjax.study.analysis import STATISTIC
+from edjax.study.recipe import Recipe, read_recipe
+from edjax.study.run import slice_of
 
 KERNELS = ("k_center", "facility_location", "d_optimal")
 BANDWIDTHS = (0.03, 0.1, 0.25, 0.5, 1.0, 3.0)

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from edjax.features import Features, read_features
-from edjax.pool import Pool, read_pool
-from edjax.recipe import Recipe
-from edjax.run import slice_of
-from edjax.select import pool_rows, prepare, read_selection
+from edjax.data.features import Features, read_features
+from edjax.data.pool import Pool, read_pool
+from edjax.selection.prepared import prepare
+from edjax.selection.selection import pool_rows, read_selection
+from edjax.study.recipe import Recipe
+from edjax.study.run import slice_of
 
 
 def properties(recipe: Recipe) -> list[dict[str, Any]]:

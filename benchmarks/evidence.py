@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.words import EMPTY, Results, seconds, sections, table, times
-from edjax.analysis import shares
+from edjax.study.analysis import shares
 
 LOSS, SET = "response_loss", "pool_val"
 

@@ -19,11 +19,11 @@ import numpy as np
 
 from benchmarks import runner
 from benchmarks.chosen import properties
-from edjax.analysis import INTERVAL, STATISTIC, Cell, analyse
-from edjax.evaluate import HIGHER_IS_BETTER, Evaluation, evaluate, read_evaluation
-from edjax.pool import read_pool
-from edjax.recipe import Recipe, read_recipe
-from edjax.run import run, slice_of
+from edjax.data.pool import read_pool
+from edjax.evaluation import HIGHER_IS_BETTER, Evaluation, evaluate, read_evaluation
+from edjax.study.analysis import INTERVAL, STATISTIC, Cell, analyse
+from edjax.study.recipe import Recipe, read_recipe
+from edjax.study.run import run, slice_of
 
 RECIPES = runner.ROOT / "recipes"
 Cells = dict[tuple[str, int, int, int | None], Evaluation]  # by strategy, budget, seed and response tokens, if known

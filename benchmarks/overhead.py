@@ -26,12 +26,12 @@ import numpy as np
 
 from benchmarks import cost, runner
 from benchmarks.data import mixture
-from edjax.evaluate import evaluate
-from edjax.features import Features
-from edjax.finetune import FinetuneConfig, finetune
-from edjax.pool import Pool, read_pool
-from edjax.score import score
-from edjax.select import select
+from edjax.data.features import Features
+from edjax.data.pool import Pool, read_pool
+from edjax.evaluation import evaluate
+from edjax.finetuning import FinetuneConfig, finetune
+from edjax.scoring import score
+from edjax.selection.choose import select
 
 SHARED = runner.ROOT.parent / "shared"
 MODELS = {"smollm2": "smollm2", "stories260k": str(SHARED / "models" / "stories260k")}
@@ -131,7 +131,7 @@ def peers(rows: int = 1000, scored: int = 200) -> dict[str, Any]:
     from benchmarks.score_torch import Torch
     from edjax.lm.encode import Encoder
     from edjax.lm.load import load
-    from edjax.select import prepare
+    from edjax.selection.prepared import prepare
 
     pool, _ = slices(rows)
     few, loaded = pool.take(range(scored)), load(MODELS["smollm2"])

@@ -17,8 +17,8 @@ import click
 
 from benchmarks.evidence import SET
 from benchmarks.runner import RESULTS
-from edjax.analysis import INTERVAL, STATISTIC, Score, compare
-from edjax.evaluate import HIGHER_IS_BETTER
+from edjax.evaluation import HIGHER_IS_BETTER
+from edjax.study.analysis import INTERVAL, STATISTIC, Score, compare
 
 KINDS = ("label_efficiency", "ablation")
 

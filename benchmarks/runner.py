@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from edjax.store import versions
+from edjax.keep.store import versions
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"

@@ -23,8 +23,8 @@ import numpy as np
 
 import edjax
 from edjax import kernels
-from edjax.features import SCORES, Features
-from edjax.select import select
+from edjax.data.features import SCORES, Features
+from edjax.selection.choose import select
 
 SHAPES = ((37, 2, 20, 1), (64, 16, 33, 7), (120, 24, 50, 256), (150, 8, 40, 150), (90, 5, 30, 7), (80, 20, 25, 80))
 SELECTORS = ("k_center", "d_optimal", "facility_location")

@@ -34,7 +34,7 @@ import click
 import numpy as np
 
 from benchmarks import runner
-from edjax.features import SCORES, Features
+from edjax.data.features import SCORES, Features
 
 ROWS, NEW, BATCH, TURNS = 2000, 16, 32, 4
 POOL = runner.ROOT.parent / "shared" / "data" / "ci_pool.jsonl.gz"
@@ -44,7 +44,7 @@ JOBS = ("speed", "batches", "idle", "estimate")
 
 def pool_of(settings: dict[str, Any]) -> Any:
     """The first prompts of the pool, or made-up ones."""
-    from edjax.pool import Pool, read_pool
+    from edjax.data.pool import Pool, read_pool
 
     n = settings["rows"]
     if settings["pool"]:
@@ -79,7 +79,7 @@ class Compiling:
 
 def scored(pool: Any, loaded: Any, **settings: Any) -> tuple[Features, float, float]:
     """(features, wall seconds, seconds of them that went into compiling)."""
-    from edjax.score import score
+    from edjax.scoring import score
 
     compiling, start = Compiling(), time.perf_counter()
     found = score(pool, loaded.name, loaded=loaded, show_progress=False, **settings)
@@ -130,8 +130,8 @@ def turn(settings: dict[str, Any]) -> dict[str, Any]:
     """One of the `turns` of "speed": a piece of the pool, sorted by length, by both sides batch about."""
     from benchmarks import score_torch
     from edjax.lm.encode import Encoder
-    from edjax.score import score
-    from edjax.score.forward import Forward
+    from edjax.scoring import score
+    from edjax.scoring.forward import Forward
 
     pool, loaded = pool_of(settings), model_of(settings)
     encode = Encoder(loaded.tokenizer).prompt
@@ -188,7 +188,7 @@ def batches(settings: dict[str, Any]) -> dict[str, Any]:
 
 def idle(settings: dict[str, Any]) -> dict[str, Any]:
     """Places of the decoding that are idle, in ten batches spread over the lengths; see the module's text."""
-    from edjax.score.job import prepare
+    from edjax.scoring.job import prepare
 
     new, size = settings["new"], settings["batch_size"]
     config = {"layer": -1, "pooling": "mean", "max_new_tokens": new, "template": "auto", "max_length": 1024}
@@ -204,7 +204,7 @@ def idle(settings: dict[str, Any]) -> dict[str, Any]:
 
 def foretold(settings: dict[str, Any]) -> dict[str, Any]:
     """What a dry run says."""
-    from edjax.score import estimate
+    from edjax.scoring import estimate
 
     sizes = {"max_new_tokens": settings["new"], "batch_size": settings["batch_size"]}
     return estimate(pool_of(settings), settings["model"], **sizes)._asdict()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edjax.features import SCORES
+from edjax.data.features import SCORES
 
 NAME = "transformers on torch"
 

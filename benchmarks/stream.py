@@ -32,7 +32,7 @@ def generate(folder: Path, rows: int, features: int) -> tuple[Path, Path]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from edjax.store import atomic_write, writing
+    from edjax.keep.store import atomic_write, writing
 
     rng = np.random.default_rng(SEED)
     centres = 2 * rng.standard_normal((CLUSTERS, features), np.float32)

@@ -6,8 +6,8 @@
 
 Every setting is a pool and an evaluation drawn from the FLAN-like data and a recipe: `benchmarks/trials_settings.py`. A
 strategy sees prompts alone. What is committed holds every cell with its macro score (every task counts alike) and its
-mean over rows; savings are shifts of random's curve (`edjax.analysis.savings`) with intervals over seeds, and the null
-of random against itself.
+mean over rows; savings are shifts of random's curve (`edjax.study.analysis.savings`) with intervals over seeds, and the
+null of random against itself.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import click
 from benchmarks import runner
 from benchmarks.label_efficiency import name_of
 from benchmarks.trials_settings import SETTINGS, Setting
-from edjax.analysis import INTERVAL, STATISTIC, Score, compare
-from edjax.evaluate import HIGHER_IS_BETTER
-from edjax.recipe import make_recipe, read_overrides
+from edjax.evaluation import HIGHER_IS_BETTER
+from edjax.study.analysis import INTERVAL, STATISTIC, Score, compare
+from edjax.study.recipe import make_recipe, read_overrides
 
 METRIC = "response_loss"
 SAVED = ("savings", "token_savings")
@@ -33,7 +33,7 @@ WEIGHINGS = ("macro", "scores")  # every task alike; every row alike
 
 
 def results_of(rows: list[dict[str, Any]], base: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """By weighing and metric, what `edjax.analysis.compare` makes of the cells; savings of the loss alone.
+    """By weighing and metric, what `edjax.study.analysis.compare` makes of the cells; savings of the loss alone.
 
     A budget counts for savings once random has all the seeds there that it has anywhere: a curve that ends in fewer
     would end by luck, and take interval and null with it. `whole`: those that count.
@@ -84,7 +84,7 @@ def filed(
 
 def walk(setting: Setting, data: Path, out: Path, overrides: dict[str, Any]) -> dict[str, Any]:
     """Every cell of a setting, as `filed`."""
-    from edjax.run import run
+    from edjax.study.run import run
 
     made = setting.build(data, out)
     raw = setting.recipe | made | {"out": str(out / "run")} | overrides

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edjax.pool import Pool, read_pool
+from edjax.data.pool import Pool, read_pool
 
 TASKS, SHORT, TOTAL, MOST_HELD = 60, 250, 3_276, 6
 WARM_START, MEDIUM, CLUSTERS = 128, 400, 276

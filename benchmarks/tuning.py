@@ -22,12 +22,12 @@ from benchmarks.control import sets, splits
 from benchmarks.control.learners import accuracy, learned
 from benchmarks.evidence import halves
 from benchmarks.words import table
-from edjax.analysis import shares
-from edjax.analysis.seeds import interval_of_mean
-from edjax.features import Features
-from edjax.pool import Pool, read_pool
-from edjax.select import select
-from edjax.select.prepared import take
+from edjax.data.features import Features
+from edjax.data.pool import Pool, read_pool
+from edjax.selection.choose import select
+from edjax.selection.prepared import take
+from edjax.study.analysis import shares
+from edjax.study.analysis.seeds import interval_of_mean
 
 SETS = (*sets.INTENTS, "blimp")
 LEARNER, RIDGE = "l2", 0.1  # the control's
@@ -97,7 +97,7 @@ def shown(name: str, values: dict[str, np.ndarray]) -> str:
 
 
 def scored(pool: Pool, out: Path, layer: int, pooling: str) -> Features:
-    from edjax.score import score
+    from edjax.scoring import score
 
     return score(
         pool,

@@ -27,11 +27,12 @@ from benchmarks import runner
 from benchmarks.control import sets
 from benchmarks.control.learners import learned, linear
 from benchmarks.control.splits import BUDGETS, gathered, split
-from edjax.features import Features
-from edjax.pool import read_pool
-from edjax.select import Chooser, Options
-from edjax.select.groups import apportion
-from edjax.select.prepared import take
+from edjax.data.features import Features
+from edjax.data.pool import read_pool
+from edjax.selection.choose import Chooser
+from edjax.selection.groups import apportion
+from edjax.selection.options import Options
+from edjax.selection.prepared import take
 
 TOGETHER = ("clinc150", "banking77", "t0", "choice")
 POWERS = (0.0, 0.5, 1.0, 1.5)

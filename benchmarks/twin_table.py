@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.evidence import saved
 from benchmarks.words import Results, sections, table
-from edjax.analysis import shares
+from edjax.study.analysis import shares
 
 WORDS = {
     "macro": "Macro accuracy: every class counts alike",

@@ -9,44 +9,42 @@ Names are imported when they are first used: `import edjax` costs neither JAX no
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edjax.errors import EdjaxError as EdjaxError
-    from edjax.evaluate import evaluate as evaluate
-    from edjax.features import Features as Features
-    from edjax.features import read_features as read_features
-    from edjax.finetune import FinetuneConfig as FinetuneConfig
-    from edjax.finetune import finetune as finetune
+    from edjax.data.features import Features as Features
+    from edjax.data.features import read_features as read_features
+    from edjax.data.pool import Pool as Pool
+    from edjax.data.pool import read_pool as read_pool
+    from edjax.evaluation import evaluate as evaluate
+    from edjax.finetuning import FinetuneConfig as FinetuneConfig
+    from edjax.finetuning import finetune as finetune
+    from edjax.keep.errors import EdjaxError as EdjaxError
     from edjax.lm.session import Session as Session
-    from edjax.pool import Pool as Pool
-    from edjax.pool import read_pool as read_pool
-    from edjax.recipe import read_recipe as read_recipe
-    from edjax.run import run as run
-    from edjax.score import score as score
-    from edjax.select import Selection as Selection
-    from edjax.select import select as select
-    from edjax.strategies import STRATEGIES as STRATEGIES
+    from edjax.scoring import score as score
+    from edjax.selection.choose import select as select
+    from edjax.selection.selection import Selection as Selection
+    from edjax.selection.strategies import STRATEGIES as STRATEGIES
+    from edjax.study.recipe import read_recipe as read_recipe
+    from edjax.study.run import run as run
 
 _HOME = {
-    "EdjaxError": "errors",
-    "Features": "features",
-    "FinetuneConfig": "finetune",
-    "Pool": "pool",
-    "STRATEGIES": "strategies",
-    "Selection": "select",
+    "EdjaxError": "keep.errors",
+    "Features": "data.features",
+    "FinetuneConfig": "finetuning",
+    "Pool": "data.pool",
+    "STRATEGIES": "selection.strategies",
+    "Selection": "selection.selection",
     "Session": "lm.session",
-    "evaluate": "evaluate",
-    "finetune": "finetune",
-    "read_features": "features",
-    "read_pool": "pool",
-    "read_recipe": "recipe",
-    "run": "run",
-    "score": "score",
-    "select": "select",
+    "evaluate": "evaluation",
+    "finetune": "finetuning",
+    "read_features": "data.features",
+    "read_pool": "data.pool",
+    "read_recipe": "study.recipe",
+    "run": "study.run",
+    "score": "scoring",
+    "select": "selection.choose",
 }
 __all__ = sorted(_HOME)
 
@@ -57,17 +55,6 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(f"edjax.{_HOME[name]}"), name)
     globals()[name] = value
     return value
-
-
-class _Package(ModuleType):
-    """Importing the module edjax.score does not put it in the place of the function edjax.score."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

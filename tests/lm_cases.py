@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from edjax.pool import Pool
+from edjax.data.pool import Pool
 
 STORY = "Once upon a time"
 STORY_GOES_ON = (

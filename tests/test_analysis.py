@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from edjax.analysis import Cell, Score, analyse, compare, restated, verdict
+from edjax.study.analysis import Cell, Score, analyse, compare, restated, verdict
 
 ROWS = 200
 GRID = {16: -3.096, 32: -2.551, 64: -2.121, 128: -1.899}

@@ -6,10 +6,10 @@ from decimal import Decimal
 import pytest
 from lm_cases import make_pool
 
-from edjax.answers import Unclear, read_answers, references, right_choice
-from edjax.errors import DataError, UsageError
-from edjax.evaluate import METRICS, answers_of, evaluate
-from edjax.metrics import exact_match, final_answers
+from edjax.evaluation import METRICS, answers_of, evaluate
+from edjax.evaluation.answers import Unclear, read_answers, references, right_choice
+from edjax.evaluation.metrics import exact_match, final_answers
+from edjax.keep.errors import DataError, UsageError
 
 
 @pytest.mark.parametrize(

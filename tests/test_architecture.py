@@ -10,126 +10,28 @@ from pathlib import Path
 
 import pytest
 
+import edjax
+
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*(ROOT / "edjax").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")])
 TREES = {p: ast.parse(p.read_text(encoding="utf-8")) for p in SOURCES}
 
-LEAVES = {
-    "errors",
-    "compiled",
-    "defaults",
-    "batching",
-    "metrics",
-    "progress",
-    "checkpoints",
-    "table",
-    "signals",
-    "kernels",
-}
-STAGES = {"select", "score", "finetune", "evaluate"}
-ALLOWED = {  # a room (a module or package of edjax/) -> the rooms it may use
-    **{leaf: set() for leaf in LEAVES},
-    "store": {"errors"},
-    "settings": {"errors"},
-    "health": {"errors"},
-    "memory": {"errors"},
-    "answers": {"metrics", "rows", "turns"},
-    "rows": {"errors"},
-    "tools": {"rows"},
-    "turns": {"rows", "tools"},
-    "pool": {"errors", "store", "ids", "rows", "tools", "turns"},
-    "arrays": {"errors"},
-    "ids": {"errors", "rows"},
-    "stream": {"errors", "store", "arrays"},
-    "features": {"errors", "store", "stream", "arrays", "ids"},
-    "lm": {"errors", "store", "batching", "kernels"},
-    "strategies": {"errors", "kernels"},
-    "select": {
-        "settings",
-        "defaults",
-        "errors",
-        "memory",
-        "store",
-        "pool",
-        "ids",
-        "features",
-        "stream",
-        "strategies",
-        "kernels",
-        "report",
-    },
-    "score": {"errors", "memory", "store", "pool", "features", "lm", "kernels", "batching", "progress"},
-    "finetune": {
-        "errors",
-        "memory",
-        "settings",
-        "store",
-        "pool",
-        "lm",
-        "batching",
-        "progress",
-        "checkpoints",
-        "signals",
-        "health",
-    },
-    "grouping": {"errors", "pool", "metrics"},
-    "evaluate": {"errors", "memory", "store", "pool", "lm", "batching", "progress", "answers", "metrics", "grouping"},
-    "handoff": {"errors", "store", "ids", "rows", "tools", "turns", "pool", "select"},
-    "labels": {"errors", "ids", "turns", "handoff"},
-    "verify": {"errors", "store"},
-    "environment": {"lm"},
-    "analysis": {"metrics"},
-    "report": {"errors", "store", "analysis", "strategies"},
-    "portrait": {"pool", "features", "select", "strategies"},
-    "gather": {"errors", "store", "pool", "features", "select", "evaluate", "analysis", "portrait"},
-    "sections": {"errors", "finetune"},
-    "recipe": {"defaults", "errors", "settings", "sections", "features", "lm", "strategies", *STAGES},
-    "growth": {"errors", "store", "features", "recipe", "select", "strategies"},
-    "beforehand": {"errors", "pool", "features", "recipe", "strategies", "lm", *STAGES},
-    "warm": {"pool", "recipe", "lm", *STAGES},
-    "run": {
-        "errors",
-        "store",
-        "pool",
-        "features",
-        "lm",
-        "strategies",
-        "recipe",
-        "growth",
-        "beforehand",
-        "warm",
-        "batching",
-        "analysis",
-        "grouping",
-        "portrait",
-        "report",
-        *STAGES,
-    },
-    "demo": {"errors", "store", "recipe"},
-    "cli": {
-        "analysis",
-        "compiled",
-        "defaults",
-        "errors",
-        "memory",
-        "store",
-        "ids",
-        "pool",
-        "features",
-        "lm",
-        "strategies",
-        "recipe",
-        "run",
-        "demo",
-        "report",
-        "gather",
-        "table",
-        "handoff",
-        "labels",
-        "verify",
-        "environment",
-        *STAGES,
-    },
+BELOW = {"keep", "kernels", "charts", "settings", "data", "lm"}
+ALLOWED = {  # a room of edjax/ -> the rooms it may use
+    "kernels": set(),
+    "keep": set(),
+    "charts": set(),
+    "settings": {"keep"},
+    "data": {"keep"},
+    "lm": {"keep", "kernels"},
+    "scoring": BELOW - {"charts"},
+    "selection": BELOW - {"lm"},
+    "finetuning": BELOW - {"charts"},
+    "evaluation": BELOW - {"charts", "kernels"},
+    "handoff": {"keep", "data", "selection"},
+    "study": {*BELOW, "scoring", "selection", "finetuning", "evaluation"},
+    "demo": {"keep", "study"},
+    "cli": {*BELOW, "scoring", "selection", "finetuning", "evaluation", "handoff", "study", "demo"},
 }
 
 
@@ -349,11 +251,13 @@ def test_the_repository_holds_no_model_or_data():
         assert not (ROOT / name).exists() or os.path.getsize(ROOT / name) < 1_000_000, name
 
 
-def test_a_module_does_not_hide_its_function():
-    """`from edjax.score import POOLINGS` anywhere leaves edjax.score callable."""
+def test_no_module_has_the_name_of_a_public_function():
+    """`import edjax.scoring` would otherwise put a module in the function's place."""
     code = (
-        "import edjax, edjax.recipe, edjax.run, edjax.finetune.order\n"
+        "import edjax, edjax.study.run, edjax.selection.choose, edjax.finetuning.order\n"
         "print(all(callable(getattr(edjax, n)) for n in edjax.__all__ if n[0].islower()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "True", done.stderr
+    rooms = {p.stem for p in (ROOT / "edjax").iterdir()}
+    assert not rooms & set(edjax.__all__)

@@ -26,11 +26,11 @@ from benchmarks.accelerator.select import order_for
 from benchmarks.accelerator.sizes import STAGES
 from benchmarks.accelerator.stage import END, Stage
 from benchmarks.accelerator.together import Grid
-from edjax.evaluate import Evaluation
-from edjax.features import SCORES
-from edjax.pool import read_pool
-from edjax.recipe import read_recipe
-from edjax.warm import warm_rows
+from edjax.data.features import SCORES
+from edjax.data.pool import read_pool
+from edjax.evaluation import Evaluation
+from edjax.study.recipe import read_recipe
+from edjax.study.warm import warm_rows
 
 ROOT = Path(__file__).parent.parent
 
@@ -129,7 +129,7 @@ def test_cells_that_do_not_fit_together_are_trained_in_halves(tmp_path, monkeypa
         at_once.append(len(jobs))
         return [SimpleNamespace(train_loss=1.0, response_tokens=11, seconds=0.1) for _ in jobs]
 
-    monkeypatch.setattr(sys.modules["edjax.finetune"], "finetune_together", together_)
+    monkeypatch.setattr(sys.modules["edjax.finetuning"], "finetune_together", together_)
     monkeypatch.setattr(Grid, "_evaluated", lambda self, adapters: [Evaluation({}, {}, [], 0.1) for _ in adapters])
     monkeypatch.setattr(Grid, "warm_tokens", 2)
     stage = Stage("trials", tmp_path, tmp_path, tmp_path, time.time() + 60)

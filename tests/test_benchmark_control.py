@@ -12,8 +12,8 @@ from benchmarks import runner
 from benchmarks.control import __main__ as control
 from benchmarks.control import learners, sets, splits
 from benchmarks.control.table import control as tables
-from edjax.features import Features
-from edjax.pool import read_pool
+from edjax.data.features import Features
+from edjax.data.pool import read_pool
 
 INTENTS, SPLITS, BUDGETS = 24, 6, (20, 40, 80)
 

@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is run from
 from benchmarks import ablation, cost, count, evidence, label_efficiency, overhead, reanalyse, render
 from benchmarks.chosen import describe, distances
 from benchmarks.runner import RESULTS
-from edjax.features import Features
-from edjax.pool import read_pool
+from edjax.data.features import Features
+from edjax.data.pool import read_pool
 
 SMALL = [
     "pool_rows=24",
@@ -191,8 +191,8 @@ def test_the_ablation_runs(walk, grid, shared, tmp_path, monkeypatch):
 
 
 def test_no_row_is_both_tuned_and_reported_on(shared):
-    from edjax.recipe import read_recipe
-    from edjax.run import slice_of
+    from edjax.study.recipe import read_recipe
+    from edjax.study.run import slice_of
 
     recipe = read_recipe(label_efficiency.RECIPES / "label_efficiency_cpu.yaml")
     reported = slice_of(read_pool(recipe.evaluation), recipe.evaluation_rows, recipe)

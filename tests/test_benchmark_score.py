@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is run from a checkout, not installed
 from benchmarks import score
-from edjax.features import SCORES
+from edjax.data.features import SCORES
 
 
 @pytest.fixture

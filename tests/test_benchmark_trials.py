@@ -12,7 +12,7 @@ from click.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is run from a checkout, not installed
 from benchmarks import trials, trials_settings, trials_table
 from benchmarks.runner import RESULTS
-from edjax.pool import read_pool
+from edjax.data.pool import read_pool
 
 SMALL = [
     "budgets=[3, 6]",

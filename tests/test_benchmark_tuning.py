@@ -10,9 +10,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is run from
 from benchmarks import tuning
 from benchmarks.control import __main__ as control
 from benchmarks.control import splits
-from edjax import defaults
-from edjax.features import Features
+from edjax.data.features import Features
 from edjax.kernels.methods.facility_location import DEFAULT_BANDWIDTH
+from edjax.selection import defaults
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is run from a checkout, not installed
 from benchmarks import runner, twin, twin_table
 from benchmarks.control.splits import summary
-from edjax.features import Features
+from edjax.data.features import Features
 
 CLASSES, EACH, BUDGETS = 16, 60, (16, 32, 64, 128)
 

@@ -7,8 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from edjax.features import Features
-from edjax.select import Chooser, Options, read_selection, usable
+from edjax.data.features import Features
+from edjax.selection.choose import Chooser, usable
+from edjax.selection.options import Options
+from edjax.selection.selection import read_selection
 
 N = 12
 X = np.random.default_rng(0).normal(size=(N, 3)).astype(np.float32)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import edjax.cli
-from edjax.errors import EdjaxError
-from edjax.store import Lock, writing
+from edjax.keep.errors import EdjaxError
+from edjax.keep.store import Lock, writing
 
 VERBS = ("score", "select", "strategies", "export", "import-labels", "finetune", "evaluate", "merge", "run", "demo")
 VERBS += ("report", "verify", "env", "completion")
@@ -344,7 +344,7 @@ def test_what_ends_a_command(edjax_, monkeypatch, error, code, said):
     def end(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr("edjax.strategies.STRATEGIES", type("Raises", (dict,), {"items": end})())
+    monkeypatch.setattr("edjax.selection.strategies.STRATEGIES", type("Raises", (dict,), {"items": end})())
     got, out, err = edjax_("strategies")
     assert (got, out, err.strip()) == (code, "", f"edjax: error: {said}")
 
@@ -393,7 +393,7 @@ def test_exhausted_gains_are_a_note(edjax_, tmp_path):
 
 
 def test_strategies_are_listed(edjax_):
-    from edjax.strategies import STRATEGIES
+    from edjax.selection.strategies import STRATEGIES
 
     code, out, _ = edjax_("strategies")
     assert code == 0 and [line.split()[0] for line in out.splitlines()] == list(STRATEGIES)

@@ -9,9 +9,9 @@ import pytest
 
 import edjax.cli
 from edjax.cli.grouped import RUNNING, sections
-from edjax.errors import UsageError
-from edjax.finetune.config import FinetuneConfig
-from edjax.select.options import Options
+from edjax.finetuning.config import FinetuneConfig
+from edjax.keep.errors import UsageError
+from edjax.selection.options import Options
 from edjax.settings import check, setting
 
 

@@ -8,9 +8,8 @@ import pytest
 from click.shell_completion import BashComplete, ShellComplete
 
 import edjax
-from edjax import environment
-from edjax.cli import cli
-from edjax.strategies import STRATEGIES
+from edjax.cli import cli, environment
+from edjax.selection.strategies import STRATEGIES
 
 
 def test_env_as_json(edjax_, tmp_path, monkeypatch):

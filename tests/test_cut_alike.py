@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from lm_cases import make_pool, tiny_model
 
-from edjax.errors import UsageError
-from edjax.evaluate import evaluate, read_evaluation
-from edjax.finetune import FinetuneConfig, finetune
-from edjax.finetune.examples import encode_rows
+from edjax.evaluation import evaluate, read_evaluation
+from edjax.finetuning import FinetuneConfig, finetune
+from edjax.finetuning.examples import encode_rows
+from edjax.keep.errors import UsageError
+from edjax.keep.store import read_json, read_manifest
 from edjax.lm.bounds import Bounds
 from edjax.lm.encode import Encoder
 from edjax.lm.generate import generate
 from edjax.lm.load import load
-from edjax.score import score
-from edjax.store import read_json, read_manifest
+from edjax.scoring import score
 
 WINDOW = 48
 LENGTHS = [(p, r) for p in (1, 20, 35, 36, 37, 47, 48, 49, 200) for r in (1, 11, 12, 13, 46, 200)]
@@ -59,7 +59,7 @@ def test_trained_and_evaluated_are_the_same_tokens(small, pool, max_length, monk
 
     def of(metrics):
         seen = {}
-        walk = importlib.import_module("edjax.evaluate.walk")
+        walk = importlib.import_module("edjax.evaluation.walk")
         laying = importlib.import_module("edjax.lm.batch")
         real, whole, wanted = laying.make_batch, walk._evaluate_batch, walk._continuations
         monkeypatch.setattr(
@@ -150,7 +150,7 @@ def test_notes_once_a_verb_and_in_the_manifest(small, edjax_, tmp_path):
 
 def test_no_batch_is_larger_than_its_rows_need(small, monkeypatch):
     """Two rows, batches of 32; and two long rows after 32 short ones."""
-    from edjax.score.forward import Forward
+    from edjax.scoring.forward import Forward
 
     heights = []
     real = Forward._begin
@@ -165,7 +165,7 @@ def test_no_batch_is_larger_than_its_rows_need(small, monkeypatch):
 
 
 def test_a_small_run_trains_small_batches(small, tmp_path, monkeypatch):
-    loop = importlib.import_module("edjax.finetune.loop")
+    loop = importlib.import_module("edjax.finetuning.loop")
     shapes = []
     real = loop.make_batch
     monkeypatch.setattr(
@@ -193,8 +193,8 @@ def test_padding_rows_change_no_update(small, tmp_path):
 
 def test_a_run_says_it_once_and_keeps_it(small, tmp_path, capsys):
     """Of the pool with its responses and of the held-out rows, not once a cell; and in the page's data."""
-    from edjax.recipe import make_recipe
-    from edjax.run import run
+    from edjax.study.recipe import make_recipe
+    from edjax.study.run import run
 
     rows = [{"id": f"p{i}", "prompt": "xy"[i % 2] * (30 + 4 * i), "response": "y" * 12} for i in range(3)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))

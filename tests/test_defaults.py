@@ -9,18 +9,22 @@ import pyarrow.parquet as pq
 import pytest
 
 import edjax
-from edjax import defaults
-from edjax.analysis.seeds import FEWEST, NULL_FROM
 from edjax.cli import cli
+from edjax.data.features import Survey
 from edjax.demo import recipe as demo
-from edjax.errors import UsageError
-from edjax.features import Survey
+from edjax.keep.errors import UsageError
+from edjax.keep.store import read_json
 from edjax.kernels import plan
-from edjax.recipe import Recipe, make_recipe
-from edjax.run import run
-from edjax.select import Options, forecast, prepare, read_selection, select
-from edjax.select.whitening import dimensions, fit_bytes
-from edjax.store import read_json
+from edjax.selection import defaults
+from edjax.selection.choose import select
+from edjax.selection.cost import forecast
+from edjax.selection.options import Options
+from edjax.selection.prepared import prepare
+from edjax.selection.selection import read_selection
+from edjax.selection.whitening import dimensions, fit_bytes
+from edjax.study.analysis.seeds import FEWEST, NULL_FROM
+from edjax.study.recipe import Recipe, make_recipe
+from edjax.study.run import run
 
 N, D = 40, 6
 X = (np.random.default_rng(0).normal(size=(N, D)) * [20, 8, 1, 1, 1, 1] + 5).astype(np.float32)

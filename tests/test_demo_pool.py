@@ -9,13 +9,13 @@ from random import Random
 
 import pytest
 
+from edjax.data.pool import read_pool
 from edjax.demo import generate, write
 from edjax.demo.families import REGISTRY
 from edjax.demo.generate import ranking, sizes
 from edjax.demo.words import KINDS, NAMES, NOUNS, RHYMES, words
-from edjax.errors import UsageError
-from edjax.pool import read_pool
-from edjax.store import sha256_json
+from edjax.keep.errors import UsageError
+from edjax.keep.store import sha256_json
 
 DAYS = list(calendar.day_name)
 MONTHS = list(calendar.month_name)

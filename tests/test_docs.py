@@ -23,8 +23,8 @@ from pages import FENCE, QUICKER, SMALLER, edjax_lines
 import edjax.cli
 from edjax.demo import generate
 from edjax.lm import smollm2
-from edjax.recipe import make_recipe, read_recipe
-from edjax.strategies import STRATEGIES
+from edjax.selection.strategies import STRATEGIES
+from edjax.study.recipe import make_recipe, read_recipe
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from lm_cases import greedy, make_pool, nll_of
 
-from edjax.answers import references, right_choice
-from edjax.errors import DataError, UsageError
-from edjax.evaluate import METRICS, evaluate, read_evaluation
-from edjax.finetune import FinetuneConfig, finetune
+from edjax.evaluation import METRICS, evaluate, read_evaluation
+from edjax.evaluation.answers import references, right_choice
+from edjax.evaluation.metrics import exact_match, normalise, rouge_l
+from edjax.finetuning import FinetuneConfig, finetune
+from edjax.keep.errors import DataError, UsageError
 from edjax.lm.encode import Encoder
 from edjax.lm.peft import import_adapter
-from edjax.metrics import exact_match, normalise, rouge_l
 
 ROWS = [
     ("Tim had a", "red ball.", {"choices": ["red ball.", "blue sky", "a"]}),

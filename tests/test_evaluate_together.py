@@ -10,17 +10,17 @@ import pytest
 from flax import nnx
 from lm_cases import make_pool
 
-from edjax.errors import UsageError
-from edjax.evaluate import METRICS, evaluate, evaluate_together, read_evaluation
-from edjax.evaluate.programs import Programs, kind
-from edjax.evaluate.room import MOST, adapters_at_once, bytes_of_one
+from edjax.evaluation import METRICS, evaluate, evaluate_together, read_evaluation
+from edjax.evaluation.programs import Programs, kind
+from edjax.evaluation.room import MOST, adapters_at_once, bytes_of_one
+from edjax.keep.errors import UsageError
+from edjax.keep.store import read_json, read_manifest
+from edjax.keep.verify import verify
 from edjax.lm.bounds import Row
 from edjax.lm.lora import LoraConfig, add_lora, targets
 from edjax.lm.peft import export_adapter, import_adapter
-from edjax.store import read_json, read_manifest
-from edjax.verify import verify
 
-PASSES = importlib.import_module("edjax.evaluate.passes")
+PASSES = importlib.import_module("edjax.evaluation.passes")
 ROWS = [
     ("Tim had a", "red ball.", {"choices": ["red ball.", "blue sky", "a"]}),
     ("Lily went to the", "park", {"choices": ["moon", "park"], "answer": "park"}),

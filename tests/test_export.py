@@ -8,9 +8,9 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from handoff_cases import SHAPES, pool_file, said, selection, turn
 
-from edjax.errors import UsageError
+from edjax.data.pool import read_pool
 from edjax.handoff import FORMATS, export, read_chosen
-from edjax.pool import read_pool
+from edjax.keep.errors import UsageError
 
 TRAINERS = ("trl", "axolotl", "llama-factory")
 PROMPTS = (
@@ -290,7 +290,7 @@ def test_files_in_the_way_stay(tmp_path, edjax_, fails):
     ],
 )
 def test_what_can_not_be_exported(tmp_path, fails, monkeypatch, argv, code, said_):
-    from edjax.store import writing
+    from edjax.keep.store import writing
 
     monkeypatch.chdir(tmp_path)
     pool = pool_file(tmp_path / "p.jsonl", [{"prompt": "q"}])

@@ -5,10 +5,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from edjax.errors import DataError
-from edjax.features import read_features
-from edjax.select import select
-from edjax.store import atomic_write, writing
+from edjax.data.features import read_features
+from edjax.keep.errors import DataError
+from edjax.keep.store import atomic_write, writing
+from edjax.selection.choose import select
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 

@@ -10,13 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
-from edjax import stream
-from edjax.arrays import open_array
-from edjax.errors import DataError, UsageError
-from edjax.features import join_columns, read_features, survey
-from edjax.ids import read_ids
-from edjax.select import order, prepare, select
-from edjax.stream import Stream
+from edjax.data import stream
+from edjax.data.arrays import open_array
+from edjax.data.features import join_columns, read_features, survey
+from edjax.data.ids import read_ids
+from edjax.data.stream import Stream
+from edjax.keep.errors import DataError, UsageError
+from edjax.selection import order
+from edjax.selection.choose import select
+from edjax.selection.prepared import prepare
 
 X = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
 IDS = tuple(f"r{i}" for i in range(40))

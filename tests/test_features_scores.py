@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from edjax.errors import DataError
-from edjax.features import join_columns, read_features, survey
-from edjax.select import select
+from edjax.data.features import join_columns, read_features, survey
+from edjax.keep.errors import DataError
+from edjax.selection.choose import select
 
 N = 12
 X = np.random.default_rng(0).normal(size=(N, 3)).astype(np.float32)

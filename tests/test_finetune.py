@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from lm_cases import make_pool, nll_of, pair_batch, story_pool
 
-from edjax.batching import bucket
-from edjax.errors import DataError, UsageError
-from edjax.finetune import FinetuneConfig, finetune
-from edjax.finetune.examples import encode_rows
-from edjax.finetune.order import batch_rows
+from edjax.finetuning import FinetuneConfig, finetune
+from edjax.finetuning.examples import encode_rows
+from edjax.finetuning.order import batch_rows
+from edjax.keep.errors import DataError, UsageError
+from edjax.lm.batching import bucket
 from edjax.lm.encode import Encoder
 from edjax.lm.lora import LoraConfig, add_lora
 from edjax.lm.train import Trainer, schedule

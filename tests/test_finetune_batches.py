@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from lm_cases import pair_batch, story_pool, tiny_model
 
-from edjax.errors import DataError, UsageError
-from edjax.finetune import FinetuneConfig, finetune
-from edjax.finetune.examples import encode_rows
-from edjax.finetune.order import Order, pack_rows, split_rows
+from edjax.data.pool import Pool
+from edjax.finetuning import FinetuneConfig, finetune
+from edjax.finetuning.examples import encode_rows
+from edjax.finetuning.order import Order, pack_rows, split_rows
+from edjax.keep.errors import DataError, UsageError
 from edjax.lm.batch import Example, make_batch
 from edjax.lm.encode import Encoder
 from edjax.lm.load import load
 from edjax.lm.lora import LoraConfig, add_lora
 from edjax.lm.train import Trainer, response_nll
-from edjax.pool import Pool
 
 
 def examples(n=24, vocabulary=500, longest=20):

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from lm_cases import story_pool
 
-from edjax.checkpoints import Checkpoints
-from edjax.errors import DataError
-from edjax.health import check_update
-from edjax.signals import held_signals
+from edjax.finetuning.health import check_update
+from edjax.keep.checkpoints import Checkpoints
+from edjax.keep.errors import DataError
+from edjax.keep.signals import held_signals
 
 ROWS, STEPS, PER_EPOCH = 24, 12, 6
 SETTINGS = {
@@ -32,7 +32,7 @@ SETTINGS = {
 # The command, with a signal to itself `delay` seconds after the `at`-th call of a method began, and a line a step.
 DRIVER = """
 import os, signal, sys, threading, time
-from edjax.checkpoints import Checkpoints
+from edjax.keep.checkpoints import Checkpoints
 from edjax.cli import main
 from edjax.lm.train import Trainer
 

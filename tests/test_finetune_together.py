@@ -9,9 +9,9 @@ import pytest
 from lm_cases import story_pool
 from safetensors.numpy import load_file
 
-from edjax.errors import UsageError
-from edjax.finetune import FinetuneConfig, Job, finetune, finetune_together
-from edjax.finetune.room import MOST, bytes_of_one, cells_at_once
+from edjax.finetuning import FinetuneConfig, Job, finetune, finetune_together
+from edjax.finetuning.room import MOST, bytes_of_one, cells_at_once
+from edjax.keep.errors import UsageError
 from edjax.lm.batch import Example, make_batch
 from edjax.lm.lora import LoraConfig, add_lora
 from edjax.lm.together import Together, alike

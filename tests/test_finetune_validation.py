@@ -10,11 +10,11 @@ import pytest
 from lm_cases import make_pool, nll_of
 from tracker_cases import fakes  # noqa: F401
 
-from edjax.errors import UsageError
-from edjax.finetune import FinetuneConfig, finetune
-from edjax.finetune.examples import encode_rows
-from edjax.finetune.log import REPORTED, MetricsLog
-from edjax.finetune.validation import Looks
+from edjax.finetuning import FinetuneConfig, finetune
+from edjax.finetuning.examples import encode_rows
+from edjax.finetuning.log import REPORTED, MetricsLog
+from edjax.finetuning.validation import Looks
+from edjax.keep.errors import UsageError
 from edjax.lm.encode import Encoder
 from edjax.lm.peft import import_adapter
 from edjax.lm.train import Trainer

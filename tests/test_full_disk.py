@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import edjax.cli
-import edjax.store
-from edjax.evaluate import Evaluation
+import edjax.keep.store
+from edjax.evaluation import Evaluation
 
 VERBS = ("select", "export", "import-labels", "evaluate")
 PLACES = ("a file", "below a file", "read-only")
@@ -28,7 +28,7 @@ def no_model():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edjax.cli.options.use_compilation_cache", lambda: None)
         patch.setattr("edjax.lm.load.load", lambda name, *_: SimpleNamespace(model=None, directory=Path(name)))
-        patch.setattr(importlib.import_module("edjax.evaluate.passes"), "passes", scored)
+        patch.setattr(importlib.import_module("edjax.evaluation.passes"), "passes", scored)
         yield
 
 
@@ -95,7 +95,7 @@ def fill(monkeypatch, full, call):
                 return _Writes(f, full)
             return f
 
-        monkeypatch.setattr(edjax.store, "open", opened, raising=False)
+        monkeypatch.setattr(edjax.keep.store, "open", opened, raising=False)
         return
     real = getattr(os, call)
 
@@ -211,7 +211,7 @@ CONTENDER = """
 import sys
 from pathlib import Path
 import edjax.cli
-from edjax import store
+from edjax.keep import store
 
 print("ready", flush=True)
 real = store.Artifact.finish

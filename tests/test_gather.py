@@ -5,14 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from edjax.errors import DataError
-from edjax.features import read_features
-from edjax.gather import gather
-from edjax.grouping import macro_scores
-from edjax.pool import read_pool
-from edjax.report import render
-from edjax.select import select, write_selection
-from edjax.store import atomic_write, sha256_file, sha256_json, write_json, writing
+from edjax.data.features import read_features
+from edjax.data.pool import read_pool
+from edjax.evaluation.grouping import macro_scores
+from edjax.keep.errors import DataError
+from edjax.keep.store import atomic_write, sha256_file, sha256_json, write_json, writing
+from edjax.selection.choose import select
+from edjax.selection.selection import write_selection
+from edjax.study.gather import gather
+from edjax.study.report import render
 
 N, K, ROWS = 40, 8, 30
 

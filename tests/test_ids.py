@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from edjax import ids as module
-from edjax.errors import DataError
-from edjax.features import join_columns, read_features
-from edjax.ids import read_ids
-from edjax.select import read_labelled, select
+from edjax.data import ids as module
+from edjax.data.features import join_columns, read_features
+from edjax.data.ids import read_ids
+from edjax.keep.errors import DataError
+from edjax.selection.choose import select
+from edjax.selection.labelled import read_labelled
 
 N = 6
 X = np.random.default_rng(0).normal(size=(N, 3)).astype(np.float32)

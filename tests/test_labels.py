@@ -5,10 +5,10 @@ import json
 import pytest
 from handoff_cases import PROMPT, SHAPES, TEXTS, TOOLS, pool_file, said, selection, turn
 
+from edjax.data.pool import read_pool
 from edjax.handoff import export, read_chosen
 from edjax.handoff.answers import read_answers
-from edjax.labels import import_labels, with_answer
-from edjax.pool import read_pool
+from edjax.handoff.labels import import_labels, with_answer
 
 
 def answer_with(tmp_path, chosen, tool, answers):
@@ -25,7 +25,7 @@ def answer_with(tmp_path, chosen, tool, answers):
 @pytest.mark.parametrize("tool", TOOLS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_round_trip_of_every_shape_through_every_tool(tmp_path, shape, tool):
-    """What edjax.pool reads of the written row is the answer, character for character, and the prompt is the same."""
+    """What edjax.data.pool reads of the written row is the answer, character for character; the prompt is the same."""
     rows = [SHAPES[shape](f"{PROMPT} {i}") | {"kept": {"a": [i, None, "\u2028"]}} for i in range(len(TEXTS))]
     pool = pool_file(tmp_path / "pool.jsonl", rows)
     chosen = read_chosen(pool)

@@ -8,10 +8,10 @@ import json
 import pytest
 from handoff_cases import pool_file, turn
 
-from edjax.errors import DataError, UsageError
 from edjax.handoff import export, read_chosen
 from edjax.handoff.answers import read_answers
-from edjax.labels import import_labels
+from edjax.handoff.labels import import_labels
+from edjax.keep.errors import DataError, UsageError
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from lm_cases import make_pool, story_pool
 
-from edjax.errors import EnvError
-from edjax.features import Features
-from edjax.finetune import finetune
-from edjax.memory import enough_memory, exhausted
-from edjax.score import estimate, score
-from edjax.score.forward import Forward
+from edjax.data.features import Features
+from edjax.finetuning import finetune
+from edjax.keep.errors import EnvError
+from edjax.keep.memory import enough_memory, exhausted
+from edjax.scoring import estimate, score
+from edjax.scoring.forward import Forward
 
 XLA = "RESOURCE_EXHAUSTED: Out of memory allocating 8589934592 bytes."
 
@@ -72,7 +72,7 @@ def test_finetuning(stories, monkeypatch, tmp_path):
 
 
 def test_evaluating(stories, monkeypatch, fails, tmp_path):
-    monkeypatch.setattr(importlib.import_module("edjax.evaluate.walk"), "_losses", full)
+    monkeypatch.setattr(importlib.import_module("edjax.evaluation.walk"), "_losses", full)
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "a", "response": "b"}\n')
     line = fails(5, "evaluate", rows, "--model", stories.directory, "--metrics", "response_loss")
@@ -80,7 +80,7 @@ def test_evaluating(stories, monkeypatch, fails, tmp_path):
 
 
 def test_selecting(monkeypatch):
-    choose = importlib.import_module("edjax.select.choose")
+    choose = importlib.import_module("edjax.selection.choose")
     monkeypatch.setattr(choose._Part, "picks", full)
     features = Features(("a", "b"), np.eye(2, dtype=np.float32), {}, {}, "")
     with pytest.raises(EnvError, match="selecting runs out of memory"):

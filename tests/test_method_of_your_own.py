@@ -91,7 +91,7 @@ def test_a_recipe_takes_it(example, tmp_path):
     recipe.write_text(
         "pool: p.jsonl\nevaluation: e.jsonl\nout: o\nstrategies: [random, {feature_coverage: {power: 0.3}}]\n"
     )
-    code = f"from edjax.recipe import read_recipe; print(read_recipe({str(recipe)!r}).strategies)"
+    code = f"from edjax.study.recipe import read_recipe; print(read_recipe({str(recipe)!r}).strategies)"
     env = os.environ | {"PYTHONPATH": str(example)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
     assert done.stdout.strip() == "('random', 'feature_coverage:power=0.3')"

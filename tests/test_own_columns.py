@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from edjax.data.pool import read_pool
 from edjax.handoff import FORMATS, export, read_chosen
-from edjax.pool import read_pool
 
 TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hey"}]
 OWN = ("id", "prompt", "completion", "conversations", "tools", "order", "edjax_id", "original_id", "category")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from edjax.errors import DataError, EnvError, UsageError
-from edjax.pool import Pool, read_pool, write_rows
+from edjax.data.pool import Pool, read_pool, write_rows
+from edjax.keep.errors import DataError, EnvError, UsageError
 
 ROWS = [{"id": f"r{i}", "prompt": f"Question {i}?", "response": f"Answer {i}.", "task": "t"} for i in range(5)]
 
@@ -143,7 +143,7 @@ def test_a_hub_id_goes_to_datasets(monkeypatch):
 
 
 def test_import_is_cheap():
-    code = "import sys, edjax.pool; print([m for m in ('numpy','jax','datasets','pyarrow') if m in sys.modules])"
+    code = "import sys, edjax.data.pool; print([m for m in ('numpy','jax','datasets','pyarrow') if m in sys.modules])"
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     assert done.stdout.strip() == "[]"

@@ -5,8 +5,8 @@ import pytest
 from lm_cases import make_pool
 
 import edjax
-from edjax.errors import DataError, UsageError
-from edjax.score.probes import PROBES
+from edjax.keep.errors import DataError, UsageError
+from edjax.scoring.probes import PROBES
 
 ROWS = [
     ("Tim had a", "red ball."),

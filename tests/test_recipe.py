@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from edjax.errors import DataError, UsageError
-from edjax.recipe import make_recipe, read_recipe
-from edjax.strategies import STRATEGIES
+from edjax.keep.errors import DataError, UsageError
+from edjax.selection.strategies import STRATEGIES
+from edjax.study.recipe import make_recipe, read_recipe
 
 ROOT = Path(__file__).parents[1]
 LEAST = "pool: p.jsonl\nevaluation: e.jsonl\nout: o\n"

@@ -6,11 +6,11 @@ import shlex
 
 import pytest
 
-from edjax.features import read_features
+from edjax.data.features import read_features
+from edjax.data.pool import read_pool
 from edjax.handoff import read_chosen
-from edjax.pool import read_pool
-from edjax.recipe import Recipe
-from edjax.store import read_manifest
+from edjax.keep.store import read_manifest
+from edjax.study.recipe import Recipe
 
 
 def pool_file(path, rows, bad=b""):

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edjax.analysis import STATISTIC
-from edjax.errors import EnvError
-from edjax.report import charts, picked, render, svg, view, words, write
-from edjax.report.pool_map import pool_map
-from edjax.strategies import STRATEGIES
+from edjax.charts import charts, svg, words
+from edjax.keep.errors import EnvError
+from edjax.selection.strategies import STRATEGIES
+from edjax.study.analysis import STATISTIC
+from edjax.study.report import picked, render, view, write
+from edjax.study.report.pool_map import pool_map
 
 BUDGETS = (64, 128, 256, 512)
 LOSSES = {

@@ -6,8 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from edjax.errors import DataError
-from edjax.pool import read_pool, write_rows
+from edjax.data.pool import read_pool, write_rows
+from edjax.keep.errors import DataError
 
 A, U, S, T = "assistant", "user", "system", "tool"
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edjax.errors import DataError, UsageError
-from edjax.recipe import make_recipe
-from edjax.select import read_selection
-from edjax.verify import verify
+from edjax.keep.errors import DataError, UsageError
+from edjax.keep.verify import verify
+from edjax.selection.selection import read_selection
+from edjax.study.recipe import make_recipe
 
-RUN = importlib.import_module("edjax.run")  # the name edjax.run is the function
+RUN = importlib.import_module("edjax.study.run")
 SMALL = {
     "pool_rows": 24,
     "evaluation_rows": 4,

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edjax.analysis.savings import Arm, null
-from edjax.analysis.shift import Curve, along, shift
+from edjax.study.analysis.savings import Arm, null
+from edjax.study.analysis.shift import Curve, along, shift
 
 X = np.log2([16.0, 32.0, 64.0, 128.0])
 QUALITY = -np.cumsum([3.096, -0.545, -0.430, -0.222])

@@ -5,10 +5,10 @@ import pyarrow.parquet as pq
 import pytest
 from lm_cases import STORIES, forward, greedy, log_softmax, make_pool, story_pool
 
-from edjax.errors import DataError, UsageError
-from edjax.features import SCORES, read_features
+from edjax.data.features import SCORES, read_features
+from edjax.keep.errors import DataError, UsageError
 from edjax.lm.encode import Encoder
-from edjax.score import score
+from edjax.scoring import score
 
 TOL = {"atol": 1e-4, "rtol": 0}
 NEW = 8

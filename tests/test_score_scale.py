@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from lm_cases import STORIES, make_pool, story_pool
 
-from edjax.batching import common_widths
-from edjax.features import SCORES
-from edjax.score import estimate, score
-from edjax.score.dry_run import clock, extrapolate
-from edjax.score.layout import lay_out
-from edjax.store import read_json
+from edjax.data.features import SCORES
+from edjax.keep.store import read_json
+from edjax.lm.batching import common_widths
+from edjax.scoring import estimate, score
+from edjax.scoring.dry_run import clock, extrapolate
+from edjax.scoring.layout import lay_out
 
 # Layout
 
@@ -83,7 +83,7 @@ def test_copies_are_computed_once(scored, tmp_path, monkeypatch):
     """Seven copies of one prompt among others, more than a shard's rows: one place, one shard, the same bits."""
     texts = [STORIES[1], STORIES[2], STORIES[1], STORIES[4], *[STORIES[1]] * 5, STORIES[2]]
     pool, said, computed = make_pool([(t, None) for t in texts]), [], []
-    from edjax.score.forward import Forward
+    from edjax.scoring.forward import Forward
 
     real = Forward.padded
 
@@ -163,7 +163,7 @@ ZYGOTE = """
 import json, os, signal, sys
 import flax.nnx, jax, optax, pyarrow.parquet, transformers
 from transformers import AutoConfig, AutoTokenizer
-import edjax.cli, edjax.score.forward, edjax.lm.checkpoint, edjax.lm.decode, edjax.lm.encode, edjax.lm.load
+import edjax.cli, edjax.scoring.forward, edjax.lm.checkpoint, edjax.lm.decode, edjax.lm.encode, edjax.lm.load
 
 for line in sys.stdin:
     argv, log = json.loads(line)

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from select_cases import assert_greedy
 
-from edjax.errors import DataError, UsageError
-from edjax.features import SCORES, Features
-from edjax.pool import read_pool
-from edjax.select import pool_rows, prepare, read_selection, select, write_selection
-from edjax.store import read_json
-from edjax.strategies import STRATEGIES
+from edjax.data.features import SCORES, Features
+from edjax.data.pool import read_pool
+from edjax.keep.errors import DataError, UsageError
+from edjax.keep.store import read_json
+from edjax.selection.choose import select
+from edjax.selection.prepared import prepare
+from edjax.selection.selection import pool_rows, read_selection, write_selection
+from edjax.selection.strategies import STRATEGIES
 
 DIVERSE = ("k_center", "d_optimal", "facility_location")
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from edjax.select import read_selection
-from edjax.store import read_json
+from edjax.keep.store import read_json
+from edjax.selection.selection import read_selection
 
 N = 30
 X = np.random.default_rng(0).normal(size=(N, 5)).astype(np.float32)
@@ -206,7 +206,7 @@ def test_a_dry_run_of_every_option(edjax_, fails, given):
 
 
 def test_strategies_as_json(edjax_):
-    from edjax.strategies import STRATEGIES
+    from edjax.selection.strategies import STRATEGIES
 
     code, out, _ = edjax_("strategies", "--json")
     assert code == 0 and list(json.loads(out)) == list(STRATEGIES)

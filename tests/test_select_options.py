@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 from select_cases import assert_greedy
 
-from edjax.errors import DataError, UsageError
-from edjax.features import SCORES, Features
+from edjax.data.features import SCORES, Features
+from edjax.keep.errors import DataError, UsageError
 from edjax.kernels import reference
-from edjax.select import Chooser, Options, prepare, select
-from edjax.select.gains import warn
-from edjax.select.groups import apportion, interleave
-from edjax.select.quality import weights
-from edjax.strategies import STRATEGIES
+from edjax.selection.choose import Chooser, select
+from edjax.selection.gains import warn
+from edjax.selection.groups import apportion, interleave
+from edjax.selection.options import Options
+from edjax.selection.prepared import prepare
+from edjax.selection.quality import weights
+from edjax.selection.strategies import STRATEGIES
 
 DIVERSE = ("k_center", "d_optimal", "facility_location")
 

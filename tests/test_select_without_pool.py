@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from edjax.handoff import read_chosen
-from edjax.select import read_selection
-from edjax.store import read_json
+from edjax.keep.store import read_json
+from edjax.selection.selection import read_selection
 
 N = 20
 X = np.random.default_rng(0).normal(size=(N, 5)).astype(np.float32)

@@ -5,10 +5,10 @@ import pytest
 from lm_cases import make_pool
 
 import edjax
-from edjax.errors import UsageError
-from edjax.finetune import FinetuneConfig
+from edjax.finetuning import FinetuneConfig
+from edjax.keep.errors import UsageError
+from edjax.keep.store import read_manifest
 from edjax.lm import load as loading
-from edjax.store import read_manifest
 
 ROWS = [("Tim had a", "red ball."), ("Lily went to the", "park"), ("The dog was", "happy"), ("Mom said:", "Go home.")]
 SMALL = {

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from edjax.errors import DataError, EnvError, LockedError, UsageError
-from edjax.store import Lock, atomic_write, read_json, read_manifest, sha256_json, write_json, writing
+from edjax.keep.errors import DataError, EnvError, LockedError, UsageError
+from edjax.keep.store import Lock, atomic_write, read_json, read_manifest, sha256_json, write_json, writing
 
 CONFIG, INPUTS = {"layer": -1, "pooling": "mean"}, {"pool": "abc"}
 
@@ -127,8 +127,8 @@ def test_the_hash_of_a_value_does_not_depend_on_key_order():
 CONTENDER = """
 import sys
 from pathlib import Path
-from edjax.errors import LockedError
-from edjax.store import Lock
+from edjax.keep.errors import LockedError
+from edjax.keep.store import Lock
 print("ready", flush=True)
 while room := sys.stdin.readline().strip():
     try:
@@ -190,7 +190,7 @@ def test_a_lock_file_that_nobody_holds_is_no_lock(tmp_path, content):
 
 
 def test_a_killed_process_leaves_no_lock_in_force(tmp_path):
-    code = "import sys, time\nfrom pathlib import Path\nfrom edjax.store import Lock\n"
+    code = "import sys, time\nfrom pathlib import Path\nfrom edjax.keep.store import Lock\n"
     code += "with Lock(Path(sys.argv[1])):\n print('held', flush=True)\n time.sleep(60)"
     p = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert p.stdout.readline() == "held\n"

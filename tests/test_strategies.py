@@ -4,13 +4,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from edjax.errors import UsageError
-from edjax.features import Features
+from edjax.data.features import Features
+from edjax.keep.errors import UsageError
 from edjax.kernels import Method, Sorted, affordable, modular
 from edjax.kernels import method as as_method
-from edjax.recipe import Recipe, read_recipe
-from edjax.select import Chooser, Options, read_selection, select, stream_above, write_selection
-from edjax.strategies import STRATEGIES, directory, of_table, strategy_name, strategy_of
+from edjax.selection.choose import Chooser, select
+from edjax.selection.cost import stream_above
+from edjax.selection.options import Options
+from edjax.selection.selection import read_selection, write_selection
+from edjax.selection.strategies import STRATEGIES, directory, of_table, strategy_name, strategy_of
+from edjax.study.recipe import Recipe, read_recipe
 
 
 def recipe(strategies, **more):

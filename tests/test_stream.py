@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from edjax import stream
-from edjax.errors import DataError, EnvError, UsageError
-from edjax.features import read_features, survey
-from edjax.select import prepare, select
-from edjax.store import atomic_write, writing
-from edjax.stream import Spill, Stream
+from edjax.data import stream
+from edjax.data.features import read_features, survey
+from edjax.data.stream import Spill, Stream
+from edjax.keep.errors import DataError, EnvError, UsageError
+from edjax.keep.store import atomic_write, writing
+from edjax.selection.choose import select
+from edjax.selection.prepared import prepare
 
 N, D = 700, 12
 
@@ -162,8 +163,8 @@ MEMORY = """
     import numpy as np, pyarrow as pa, pyarrow.parquet as pq
     from pathlib import Path
     from edjax import kernels
-    from edjax.features import read_features
-    from edjax.select import select
+    from edjax.data.features import read_features
+    from edjax.selection.choose import select
 
     def memory(key):
         return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))

@@ -5,13 +5,13 @@ import json
 
 import pytest
 
-from edjax.errors import DataError
-from edjax.finetune.examples import encode_rows
+from edjax.data.pool import read_pool
+from edjax.finetuning.examples import encode_rows
 from edjax.handoff import export, read_chosen
-from edjax.labels import import_labels
+from edjax.handoff.labels import import_labels
+from edjax.keep.errors import DataError
 from edjax.lm.encode import Encoder
-from edjax.pool import read_pool
-from edjax.score.job import prepare
+from edjax.scoring.job import prepare
 
 SCHEMA = {"name": "look_up", "parameters": {"type": "object", "properties": {"item": {"type": "string"}}}}
 TOOL = {"type": "function", "function": SCHEMA}

@@ -5,10 +5,10 @@ import sys
 import pytest
 from tracker_cases import Fake
 
-from edjax.errors import EnvError, UsageError
-from edjax.finetune import FinetuneConfig
-from edjax.finetune.log import MetricsLog
-from edjax.finetune.trackers import names, open_trackers, require
+from edjax.finetuning import FinetuneConfig
+from edjax.finetuning.log import MetricsLog
+from edjax.finetuning.trackers import names, open_trackers, require
+from edjax.keep.errors import EnvError, UsageError
 
 
 def test_a_tracker_that_comes_later_is_told_what_was_before(tmp_path):

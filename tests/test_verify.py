@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 import edjax.cli
-from edjax.errors import DataError
-from edjax.features import read_features
-from edjax.pool import read_pool
-from edjax.select import select, write_selection
-from edjax.store import atomic_write, write_json, writing
-from edjax.verify import verify
+from edjax.data.features import read_features
+from edjax.data.pool import read_pool
+from edjax.keep.errors import DataError
+from edjax.keep.store import atomic_write, write_json, writing
+from edjax.keep.verify import verify
+from edjax.selection.choose import select
+from edjax.selection.selection import write_selection
 
 CONFIG = {"learning_rate": 5e-4, "text": "é\u2028", "modules": ["q_proj"]}
 KINDS = ("features", "selection", "adapter", "evaluation", "run")
@@ -41,7 +42,7 @@ def adapter(path, seed=0):
 
 
 def evaluation(path, of=None):
-    from edjax.store import sha256_file
+    from edjax.keep.store import sha256_file
 
     inputs = {"pool": "p", "adapter": None if of is None else sha256_file(of / "adapter_model.safetensors")}
     with writing(path, kind="evaluation", config=CONFIG, inputs=inputs) as artifact:
@@ -116,7 +117,7 @@ def test_one_flipped_bit_is_found_a_hundred_times_of_a_hundred_and_the_file_is_n
 @pytest.mark.parametrize("kind", ["features", "run"])
 def test_every_single_bit_of_a_manifest_counts(run, kind, monkeypatch):
     """Whitespace, the case of an escape or exponent, and the seal's own key and digits are no exception."""
-    from edjax.verify import Verified, _manifest
+    from edjax.keep.verify import Verified, _manifest
 
     directory = directory_of(run, kind)
     path = directory / "manifest.json"
@@ -169,7 +170,7 @@ def test_a_manifest_that_points_outside_is_refused_and_nothing_outside_is_read(t
     del manifest["sha256"]
     (path / "manifest.json").write_text(json.dumps(manifest))
     read = []
-    monkeypatch.setattr("edjax.verify.sha256_file", lambda p: read.append(p.name) or "0")
+    monkeypatch.setattr("edjax.keep.verify.sha256_file", lambda p: read.append(p.name) or "0")
     what = dict(faults(path))[str(path / "manifest.json")]
     assert what == f"names {name!r}, which is outside {path} or behind a link" and read == ["plan.json"]
 
@@ -189,7 +190,7 @@ def test_a_manifest_from_before_seals_is_checked_and_noted(run):
 
 
 def test_a_newer_schema_and_no_manifest_at_all(tmp_path):
-    from edjax.store import UNSEALED, seal
+    from edjax.keep.store import UNSEALED, seal
 
     with writing(tmp_path / "x", kind="adapter", config={}, inputs={}) as artifact:
         artifact.finish()
@@ -261,6 +262,6 @@ def test_a_file_that_can_not_be_read(run, monkeypatch):
             raise PermissionError(13, "Permission denied")
         return real(p)
 
-    real = edjax.verify.sha256_file
-    monkeypatch.setattr(edjax.verify, "sha256_file", refuse)
+    real = edjax.keep.verify.sha256_file
+    monkeypatch.setattr(edjax.keep.verify, "sha256_file", refuse)
     assert dict(faults(run))[str(path)].startswith("cannot be read (Permission denied)")

@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from edjax.errors import DataError
-from edjax.finetune import FinetuneConfig, finetune
-from edjax.finetune.examples import encode_rows, teaching
+from edjax.data.pool import read_pool
+from edjax.finetuning import FinetuneConfig, finetune
+from edjax.finetuning.examples import encode_rows, teaching
 from edjax.handoff import export, read_chosen
+from edjax.keep.errors import DataError
 from edjax.lm.encode import Encoder
-from edjax.pool import read_pool
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>\n{% endfor %}"

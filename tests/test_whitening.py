@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from edjax.errors import UsageError
-from edjax.features import Features
-from edjax.select import Chooser, Options, prepare, select
-from edjax.select.whitening import dimensions
-from edjax.strategies import STRATEGIES
+from edjax.data.features import Features
+from edjax.keep.errors import UsageError
+from edjax.selection.choose import Chooser, select
+from edjax.selection.options import Options
+from edjax.selection.prepared import prepare
+from edjax.selection.strategies import STRATEGIES
+from edjax.selection.whitening import dimensions
 
 
 def twin(x, q, rows=None):

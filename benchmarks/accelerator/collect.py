@@ -21,9 +21,9 @@ from benchmarks.chosen import describe
 from benchmarks.runner import RESULTS
 from benchmarks.trials import filed
 from benchmarks.trials_settings import SETTINGS
-from edjax.analysis import INTERVAL, STATISTIC
-from edjax.evaluate import Evaluation
-from edjax.select import prepare
+from edjax.evaluation import Evaluation
+from edjax.selection.prepared import prepare
+from edjax.study.analysis import INTERVAL, STATISTIC
 
 LONG = ("picks", "gains", "first", "values")  # what no table needs; it stays in the folder
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edjax.features import SCORES
-from edjax.store import atomic_write
+from edjax.data.features import SCORES
+from edjax.keep.store import atomic_write
 
 ROWS = 36_000  # a file
 LENGTHS = ("n_prompt_tokens", "n_new_tokens")

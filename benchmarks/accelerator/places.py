@@ -10,10 +10,10 @@ import yaml
 
 from benchmarks.accelerator.stage import Stage
 from benchmarks.runner import ROOT
-from edjax.pool import Pool, read_pool
-from edjax.recipe import Recipe, make_recipe
-from edjax.run import slice_of
-from edjax.sections import flat
+from edjax.data.pool import Pool, read_pool
+from edjax.study.recipe import Recipe, make_recipe
+from edjax.study.run import slice_of
+from edjax.study.sections import flat
 
 
 def shared(data: Path, what: str) -> Path:

@@ -16,7 +16,7 @@ SHARD = 4  # batches
 
 def run(stage: Stage) -> bool:
     """Score what is not kept yet; the process that started this one keeps what is done (`kept.keep`)."""
-    from edjax.score import score
+    from edjax.scoring import score
 
     recipe, pool = recipe_of(stage), pool_of(stage)
     have = kept.read(stage.out)

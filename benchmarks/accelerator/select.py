@@ -14,8 +14,8 @@ from benchmarks.accelerator import kept
 from benchmarks.accelerator.places import pool_of, recipe_of
 from benchmarks.accelerator.stage import Stage
 from benchmarks.label_efficiency import name_of
-from edjax.features import SCORES, Features
-from edjax.recipe import Recipe
+from edjax.data.features import SCORES, Features
+from edjax.study.recipe import Recipe
 
 
 def features_of(stage: Stage) -> Features | None:
@@ -69,7 +69,7 @@ def ordered(
     of: str = "",
 ) -> bool:
     """Leave those of these orders that are missing, a row each, its job beginning with `of`; whether all are there."""
-    from edjax.select import Chooser, usable
+    from edjax.selection.choose import Chooser, usable
 
     candidates = usable(features, [recipe.choice(s) for s in recipe.strategies])
     whole = True

@@ -98,7 +98,7 @@ class Stage:
 def machine(data: Path) -> dict[str, Any]:
     """What a stage runs on: device, driver, versions, and the commit that was packed."""
     from benchmarks import runner
-    from edjax.store import versions
+    from edjax.keep.store import versions
 
     packed = data / "commit"
     commit = packed.read_text().strip() if packed.exists() else runner.commit()

@@ -16,10 +16,10 @@ from benchmarks.accelerator.record import Row
 from benchmarks.accelerator.select import Cell, order_for
 from benchmarks.accelerator.stage import Stage
 from benchmarks.label_efficiency import name_of
-from edjax.batching import chunks
-from edjax.evaluate import Evaluation
-from edjax.pool import Pool
-from edjax.recipe import Recipe
+from edjax.data.pool import Pool
+from edjax.evaluation import Evaluation
+from edjax.lm.batching import chunks
+from edjax.study.recipe import Recipe
 
 BASE = "base"
 PLACES = {"response_loss": 5}  # digits behind the point that a row's value keeps; the others are 0, 1 or shares
@@ -54,21 +54,21 @@ class Grid:
 
     @cached_property
     def at_once(self) -> int:
-        from edjax.finetune.room import cells_at_once
+        from edjax.finetuning.room import cells_at_once
 
         return self.recipe.cells_at_once or cells_at_once(self.loaded.model.config, self.recipe.finetune_config(0))
 
     @cached_property
     def groups(self) -> tuple[str, ...] | None:
         """Of the rows held out, where the recipe names a column whose values count alike."""
-        from edjax.grouping import groups_of
+        from edjax.evaluation.grouping import groups_of
 
         column = self.recipe.evaluation_group_by
         return None if column is None else groups_of(self.held_out, column)
 
     @cached_property
     def warm_tokens(self) -> int:
-        from edjax.warm import warm_tokens
+        from edjax.study.warm import warm_tokens
 
         return warm_tokens(self.pool, list(self.warm), self.recipe, self.loaded)
 
@@ -94,7 +94,7 @@ class Grid:
 
     def _together(self, cells: list[Cell], orders: Mapping[str, Row]) -> bool:
         """Train some cells at once and evaluate them, one row each; fewer at once where memory does not do."""
-        from edjax.finetune import Job, finetune_together
+        from edjax.finetuning import Job, finetune_together
 
         def both() -> dict[Cell, tuple[Any, Evaluation]]:
             home = Path(self.stage.work, self.stage.name, self.of.partition(":")[0])
@@ -140,7 +140,7 @@ class Grid:
         return self.stage.jobs({self.of + name_of(*c): partial(row, c) for c in cells})
 
     def _evaluated(self, adapters: list[Path | None]) -> list[Evaluation]:
-        from edjax.evaluate import evaluate_together
+        from edjax.evaluation import evaluate_together
 
         recipe = self.recipe
         settings: dict[str, Any] = {
@@ -157,7 +157,7 @@ class Grid:
 
     def _measured(self, found: Evaluation) -> dict[str, Any]:
         """The means, over groups too where there are some, and every row's values, short enough to bring back."""
-        from edjax.grouping import macro_scores
+        from edjax.evaluation.grouping import macro_scores
 
         values = {
             m: [None if r.get(m) is None else round(r[m], PLACES.get(m, 4)) for r in found.rows]

@@ -23,12 +23,12 @@ from benchmarks.accelerator.stage import Stage
 from benchmarks.accelerator.together import BASE, Grid, planned
 from benchmarks.label_efficiency import name_of
 from benchmarks.trials_settings import ON_A_GPU, SETTINGS, Setting
-from edjax.features import Features
-from edjax.pool import Pool, read_pool
-from edjax.recipe import Recipe, make_recipe
-from edjax.select import with_pool_column
-from edjax.select.prepared import take
-from edjax.warm import warm_rows
+from edjax.data.features import Features
+from edjax.data.pool import Pool, read_pool
+from edjax.selection.prepared import take
+from edjax.selection.selection import with_pool_column
+from edjax.study.recipe import Recipe, make_recipe
+from edjax.study.warm import warm_rows
 
 DRAWN, ORDER = "drawn", "order "
 RATE = 5e13  # FLOP/s of small adapters side by side: a guess, 5 % of an H100's peak, until a card has said otherwise

@@ -11,10 +11,10 @@ labels, a learner with a closed form (benchmarks.control.learners) learns from w
 the rows held out is its score. The learner is the same for all, so that what differs is the choice.
 
 The saving at B labels is horizontal: of random's mean score at B, where the strategy's curve (made monotone, linear
-in log2 of the labels) reaches it, by `edjax.analysis.shift` with its interval over splits. Beside it stands the null:
-random against itself, the splits cut in two in a seeded thousand ways. Where random at the largest budget is not above
-chance there is nothing to save, and none is given. A learner's features and ridge were chosen on splits of their own,
-by random's score alone (`--tune` prints it).
+in log2 of the labels) reaches it, by `edjax.study.analysis.shift` with its interval over splits. Beside it stands the
+null: random against itself, the splits cut in two in a seeded thousand ways. Where random at the largest budget is not
+above chance there is nothing to save, and none is given. A learner's features and ridge were chosen on splits of their
+own, by random's score alone (`--tune` prints it).
 
 A saving here is not a saving of finetuning: the probe knows nothing of a label before it has seen it, a language model
 half knows what it says.
@@ -33,11 +33,12 @@ from benchmarks import runner
 from benchmarks.control import sets
 from benchmarks.control.learners import Choices, Labels, Learner, Retrieval, learned
 from benchmarks.control.splits import BUDGETS, gathered, split
-from edjax.analysis.seeds import interval_of_mean
-from edjax.features import Features
-from edjax.pool import read_pool
-from edjax.select import Chooser, Options
-from edjax.select.prepared import take
+from edjax.data.features import Features
+from edjax.data.pool import read_pool
+from edjax.selection.choose import Chooser
+from edjax.selection.options import Options
+from edjax.selection.prepared import take
+from edjax.study.analysis.seeds import interval_of_mean
 
 SETS: dict[str, tuple[str, float]] = {  # by name the learner's features and its ridge
     "clinc150": ("l2", 0.1),

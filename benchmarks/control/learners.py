@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmarks.control.splits import HELD_OUT
-from edjax.features import Features
-from edjax.select import prepare
+from edjax.data.features import Features
+from edjax.selection.prepared import prepare
 
 Score = float
 

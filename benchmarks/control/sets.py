@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edjax.features import Features
-from edjax.pool import Pool
+from edjax.data.features import Features
+from edjax.data.pool import Pool
 
 MODEL, LAYER, POOLING, TEMPLATE = "smollm2", -1, "mean", "plain"
 MOST = 2_200  # rows of a set, a seeded draw of them; intents are taken whole
@@ -71,6 +71,6 @@ def texts(lines: Iterable[str]) -> Pool:
 
 
 def scored(pool: Pool, out: Path) -> Features:
-    from edjax.score import score
+    from edjax.scoring import score
 
     return score(pool, MODEL, out=out, layer=LAYER, pooling=POOLING, max_new_tokens=0, template=TEMPLATE)

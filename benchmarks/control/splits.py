@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from edjax.analysis.savings import Arm, null
-from edjax.analysis.shift import monotone, shift
+from edjax.study.analysis.savings import Arm, null
+from edjax.study.analysis.shift import monotone, shift
 
 BUDGETS = (50, 100, 200, 400, 800)
 AT = (200, 400)

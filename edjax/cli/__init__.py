@@ -12,10 +12,9 @@ from typing import Any
 import click
 
 from edjax.cli.lazy import LazyGroup
-from edjax.errors import EdjaxError
+from edjax.keep.errors import EdjaxError
+from edjax.keep.memory import exhausted
 from edjax.lm import torchless
-from edjax.memory import exhausted
-
 
 VERBS = {  # in the order of the road
     "demo": ("edjax.cli.run", "Walk the whole road on a pool that edjax makes itself."),

@@ -37,7 +37,7 @@ def evaluate(rows: str, metrics: str, reading: dict[str, Any], **settings: Any) 
     Reads   ROWS: any pool format, every row with a response, refs or an answer; choices are used if there
     Writes  OUT/scores.json and OUT/rows.jsonl, if --out is given
     """
-    from edjax.evaluate import evaluate as run_evaluate
+    from edjax.evaluation import evaluate as run_evaluate
 
     options.use_compilation_cache()
     data = options.read(rows, reading)

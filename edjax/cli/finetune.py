@@ -9,7 +9,7 @@ import click
 
 from edjax.cli import options
 from edjax.cli.grouped import Grouped, from_settings, option
-from edjax.finetune.config import VALIDATION, FinetuneConfig
+from edjax.finetuning.config import VALIDATION, FinetuneConfig
 
 
 @click.command(cls=Grouped)
@@ -40,8 +40,8 @@ def finetune(
             With validation: the adapter of the lowest validation loss, and OUT/last/, that of the last step
     Stopped half-way, the same command goes on from the last checkpoint and ends in the same adapter.
     """
-    from edjax.finetune import finetune as run_finetune
-    from edjax.finetune.examples import teaching
+    from edjax.finetuning import finetune as run_finetune
+    from edjax.finetuning.examples import teaching
 
     options.use_compilation_cache()
     settings["lora_target_modules"] = tuple(m.strip() for m in settings["lora_target_modules"].split(","))

@@ -100,7 +100,7 @@ def import_labels(
     and two different answers to one row, unless one is marked as ground truth or --annotator says which.
     """
     from edjax.handoff import read_chosen, write_all
-    from edjax.labels import import_labels as run_import
+    from edjax.handoff.labels import import_labels as run_import
 
     chosen = read_chosen(selection, pool=pool, log=options.note, **reading)
     known = chosen.pool.reading

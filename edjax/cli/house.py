@@ -19,8 +19,8 @@ def verify(directories: tuple[Path, ...]) -> None:
     Reads   every file of every artefact: its size and sha256, and what it was made from
     Writes  nothing; a line a fault that names the file, and exit code 3 if there is one
     """
-    from edjax.errors import DataError
-    from edjax.verify import verify as run_verify
+    from edjax.keep.errors import DataError
+    from edjax.keep.verify import verify as run_verify
 
     found = run_verify(directories)
     for text in found.notes:
@@ -43,7 +43,7 @@ def env() -> None:
     Reads   nothing but this machine; no network
     Writes  nothing
     """
-    from edjax.environment import environment, lines
+    from edjax.cli.environment import environment, lines
 
     facts = environment()
     options.tell(facts, *lines(facts))

@@ -80,7 +80,7 @@ def read(source: str, reading: Mapping[str, Any], remembered: Mapping[str, Any] 
     """
     from dataclasses import asdict
 
-    from edjax.pool import Reading, read_pool
+    from edjax.data.pool import Reading, read_pool
 
     return read_pool(source, **asdict(Reading.of(reading, remembered, source)), log=note)
 
@@ -118,7 +118,7 @@ def use_compilation_cache() -> None:
     """Keep compiled programs between processes; a second start is then much faster."""
     import jax
 
-    from edjax.compiled import compiled_programs
+    from edjax.keep.compiled import compiled_programs
     from edjax.lm.smollm2 import cache_dir
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):

@@ -26,14 +26,14 @@ def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, overwrite: b
     Writes  OUT/results.json, OUT/report.html, and below OUT every stage's own artefact
     Cells that are done are not done again: stopped at any point, the same command finishes the rest.
     """
-    from edjax.recipe import read_recipe
+    from edjax.study.recipe import read_recipe
 
     _run(read_recipe(recipe, overrides, log=options.note), out, overwrite)
 
 
 def _run(recipe: Any, out: Path | None, overwrite: bool) -> None:
-    from edjax.run import run as run_recipe
-    from edjax.table import results_table
+    from edjax.study.run import run as run_recipe
+    from edjax.study.table import results_table
 
     options.use_compilation_cache()
     out = out or Path(recipe.out)
@@ -81,10 +81,10 @@ def report(directories: tuple[Path, ...], out: Path | None, pool: str | None, re
     Reads   DIRECTORIES: that of a run, with results.json; or any with features, selections, adapters, evaluations
     Writes  the page, one file to open in a browser or to send
     """
-    from edjax import report as page
-    from edjax.analysis import restated
-    from edjax.gather import gather
-    from edjax.store import read_json
+    from edjax.keep.store import read_json
+    from edjax.study import report as page
+    from edjax.study.analysis import restated
+    from edjax.study.gather import gather
 
     first = directories[0]
     run = len(directories) == 1 and (first / "results.json").exists()

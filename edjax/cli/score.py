@@ -45,14 +45,14 @@ def score(
             response_nll, mean_response_nll (nats a token) and n_response_tokens, from the responses that rows have
     Prompts of the very same tokens are computed once. Stopped half-way, the same command goes on at the next shard.
     """
-    from edjax.score import estimate
-    from edjax.score import score as run_score
-    from edjax.score.probes import further
+    from edjax.scoring import estimate
+    from edjax.scoring import score as run_score
+    from edjax.scoring.probes import further
 
     options.use_compilation_cache()
     rows = options.read(pool, reading)
     if dry_run:
-        from edjax.score.dry_run import describe
+        from edjax.scoring.dry_run import describe
 
         if more := further(settings.pop("probes")):
             options.note(f"the pass of {', '.join(more)} is not in what follows")

@@ -10,10 +10,10 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from edjax import defaults
 from edjax.cli import options
 from edjax.cli.grouped import Grouped, from_settings, option
-from edjax.select.options import BUDGET, ROUND, Options
+from edjax.selection import defaults
+from edjax.selection.options import BUDGET, ROUND, Options
 
 
 class Several(click.ParamType):
@@ -35,7 +35,7 @@ class _Strategies(Several):
         super().__init__(click.STRING, "names")
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from edjax.strategies import STRATEGIES
+        from edjax.selection.strategies import STRATEGIES
 
         done, comma, begun = incomplete.rpartition(",")
         return [CompletionItem(done + comma + name) for name in STRATEGIES if name.startswith(begun)]
@@ -140,7 +140,7 @@ class _Source:
 
     def _manifest(self) -> dict[str, Any]:
         """What `edjax score` says of the features; nothing where they are somebody's own."""
-        from edjax.store import read_manifest
+        from edjax.keep.store import read_manifest
 
         return read_manifest(self.path, "features") if self.path.is_dir() else {}
 
@@ -149,15 +149,16 @@ class _Source:
         return dict(self.manifest.get("reading") or {})
 
     def labelled(self) -> tuple[str, ...]:
-        from edjax.select import read_labelled
+        from edjax.selection.labelled import read_labelled
 
         return read_labelled(self.given["labelled"], self.reading["id_column"])
 
     def read(self, strategies: tuple[str, ...], settings: dict[str, Any], scratch: Path) -> None:
-        from edjax.errors import UsageError
-        from edjax.features import is_array, join_columns, read_features
-        from edjax.ids import as_known, read_ids
-        from edjax.select import stream_above, with_pool_column
+        from edjax.data.features import is_array, join_columns, read_features
+        from edjax.data.ids import as_known, read_ids
+        from edjax.keep.errors import UsageError
+        from edjax.selection.cost import stream_above
+        from edjax.selection.selection import with_pool_column
 
         limits = [stream_above(s, self.given["memory"]) for s in strategies]
         limit = None if None in limits else min(n for n in limits if n is not None)
@@ -202,10 +203,13 @@ def _choose(
     out: Path,
     overwrite: bool,
 ) -> None:
-    from edjax.errors import UsageError
-    from edjax.select import Chooser, chosen_otherwise, streams, usable, write_selection
-    from edjax.store import sha256_json
-    from edjax.strategies import diverse, in_table
+    from edjax.keep.errors import UsageError
+    from edjax.keep.store import sha256_json
+    from edjax.selection.choose import Chooser, usable
+    from edjax.selection.cost import streams
+    from edjax.selection.labelled import chosen_otherwise
+    from edjax.selection.selection import write_selection
+    from edjax.selection.strategies import diverse, in_table
 
     several = len(strategies) * len(budgets) > 1
     written = "selected.jsonl" if source.pool is not None else "selection.csv"
@@ -296,8 +300,8 @@ def _foretell(
     source: _Source, strategies: tuple[str, ...], budgets: tuple[int | None, ...], settings: dict[str, Any]
 ) -> None:
     """What it would take, in a line a strategy: the largest budget's order serves the others."""
-    from edjax.features import joined_columns, survey
-    from edjax.select import forecast
+    from edjax.data.features import joined_columns, survey
+    from edjax.selection.cost import forecast
 
     ids = source.labelled()
     asked = Options(**settings, labelled=ids)
@@ -321,7 +325,7 @@ def strategies() -> None:
     A knob follows a colon:  --strategy facility_location:bandwidth=0.5
     A score of the features is a strategy too: the largest first.
     """
-    from edjax.strategies import BROKEN, STRATEGIES, described
+    from edjax.selection.strategies import BROKEN, STRATEGIES, described
 
     said = {name: described(method) for name, method in STRATEGIES.items()}
     wide = max(len(name) for name in said)

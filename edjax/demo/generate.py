@@ -26,8 +26,8 @@ from edjax.demo import (
     families_time,
 )
 from edjax.demo.families import REGISTRY, Family, Item
-from edjax.errors import UsageError
-from edjax.store import atomic_write
+from edjax.keep.errors import UsageError
+from edjax.keep.store import atomic_write
 
 MODULES = (  # importing them fills REGISTRY
     families_arithmetic,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edjax.demo.generate import write
-from edjax.recipe import Recipe, make_recipe, read_overrides
+from edjax.study.recipe import Recipe, make_recipe, read_overrides
 
 POOL_ROWS = 2400
 EVALUATION_ROWS = 150

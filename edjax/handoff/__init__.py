@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from edjax.errors import DataError, UsageError
 from edjax.handoff import argilla, axolotl, label_studio, lines, llama_factory, spreadsheet, trl
 from edjax.handoff.chosen import Chosen
 from edjax.handoff.chosen import read_chosen as read_chosen
-from edjax.store import atomic_write
+from edjax.keep.errors import DataError, UsageError
+from edjax.keep.store import atomic_write
 
 Files = dict[str, bytes]
 

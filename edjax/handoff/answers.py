@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edjax.errors import DataError, EnvError, UsageError
 from edjax.handoff import argilla, label_studio, lines, spreadsheet
 from edjax.handoff.record import Answer, Entry
+from edjax.keep.errors import DataError, EnvError, UsageError
 
 KINDS = ("label-studio", "argilla", "csv", "jsonl")
 

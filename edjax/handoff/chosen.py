@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edjax.errors import DataError, UsageError
+from edjax.data.ids import id_of
+from edjax.data.pool import Message, Pool, Reading, read_pool
+from edjax.data.tools import calls_text
+from edjax.data.turns import columns_read
 from edjax.handoff.text import dump_like, json_bytes, json_record
-from edjax.ids import id_of
-from edjax.pool import Message, Pool, Reading, read_pool
-from edjax.select import pool_rows, read_selection, selection_of
-from edjax.store import read_manifest
-from edjax.tools import calls_text
-from edjax.turns import columns_read
+from edjax.keep.errors import DataError, UsageError
+from edjax.keep.store import read_manifest
+from edjax.selection.selection import pool_rows, read_selection, selection_of
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def read_chosen(
     """Read a directory of `edjax select` (or its selected.jsonl), or any pool, whose order is then the rows' own.
 
     A selection's ids are those of its selection.csv: a row without an id keeps the name it had in the pool. One that
-    was made without a pool holds ids alone, and its rows are those of `pool`. Options as in `edjax.pool.read_pool`;
-    None: those with which the selection's pool was read, else the defaults.
+    was made without a pool holds ids alone, and its rows are those of `pool`. Options as in
+    `edjax.data.pool.read_pool`; None: those with which the selection's pool was read, else the defaults.
 
     Raises:
       DataError: an unfinished or damaged selection, ids that the pool does not have, and all that `read_pool` raises.

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from edjax.data.ids import id_text
+from edjax.data.rows import BadRow
+from edjax.data.turns import ASSISTANT, number_text, turns_of
 from edjax.handoff import label_studio
 from edjax.handoff.chosen import Chosen
 from edjax.handoff.record import Answer, BadAnswer, Entry
-from edjax.ids import id_text
-from edjax.rows import BadRow
-from edjax.turns import ASSISTANT, number_text, turns_of
 
 
 def files(chosen: Chosen, out: Path) -> dict[str, bytes]:
@@ -54,8 +54,8 @@ def is_assistant(turn: Any) -> bool:
 
 
 def _text(value: Any) -> str | None:
-    """Text as it is, a number or a turn as `edjax.pool` reads it, a list of turns by its last; of the turns those of
-    the model that are to be learned."""
+    """Text as it is, a number or a turn as `edjax.data.pool` reads it, a list of turns by its last; of the turns those
+    of the model that are to be learned."""
     with contextlib.suppress(BadRow):
         for turn in turns_of(value[-1:] if isinstance(value, list) else value):
             learned = turn["role"] == "assistant" and not turn.keys() & {"tool_calls", "weight"}

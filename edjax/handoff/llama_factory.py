@@ -11,9 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edjax.errors import DataError
 from edjax.handoff.chosen import Chosen
 from edjax.handoff.text import json_bytes, with_extra
+from edjax.keep.errors import DataError
 
 ROLES = {"user": "human", "tool": "observation", "assistant": "gpt"}
 ANSWERS = ("gpt", "function_call")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from edjax.errors import DataError
+from edjax.keep.errors import DataError
 
 SKIPPED, EMPTY = "skipped by the annotator", "empty"
 

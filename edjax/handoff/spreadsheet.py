@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edjax.errors import DataError
 from edjax.handoff import label_studio
 from edjax.handoff.chosen import Chosen
 from edjax.handoff.record import EMPTY, Answer, BadAnswer, Entry
 from edjax.handoff.text import apart, json_bytes
+from edjax.keep.errors import DataError
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 LONGEST_CELL = 32_767  # characters, in Excel; longer cells are cut

@@ -6,10 +6,10 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from edjax.errors import DataError
+from edjax.keep.errors import DataError
+from edjax.keep.store import read_json, sha256_file, sha256_json
 from edjax.lm.load import TOKENIZER, LoadedModel, digest
 from edjax.lm.peft import CONFIG, WEIGHTS
-from edjax.store import read_json, sha256_file, sha256_json
 
 SMOLLM2 = "SmolLM2-135M-Instruct"
 PROBE = "The naïve café's 12,345 cats said: “Hello, world!”\n\n  x = [1, 2];"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from edjax.batching import bucket, by_length, chunks, height
+from edjax.lm.batching import bucket, by_length, chunks, height
 
 Array = jax.Array
 TRAINED = (16, 64, 128, 256, 512, 1024)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from edjax.errors import UsageError
+from edjax.keep.errors import UsageError
 
 LEAST = 2  # a token of the prompt, and one of the response
 

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from edjax.errors import DataError
+from edjax.keep.errors import DataError
 from edjax.lm.config import LMConfig
 from edjax.lm.decoder import Array, CausalLM
 from edjax.lm.families import FAMILIES

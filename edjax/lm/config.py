@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from edjax.errors import DataError
+from edjax.keep.errors import DataError
 from edjax.lm.families import FAMILIES, head_dim_of, rope_of
 from edjax.lm.rope import Rope
 

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from edjax.store import read_json
+from edjax.keep.store import read_json
 
 NAME = "strftime_now"
 FORMATS = re.compile(r"""(?=(["'])((?:(?!\1).)*%(?:(?!\1).)*)\1)""")  # at every quote: which of them opens is jinja's

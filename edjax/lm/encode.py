@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edjax.errors import DataError, UsageError
+from edjax.keep.errors import DataError, UsageError
 from edjax.lm.bounds import Bounds, Row
 from edjax.lm.dates import dated, today
 from edjax.lm.spelling import ControlTokens, Spelling, Tokens
@@ -100,7 +100,7 @@ class Encoder:
         """The tokens of a prompt and its response that the model sees, and whether they are all there.
 
         Args:
-          messages: turns with role and content, and with tool_calls where they call `tools` (`edjax.tools`).
+          messages: turns with role and content, and with tool_calls where they call `tools` (`edjax.data.tools`).
         """
         whole = self._whole(messages, tools)
         prompt = whole[-self.bounds.prompt :]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edjax.errors import DataError
+from edjax.keep.errors import DataError
 from edjax.lm.rope import ROPE_TYPES, Rope
 
 Options = dict[str, Any]

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from edjax.batching import batches, by_length
-from edjax.errors import UsageError
+from edjax.keep.errors import UsageError
 from edjax.kernels.uncertainty import TokenStatistics
+from edjax.lm.batching import batches, by_length
 from edjax.lm.decode import decode
 from edjax.lm.encode import Encoder, Message
 from edjax.lm.load import LoadedModel

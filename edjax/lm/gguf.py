@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edjax.errors import DataError, EnvError
+from edjax.keep.errors import DataError, EnvError
 from edjax.lm.gguf_rope import scaling_of
 
 CONVERTER = 2  # part of the name of what is kept of a .gguf: one more when another directory comes of the same file

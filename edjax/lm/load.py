@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edjax.errors import DataError, EnvError, UsageError
+from edjax.keep.errors import DataError, EnvError, UsageError
+from edjax.keep.store import sha256_file, sha256_json, write_json
 from edjax.lm import smollm2, torchless
-from edjax.store import sha256_file, sha256_json, write_json
 
 DTYPES = ("float32", "bfloat16")
 MOST_LAYERS = 10_000

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from edjax.errors import UsageError
+from edjax.keep.errors import UsageError
 from edjax.lm.checkpoint import PROJECTIONS
 from edjax.lm.decoder import CausalLM
 from edjax.lm.linear import Linear

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from edjax.errors import UsageError
+from edjax.keep.errors import UsageError
+from edjax.keep.store import atomic_write, read_json, sha256_file, sha256_json, write_json, writing
 from edjax.lm.adapter import adapter_notes, trained_template
 from edjax.lm.checkpoint import OUTSIDE, layer_names
 from edjax.lm.decoder import Array, CausalLM
@@ -22,7 +23,6 @@ from edjax.lm.load import TOKENIZER, LoadedModel, digest, load, locate
 from edjax.lm.lora import projections
 from edjax.lm.peft import CONFIG, WEIGHTS, import_adapter
 from edjax.lm.quantize import Quantized
-from edjax.store import atomic_write, read_json, sha256_file, sha256_json, write_json, writing
 
 SHARD_BYTES = 4 << 30
 BESIDE = (*TOKENIZER, "special_tokens_map.json", "added_tokens.json", "generation_config.json")

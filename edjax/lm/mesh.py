@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from edjax.errors import UsageError
+from edjax.keep.errors import UsageError
 from edjax.lm.config import LMConfig
 
 Array = jax.Array

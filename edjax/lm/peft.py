@@ -10,13 +10,13 @@ from flax import nnx
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from edjax.errors import DataError
+from edjax.keep.errors import DataError
+from edjax.keep.store import atomic_write, write_json
 from edjax.lm.checkpoint import PROJECTIONS
 from edjax.lm.decoder import CausalLM
 from edjax.lm.lora import LoraConfig, adapter_of, add_lora, projections, targets
 from edjax.lm.peft_config import MERGE, Places, lora_key, read_config
 from edjax.lm.tensors import as_float
-from edjax.store import atomic_write, write_json
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 

@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from edjax.errors import DataError, UsageError
+from edjax.keep.errors import DataError, UsageError
+from edjax.keep.store import read_json
 from edjax.lm.lora import LoraConfig
-from edjax.store import read_json
 
 # What PEFT writes that changes what an adapter computes beyond LoRA and rsLoRA; each must be off.
 BEYOND = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from edjax.errors import UsageError
+from edjax.keep.errors import UsageError
 from edjax.lm.decode import last_hidden
 from edjax.lm.decoder import Array
 

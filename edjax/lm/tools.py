@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from edjax.errors import DataError
+from edjax.keep.errors import DataError
 
 Message = dict[str, Any]
 Render = Callable[[Sequence[Message]], str]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from edjax.errors import UsageError
+from edjax.keep.errors import UsageError
 from edjax.lm import eigen
 from edjax.lm.batch import Batch
 from edjax.lm.decoder import Array, CausalLM

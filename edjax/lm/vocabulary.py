@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edjax.errors import DataError
+from edjax.keep.errors import DataError
 
 # Tokens that makers ship beyond the rows of text models, which never saw one: Gemma 3 1B's mark of an image, and the
 # marks for filling in that Code Llama's sizes without it have.

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from lm_cases import make_pool, tiny_model
 
-from edjax.errors import UsageError
-from edjax.evaluate import evaluate
-from edjax.finetune import FinetuneConfig, finetune
+from edjax.evaluation import evaluate
+from edjax.finetuning import FinetuneConfig, finetune
+from edjax.keep.errors import UsageError
 from edjax.lm.adapter import adapter_digest, adapter_notes, trained_template
 from edjax.lm.load import load
 from edjax.lm.lora import LoraConfig, add_lora

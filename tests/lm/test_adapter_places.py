@@ -7,7 +7,7 @@ import pytest
 from lm_cases import STORIES, forward, reference, reference_outputs
 from safetensors.numpy import load_file, save_file
 
-from edjax.errors import DataError
+from edjax.keep.errors import DataError
 from edjax.lm.peft import import_adapter
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"

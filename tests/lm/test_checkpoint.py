@@ -19,7 +19,7 @@ import pytest
 from lm_cases import forward, tiny_model
 from safetensors.numpy import save_file
 
-from edjax.errors import DataError, EdjaxError, EnvError, UsageError
+from edjax.keep.errors import DataError, EdjaxError, EnvError, UsageError
 from edjax.lm import untrusted
 from edjax.lm.load import load
 
@@ -396,7 +396,7 @@ def resolve(host, *more, **named):
     raise OSError("no network")
 socket.socket.connect = socket.socket.connect_ex = refuse
 socket.getaddrinfo = resolve
-from edjax.errors import EnvError
+from edjax.keep.errors import EnvError
 from edjax.lm.encode import Encoder
 from edjax.lm.load import load
 Encoder(load(sys.argv[1]).tokenizer).prompt([{"role": "user", "content": "hi"}])

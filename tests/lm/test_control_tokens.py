@@ -7,7 +7,7 @@ import pytest
 from lm_cases import EOS, tiny_model
 from tokenizers import AddedToken, Tokenizer
 
-from edjax.errors import DataError
+from edjax.keep.errors import DataError
 from edjax.lm.encode import Encoder
 from edjax.lm.load import load
 from edjax.lm.spelling import PRIVATE

@@ -5,13 +5,13 @@ import datetime
 import pytest
 from lm_cases import make_pool, tiny_model
 
-from edjax.errors import DataError, UsageError
-from edjax.evaluate import evaluate
+from edjax.evaluation import evaluate
+from edjax.keep.errors import DataError, UsageError
+from edjax.keep.store import read_json
 from edjax.lm import dates
 from edjax.lm.encode import Encoder
 from edjax.lm.load import load
-from edjax.score import score
-from edjax.store import read_json
+from edjax.scoring import score
 
 TEMPLATE = (
     "{%- if strftime_now is defined %}{% set day = strftime_now('%d %b %Y') %}{% else %}{% set day = '?' %}{% endif %}"
@@ -91,7 +91,7 @@ def test_only_where_a_template_asks(model, stories, tmp_path, monkeypatch):
 
 
 def test_an_adapter_is_evaluated_on_its_own_day(model, tmp_path, monkeypatch):
-    from edjax.finetune import FinetuneConfig, finetune
+    from edjax.finetuning import FinetuneConfig, finetune
 
     pool, quiet = make_pool([("a", "b")]), {"loaded": model, "show_progress": False}
     monkeypatch.setattr(dates, "today", lambda: "2026-03-02")

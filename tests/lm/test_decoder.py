@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from lm_cases import STORIES, forward, greedy, log_softmax, nll_of
 
-from edjax.batching import LENGTHS, bucket, by_length, chunks, pad
 from edjax.lm.attention import attend, softcapped
+from edjax.lm.batching import LENGTHS, bucket, by_length, chunks, pad
 from edjax.lm.decode import continuation_nll, decode, last_hidden
 from edjax.lm.head import CHUNK, token_nll
 

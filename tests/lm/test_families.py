@@ -12,8 +12,8 @@ import pytest
 from lm_cases import pair_batch, reference_outputs, write_tokenizer
 from safetensors.numpy import load_file
 
-from edjax.batching import pad
-from edjax.errors import DataError, UsageError
+from edjax.keep.errors import DataError, UsageError
+from edjax.lm.batching import pad
 from edjax.lm.config import LMConfig
 from edjax.lm.decode import decode
 from edjax.lm.families import FAMILIES

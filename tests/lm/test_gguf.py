@@ -12,10 +12,10 @@ from gguf_cases import permute, refused, write_gguf
 from lm_cases import EOS, TINY, forward, reference, reference_outputs, tiny_tensors
 from safetensors.numpy import load_file
 
-from edjax.errors import DataError
+from edjax.keep.errors import DataError
+from edjax.keep.store import sha256_file
 from edjax.lm.gguf import convert, unpermute
 from edjax.lm.load import load
-from edjax.store import sha256_file
 
 PROSE = (
     "The harbour was quiet in the early morning, before the first ferry came in. A few fishermen sat on the wall and "

@@ -10,8 +10,8 @@ from gguf_cases import permute, refused, write_gguf
 from lm_cases import TINY, forward, make_pool, reference, reference_outputs, tiny_tensors
 from safetensors.numpy import load_file
 
-from edjax.errors import DataError
-from edjax.evaluate import evaluate
+from edjax.evaluation import evaluate
+from edjax.keep.errors import DataError
 from edjax.lm import adapter
 from edjax.lm.gguf import convert, parts
 from edjax.lm.gguf_rope import scaling_of

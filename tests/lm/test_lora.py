@@ -14,7 +14,7 @@ from flax import nnx
 from lm_cases import ALL, STORIES, forward, nll_of, pair_batch, reference, reference_outputs
 from safetensors.numpy import load_file, save_file
 
-from edjax.errors import DataError, UsageError
+from edjax.keep.errors import DataError, UsageError
 from edjax.lm.linear import lora_products
 from edjax.lm.lora import LoraConfig, add_lora, targets
 from edjax.lm.peft import export_adapter, import_adapter

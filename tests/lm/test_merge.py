@@ -11,7 +11,7 @@ from lm_cases import STORIES, forward, tiny_model
 from safetensors.numpy import load_file
 
 import edjax.cli
-from edjax.errors import DataError, UsageError
+from edjax.keep.errors import DataError, UsageError
 from edjax.lm.load import load
 from edjax.lm.lora import LoraConfig, add_lora, targets
 from edjax.lm.merge import export_merged, merge, merge_lora

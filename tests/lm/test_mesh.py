@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 from lm_cases import tiny_model
 from quick import of_devices
 
-from edjax.errors import UsageError
+from edjax.keep.errors import UsageError
 from edjax.lm.config import LMConfig
 from edjax.lm.decoder import CausalLM
 from edjax.lm.lora import LoraConfig, add_lora
@@ -247,11 +247,11 @@ WHOLE = """
     from pathlib import Path
     from lm_cases import make_pool, tiny_model
     from safetensors.numpy import load_file
-    from edjax.errors import UsageError
-    from edjax.evaluate import evaluate
-    from edjax.finetune import FinetuneConfig, finetune
+    from edjax.keep.errors import UsageError
+    from edjax.evaluation import evaluate
+    from edjax.finetuning import FinetuneConfig, finetune
     from edjax.lm.load import load
-    from edjax.score import score
+    from edjax.scoring import score
 
     out, mesh = Path(sys.argv[1]), "fsdp=2,tensor=4"
     tiny_model(out / "m")
@@ -301,7 +301,7 @@ DISTRIBUTED = """
     from jax.sharding import NamedSharding, PartitionSpec
     from pathlib import Path
     from lm_cases import story_pool
-    from edjax.finetune import FinetuneConfig, finetune
+    from edjax.finetuning import FinetuneConfig, finetune
     given, model = batches(4, 8), adapted()
     _, want, adapter = trained(model, None, given)
     for name in ("fsdp=2,tensor=2",):

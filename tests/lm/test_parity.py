@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from lm_cases import STORIES, STORY, STORY_GOES_ON, forward, reference, reference_outputs
 
-from edjax.batching import pad
+from edjax.data.pool import read_pool
+from edjax.lm.batching import pad
 from edjax.lm.checkpoint import load_weights
 from edjax.lm.config import LMConfig
 from edjax.lm.decode import decode
 from edjax.lm.encode import Encoder
-from edjax.pool import read_pool
 
 
 @jax.jit

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from lm_cases import STORIES, forward, log_softmax, reference, reference_outputs, story_pool
 
-from edjax.finetune import FinetuneConfig, finetune
+from edjax.finetuning import FinetuneConfig, finetune
 from edjax.lm.load import LoadedModel
 from edjax.lm.peft import import_adapter
 

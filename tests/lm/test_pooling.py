@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from edjax.errors import UsageError
+from edjax.keep.errors import UsageError
 from edjax.lm.pooling import pool
-from edjax.score import POOLINGS
+from edjax.scoring import POOLINGS
 
 LENGTHS = np.array([16, 1, 7, 11], np.int32)
 

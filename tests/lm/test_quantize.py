@@ -10,10 +10,10 @@ from flax import nnx
 from lm_cases import STORIES, forward, log_softmax, pair_batch, story_pool, tiny_model
 
 import edjax.lm.quantize
-from edjax.batching import pad
-from edjax.errors import DataError, EnvError, UsageError
-from edjax.evaluate import evaluate
-from edjax.finetune import FinetuneConfig, finetune
+from edjax.evaluation import evaluate
+from edjax.finetuning import FinetuneConfig, finetune
+from edjax.keep.errors import DataError, EnvError, UsageError
+from edjax.lm.batching import pad
 from edjax.lm.decode import decode
 from edjax.lm.linear import lora_products
 from edjax.lm.load import load

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from lm_cases import STORIES, log_softmax, nll_of
 
-from edjax.batching import pad
-from edjax.errors import UsageError
+from edjax.keep.errors import UsageError
+from edjax.lm.batching import pad
 from edjax.lm.decode import decode
 from edjax.lm.decoder import Cache
 from edjax.lm.generate import generate

@@ -7,7 +7,7 @@ import pytest
 from lm_cases import TINY, tiny_model, tiny_tensors
 from safetensors.numpy import save_file
 
-from edjax.errors import DataError
+from edjax.keep.errors import DataError
 from edjax.lm.load import load
 
 EMBED = "model.embed_tokens.weight"

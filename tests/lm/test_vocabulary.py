@@ -6,7 +6,7 @@ import shutil
 import pytest
 from lm_cases import tiny_model
 
-from edjax.errors import DataError
+from edjax.keep.errors import DataError
 from edjax.lm.load import load
 
 

@@ -1,0 +1,11 @@
+"""What comes in: rows and their ids, turns and tools in them, the pool, and its columns of numbers.
+
+rows.py       rows out of a container: JSON Lines, CSV, Parquet, a `datasets` directory, a hub id
+turns.py      what a row means: the turns of its prompt, the response
+tools.py      functions that a model may call
+ids.py        names of rows
+pool.py       prompts, their ids, responses where there are any
+arrays.py     arrays in files, read a part at a time
+stream.py     embeddings that stay in files
+features.py   what is known of every prompt: an embedding, and columns by name
+"""

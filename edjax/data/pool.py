@@ -1,0 +1,394 @@
+"""The pool: prompts, their ids, responses where there are any, and the very bytes they came as.
+
+`read_pool` reads what other tools write: `edjax.data.rows` knows the containers, `edjax.data.turns` what a row means.
+Here:
+
+Ids:
+  a column `id` of text or integers, in Parquet and the like also bytes that are UTF-8 and whole floats (1.0 is 1)
+  a row without one (null, NaN, empty) is named after its line or row: row-000017
+  a duplicate id is an error that names both places; a duplicate prompt is a note with a count
+Bad rows:
+  an error that names the file and the line; with skip_bad_lines such rows are left out, counted and named in a note
+Bytes:
+  `line` and `records` keep a row as it came, those of Parquet and `datasets` without the null keys of turns and
+  functions; where the source has no lines, `line` is strict JSON of the record, with bytes in base64
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import difflib
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edjax.data.ids import id_text
+from edjax.data.rows import BadRow, Row, open_rows
+from edjax.data.tools import Tool
+from edjax.data.turns import ACCEPTED, SHAPES, Meaning, lean, number_text, read_row, shape_of
+from edjax.data.turns import Message as Message
+from edjax.keep.errors import DataError, UsageError
+from edjax.keep.store import atomic_write
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The options of `read_pool` that say what a pool is: whoever reads it again needs the same ones."""
+
+    text_column: str | None = None
+    id_column: str | None = "id"
+    split: str | None = None
+    skip_bad_lines: bool = False
+
+    @classmethod
+    def of(
+        cls, given: Mapping[str, Any], remembered: Mapping[str, Any] | None = None, source: str | Path = ""
+    ) -> Reading:
+        """What is given; where that is None, what a manifest remembers, else the default. A `source` that is a file has
+        no split to remember."""
+        names = {f.name for f in dataclasses.fields(cls)} - ({"split"} if Path(source).is_file() else set())
+        found = {k: v for k, v in (remembered or {}).items() if k in names}
+        return cls(**found | {k: v for k, v in given.items() if v is not None})
+
+    def record(self) -> dict[str, Any]:
+        """What a manifest remembers: the options that are not the defaults."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if v != getattr(Reading, k)}
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Prompts in the order of their source; every field up to `lines`, `tools` and `withheld` have one entry a row.
+
+    Attributes:
+      ids: unique names of the rows.
+      messages: the chat turns that make the prompt, {"role", "content"} each and what `edjax.data.turns` keeps beside
+        them, the last assistant turn left out.
+      responses: the answer, or None for a row without a label.
+      records: the parsed rows with every column they came with.
+      lines: the rows' bytes without line ends where the source is JSON Lines, else None.
+      source: what was read.
+      digest: sha256 of the rows' lines and of what was read out of them; equal for equal rows, gzipped or not. Other
+        options, or an edjax that reads a column more, make it another one, and with it what is scored or trained.
+      notes: what a person should know about the read, a sentence each.
+      tools: the functions that a row offers, None where it offers none.
+      withheld: the last assistant turn where it is no response: one that calls tools, or has weight 0; else None.
+      reading: how it was read.
+    """
+
+    ids: tuple[str, ...]
+    messages: tuple[tuple[Message, ...], ...]
+    responses: tuple[str | None, ...]
+    records: tuple[dict[str, Any], ...]
+    lines: tuple[bytes, ...] | None
+    source: str
+    digest: str = field(default="")
+    notes: tuple[str, ...] = ()
+    tools: tuple[tuple[Tool, ...] | None, ...] = ()
+    withheld: tuple[Message | None, ...] = ()
+    reading: Reading = Reading()
+
+    def __post_init__(self) -> None:
+        for name in ("tools", "withheld"):
+            if not getattr(self, name):
+                object.__setattr__(self, name, (None,) * len(self))
+        if not self.digest:
+            object.__setattr__(self, "digest", _digest(self))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        labelled = sum(r is not None for r in self.responses)
+        return f"Pool({self.source!r}, {len(self)} rows, {labelled} with a response, digest {self.digest[:12]})"
+
+    def line(self, i: int) -> bytes:
+        """Row i as JSON on one line: its raw bytes, or compact JSON of its record where the source had no lines."""
+        return self.lines[i] if self.lines is not None else _dump(self.records[i])
+
+    def prompt_text(self, i: int) -> str:
+        """The last user message of row i."""
+        return next(m["content"] for m in reversed(self.messages[i]) if m["role"] == "user")
+
+    @cached_property
+    def index_of(self) -> dict[str, int]:
+        """Row number of each id."""
+        return {name: i for i, name in enumerate(self.ids)}
+
+    def shape(self, i: int) -> str:
+        """The column of row i that holds its prompt."""
+        return shape_of(self.records[i], self.reading.text_column) or ""
+
+    def each(self, f: Callable[[int], T]) -> list[T]:
+        """f of every row's number; a `DataError` that it raises then names the row."""
+        made = []
+        for i in range(len(self)):
+            try:
+                made.append(f(i))
+            except DataError as e:
+                raise DataError(f"{self.source}: row {self.ids[i]!r}: {e}") from e
+        return made
+
+    def unanswered(self, i: int) -> str:
+        """Why row i has no response, to go on from `row 'a' has no response`; "" where that is all there is to say."""
+        turn = self.withheld[i]
+        if turn is None:
+            return ""
+        return " (its last turn calls tools)" if "tool_calls" in turn else " (its last turn has weight 0)"
+
+    def column(self, name: str) -> tuple[Any, ...]:
+        """One column of the records, None where a row lacks it; a name that no row has is a `DataError`."""
+        if not any(name in record for record in self.records):
+            raise _no_column(self.source, name, _columns(self.records))
+        return tuple(record.get(name) for record in self.records)
+
+    def take(self, indices: Iterable[int]) -> Pool:
+        """The rows at `indices`, in that order; a pool of its own with its own digest."""
+        chosen = [int(i) for i in indices]
+        for i in chosen:
+            if not 0 <= i < len(self):
+                raise IndexError(f"row {i} of a pool of {len(self)} rows")
+        return Pool(
+            ids=tuple(self.ids[i] for i in chosen),
+            messages=tuple(self.messages[i] for i in chosen),
+            responses=tuple(self.responses[i] for i in chosen),
+            records=tuple(self.records[i] for i in chosen),
+            lines=None if self.lines is None else tuple(self.lines[i] for i in chosen),
+            source=self.source,
+            tools=tuple(self.tools[i] for i in chosen),
+            withheld=tuple(self.withheld[i] for i in chosen),
+            reading=self.reading,
+        )
+
+
+def read_pool(
+    source: str | Path,
+    *,
+    text_column: str | None = None,
+    id_column: str | None = "id",
+    split: str | None = None,
+    skip_bad_lines: bool = False,
+    limit: int | None = None,
+    log: Callable[[str], object] | None = None,
+) -> Pool:
+    """Read a pool of prompts, all of it or nothing.
+
+    Args:
+      source: a .jsonl, .json, .csv (each also .gz) or .parquet file, a directory written by `datasets` save_to_disk,
+        or a hub id `org/name` (`org/name:config`).
+      text_column: the column that holds the prompt; found by its name (see `edjax.data.turns`) where this is None.
+      id_column: the column that names the rows. None: rows are named after their line or row.
+      split: the split of a `datasets` directory or hub data set.
+      skip_bad_lines: leave malformed rows out, with a note, in place of an error at the first.
+      limit: stop after this many good rows.
+      log: called with each note.
+
+    Raises:
+      DataError: no such source, a malformed row, a missing column, a duplicate id, no rows.
+      UsageError: arguments that contradict the source.
+      EnvError: the file cannot be opened, or the hub not reached.
+    """
+    name = str(source)
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit {limit}: at least 1 row is needed")
+    container = open_rows(name, split=split, limit=limit)
+    rows: list[Row] = []
+    parsed: list[Meaning] = []
+    bad: list[tuple[int, str]] = []
+    first: str | None = None
+    for row in container.rows:
+        if limit is not None and len(rows) == limit:
+            break
+        reason = row.bad
+        if not reason:
+            first = first or _shape(name, row.record, text_column)
+            try:
+                shape = _shape_beside(first, row.record, text_column)
+                row = row._replace(record=lean(row.record, shape)) if container.columnar else row
+                parsed.append(read_row(row.record, shape))
+                rows.append(row)
+            except BadRow as e:
+                reason = str(e)
+        if reason:
+            if not skip_bad_lines:
+                remedy = "mend the line, or --skip-bad-lines to leave such lines out"
+                raise DataError(f"{container.where(name, row.number)}: {reason}; {remedy}")
+            bad.append((row.number, reason))
+    if not rows:
+        left_out = f" ({len(bad)} malformed skipped; the first: {bad[0][1]})" if bad else ""
+        raise DataError(f"{name} holds no rows{left_out}; a pool needs at least one prompt")
+
+    ids, unnamed = _ids(name, rows, id_column, container.where)
+    lines = tuple(row.raw for row in rows if row.raw is not None)
+    notes = [
+        *_notes(bad, "lines" if container.by_line else "rows", unnamed, len(parsed) - len(set(map(_key, parsed)))),
+        *_withheld(ids, parsed),
+    ]
+    pool = Pool(
+        ids=tuple(ids),
+        messages=tuple(m.messages for m in parsed),
+        responses=tuple(m.response for m in parsed),
+        records=tuple(row.record for row in rows),
+        lines=lines if len(lines) == len(rows) else None,
+        source=name,
+        notes=tuple(notes),
+        tools=tuple(m.tools for m in parsed),
+        withheld=tuple(m.withheld for m in parsed),
+        reading=Reading(text_column, id_column, split, skip_bad_lines),
+    )
+    for note in pool.notes if log else ():
+        log(note)  # type: ignore[misc]
+    return pool
+
+
+def write_rows(path: str | Path, pool: Pool, indices: Iterable[int]) -> None:
+    """Write the chosen rows as JSON Lines in the order given, byte for byte what was read, whole or not at all."""
+    chosen = pool.take(indices)
+    with atomic_write(path) as f:
+        for i in range(len(chosen)):
+            f.write(chosen.line(i) + b"\n")
+
+
+def _notes(bad: list[tuple[int, str]], unit: str, unnamed: int, repeated: int) -> Iterable[str]:
+    if bad:
+        first = ", ".join(str(number) for number, _ in bad[:5]) + (", ..." if len(bad) > 5 else "")
+        yield f"{_count(len(bad), 'malformed ' + unit)} skipped: {first} (the first: {bad[0][1]})"
+    if unnamed:
+        yield f"{_count(unnamed, 'rows')} without an id named after their place"
+    if repeated:
+        yield f"{_count(repeated, 'rows')} {'shares' if repeated == 1 else 'share'} a prompt with an earlier row"
+
+
+def _withheld(ids: Sequence[str], parsed: Sequence[Meaning]) -> Iterable[str]:
+    calls = [i for i, m in zip(ids, parsed, strict=True) if m.withheld and "tool_calls" in m.withheld]
+    idle = [i for i, m in zip(ids, parsed, strict=True) if m.withheld and "tool_calls" not in m.withheld]
+    for names, what in ((calls, "a turn that calls tools"), (idle, "an assistant turn of weight 0")):
+        if names:
+            first = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+            end = "ends" if len(names) == 1 else "end"
+            yield f"{_count(len(names), 'rows')} {end} in {what}: no response ({first})"
+
+
+def _count(n: int, plural: str) -> str:
+    return f"{n} {plural.removesuffix('s') if n == 1 else plural}"
+
+
+# Columns
+
+
+def _shape(source: str, record: dict[str, Any], text_column: str | None) -> str:
+    shape = shape_of(record, text_column)
+    if shape is not None:
+        return shape
+    if text_column is not None:
+        raise _no_column(source, text_column, list(record))
+    near = [(c, difflib.get_close_matches(c.lower(), SHAPES, n=1)) for c in record]
+    hint = next((f" ({c!r} is near {n[0]!r})" for c, n in near if n), "")
+    raise DataError(
+        f"{source}: no prompt among the columns {', '.join(record) or '(none)'}{hint}; "
+        f"accepted are {ACCEPTED}; or name one with --text-column"
+    )
+
+
+def _shape_beside(first: str, record: dict[str, Any], text_column: str | None) -> str:
+    """The shape of a row whose source began with shape `first`. A whole text stands in for no prompt that is null."""
+    if first not in record:
+        raise BadRow(f"no column {first!r}, which the rows before have")
+    shape = shape_of(record, text_column)
+    return first if shape is None or shape == "text" else shape
+
+
+def _no_column(source: str, name: str, columns: Sequence[str]) -> DataError:
+    near = difflib.get_close_matches(name, columns, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return DataError(f"{source}: no column {name!r}; {hint}the columns are {', '.join(columns) or '(none)'}")
+
+
+def _columns(records: Iterable[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for record in records for key in record))
+
+
+# Ids
+
+
+def _ids(
+    source: str, rows: list[Row], id_column: str | None, where: Callable[[str, int], str]
+) -> tuple[list[str], int]:
+    """The rows' ids, and how many rows lack one although others have it."""
+    columns = _columns(row.record for row in rows)
+    if id_column and id_column != "id" and id_column not in columns:
+        raise _no_column(source, id_column, columns)
+    named = bool(id_column) and id_column in columns
+    ids: list[str] = []
+    first: dict[str, int] = {}
+    unnamed = 0
+    for row in rows:
+        value = row.record.get(id_column) if named and id_column else None
+        try:
+            name = id_text(value)
+        except ValueError:
+            raise DataError(
+                f"{where(source, row.number)}: the id {value!r} is neither text nor an integer; "
+                "mend it, or choose another --id-column"
+            ) from None
+        unnamed += named and name is None
+        if name is None:
+            name = f"row-{row.number:06d}"
+        elif isinstance(value, bytes) and id_column:
+            row.record[id_column] = name  # a line holds no bytes
+        if name in first:
+            raise DataError(
+                f"{where(source, row.number)}: the id {name!r} is taken by {where(source, first[name])}; "
+                "make the ids unique, or choose another --id-column"
+            )
+        first[name] = row.number
+        ids.append(name)
+    return ids, unnamed
+
+
+def _key(m: Meaning) -> tuple[str, ...]:
+    calls = [json.dumps(t["tool_calls"], default=str) for t in m.messages if "tool_calls" in t]
+    offered = [json.dumps(m.tools, default=str)] if m.tools else []
+    return (*(part for t in m.messages for part in (t["role"], t["content"])), *calls, *offered)
+
+
+# Lines
+
+
+def _digest(pool: Pool) -> str:
+    h, encode = hashlib.sha256(), json.JSONEncoder(default=str).encode
+    for i, messages in enumerate(pool.messages):
+        h.update(pool.line(i))
+        read = [pool.responses[i], pool.tools[i], pool.withheld[i]]
+        for m in messages:
+            read += [m["role"], m["content"]] if len(m) == 2 else [m]
+        h.update(b"\n%s\n" % encode(read).encode())
+    return h.hexdigest()
+
+
+def _dump(record: dict[str, Any]) -> bytes:
+    """One line of strict JSON: NaN becomes null, bytes become base64, whole decimals integers, other decimals, dates
+    and the like text, lone surrogates stay escapes."""
+    options: dict[str, Any] = {"separators": (",", ":"), "default": _plain}
+    try:
+        text = json.dumps(record, ensure_ascii=False, allow_nan=False, **options)
+    except ValueError:
+        record = json.loads(json.dumps(record, **options), parse_constant=lambda _: None)
+        text = json.dumps(record, ensure_ascii=False, **options)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(json.loads(text), **options).encode()
+
+
+def _plain(value: Any) -> int | str:
+    if isinstance(value, Decimal) and (text := number_text(value)):
+        return int(text) if value == int(value) else text
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,113 @@
+"""The settings of a finetuning run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edjax.finetuning.trackers import names
+from edjax.lm.bounds import Bounds
+from edjax.settings import check, setting
+
+LENGTH, BATCH, LORA, ROWS = "How long, how fast", "Batches", "Adapters", "What a row is"
+MEMORY, VALIDATION, RUNNING = "Model and memory", "Validation", "Running"
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Hyper-parameters under their Hugging Face names.
+
+    Attributes:
+      max_steps: where above 0, the number of updates in place of `num_train_epochs`.
+      per_device_train_batch_size: rows of a micro-batch on one device. An update sees this many rows times the devices
+        along the mesh's axes data and fsdp times `gradient_accumulation_steps`, and its gradient is that of the mean
+        over all their trained tokens: the one of the big batch.
+      max_length: bounds prompt plus response in tokens, and never goes beyond the model's window: a prompt keeps its
+        last three quarters of it, a response its beginning, as much as is left (`edjax.lm.bounds`).
+      assistant_only_loss: train every assistant turn of a conversation; else the last one only, the response.
+      packing: lay several rows into sequences of up to `max_length` tokens, which then count as the rows of a batch.
+        They do not see each other, and the loss is the same.
+      lora_target_modules: projections of the model's layers, or ("all-linear",): all of them.
+      dtype: of base weights and activations, float32 or bfloat16. Adapters and the optimiser are float32.
+      quantize: none, or int8 or nf4: how the frozen projections are kept in memory.
+      mesh: devices to train on, as "fsdp=8" (`edjax.lm.mesh.parse_mesh`); "": one.
+      group_by_length: put rows of like length into one batch.
+      validation_split: the share of rows held out of training, drawn with `seed`, where no validation rows are given.
+      eval_steps: updates between evaluations on the validation rows; 0: at the end of every epoch.
+      early_stopping_patience: stop after so many evaluations in a row without a loss that is lower by more than
+        `early_stopping_threshold`; 0: never.
+      load_best_model_at_end: with validation rows, write the adapter of the lowest validation loss, not the last one.
+      save_steps: updates between checkpoints; 0 keeps none.
+      report_to: trackers that are told what goes into metrics.jsonl: none, or tensorboard, wandb, trackio with commas
+        between them. It decides nothing of the result: a run may go on with another.
+
+    Raises:
+      UsageError: a value of the wrong kind or one that makes no sense.
+    """
+
+    num_train_epochs: float = setting(2.0, "Passes over the rows.", section=LENGTH, above=0)
+    max_steps: int = setting(-1, "Updates in place of epochs, where above 0.", section=LENGTH)
+    per_device_train_batch_size: int = setting(8, "Rows of a micro-batch on one device.", section=BATCH, above=0)
+    gradient_accumulation_steps: int = setting(1, "Micro-batches an update.", section=BATCH, above=0)
+    learning_rate: float = setting(5e-4, "Largest, after the warm-up.", section=LENGTH, above=0)
+    lr_scheduler_type: str = setting("cosine", "cosine, linear or constant, after the warm-up.", section=LENGTH)
+    warmup_ratio: float = setting(0.05, "Share of the updates that warm up.", section=LENGTH, least=0, below=1)
+    weight_decay: float = setting(0.0, "Of AdamW.", section=LENGTH, least=0)
+    max_grad_norm: float = setting(1.0, "Gradients are scaled down to this norm.", section=LENGTH, above=0)
+    lora_r: int = setting(8, "Rank of the adapters.", section=LORA)
+    lora_alpha: float = setting(16.0, "An adapter counts alpha / r times.", section=LORA)
+    lora_dropout: float = setting(0.0, "Share of an adapter's inputs left out.", section=LORA, least=0, below=1)
+    lora_target_modules: tuple[str, ...] = setting(
+        ("all-linear",), "Comma-separated projections, or all-linear.", section=LORA
+    )
+    use_rslora: bool = setting(False, "Scale the adapter by alpha / sqrt(r) in place of alpha / r.", section=LORA)
+    max_length: int = setting(
+        1024, "Most tokens of prompt and response together; prompts leave a quarter.", section=ROWS
+    )
+    assistant_only_loss: bool = setting(
+        False, "Train every assistant turn; else the response, the last one, only.", section=ROWS
+    )
+    packing: bool = setting(False, "Lay several rows into one sequence; they do not see each other.", section=BATCH)
+    template: str = setting("auto", "auto, chat (the model's chat template) or plain.", section=ROWS)
+    dtype: str = setting("float32", "float32 or bfloat16, of the base model; adapters are float32.", section=MEMORY)
+    quantize: str = setting(
+        "none",
+        "Keep the base model's projections in int8 or nf4; needs pip install 'edjax[quant]'.",
+        section=MEMORY,
+    )
+    mesh: str = setting(
+        "",
+        "Devices: data=8 shares out rows, fsdp=8 the weights too, tensor=2 splits layers; -1: the rest.",
+        section=MEMORY,
+    )
+    group_by_length: bool = setting(True, "Batch rows of like length.", section=BATCH)
+    gradient_checkpointing: bool = setting(
+        True, "Recompute activations in the backward pass: less memory.", section=MEMORY
+    )
+    validation_split: float = setting(
+        0.0, "Share of ROWS held out for validation.", section=VALIDATION, least=0, below=1
+    )
+    eval_steps: int = setting(
+        0, "Updates between validations; 0 for the end of every epoch.", section=VALIDATION, least=0
+    )
+    early_stopping_patience: int = setting(
+        0, "Validations without a gain before training stops; 0 for never.", section=VALIDATION, least=0
+    )
+    early_stopping_threshold: float = setting(
+        0.0, "How much lower a validation loss must be to be a gain.", section=VALIDATION, least=0
+    )
+    load_best_model_at_end: bool = setting(
+        True, "With validation, write the best adapter, not the last.", section=VALIDATION
+    )
+    save_steps: int = setting(50, "Steps between checkpoints; 0 for none.", section=RUNNING, least=0)
+    seed: int = setting(0, "Of the adapters' start, the order of rows, and dropout.", section=RUNNING, least=0)
+    report_to: str = setting(
+        "none",
+        "Trackers: none, or tensorboard, wandb, trackio with commas; metrics.jsonl is always written.",
+        section=RUNNING,
+    )
+
+    def __post_init__(self):
+        check(self)
+        object.__setattr__(self, "lora_target_modules", tuple(self.lora_target_modules))
+        names(self.report_to)
+        Bounds.of(self.max_length)

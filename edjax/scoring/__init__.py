@@ -1,0 +1,251 @@
+"""One streaming pass of the base model over a pool: an embedding and six token uncertainties a prompt."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edjax.data.features import SCORES, Features, from_table, read_features
+from edjax.data.pool import Pool
+from edjax.keep.memory import enough_memory
+from edjax.keep.progress import progress
+from edjax.keep.store import atomic_write, read_json, sha256_json, write_json, writing
+from edjax.lm.bounds import facts_of
+from edjax.lm.session import Session
+from edjax.scoring.dry_run import Estimate, probe
+from edjax.scoring.job import POOLINGS as POOLINGS
+from edjax.scoring.job import Job, check, prepare
+from edjax.scoring.probes import PROBES, further
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from edjax.lm.load import LoadedModel
+
+LAYOUT = 3  # the way rows are laid out in shards: what was begun in another way is not gone on with
+
+Log = Callable[[str], None]
+LESS = "lower batch_size (score_batch_size of a recipe) or max_length, or take dtype bfloat16 or a mesh"
+
+
+def _silent(text: str) -> None:
+    pass
+
+
+def score(
+    pool: Pool,
+    model: str | Session = "smollm2",
+    *,
+    out: str | Path | None = None,
+    layer: int = -1,
+    pooling: str = "mean",
+    max_new_tokens: int = 16,
+    template: str = "auto",
+    max_length: int = 1024,
+    batch_size: int = 32,
+    shard_rows: int = 512,
+    probes: Sequence[str] = (),
+    dtype: str = "float32",
+    mesh: str = "",
+    date: str | None = None,
+    overwrite: bool = False,
+    show_progress: bool = True,
+    loaded: LoadedModel | None = None,
+    log: Log = _silent,
+) -> Features:
+    """Embed every prompt and measure how unsure the model is of its own greedy answer.
+
+    The embedding is the chosen pooling of the hidden states of `layer` over the prompt's tokens, stored raw. The six
+    scores are those of METHODS section 1, from at most `max_new_tokens` greedily decoded tokens, end-of-text
+    included; 0 skips them. Rows run in order of length, so little is wasted on padding; padding and batch composition
+    change no result beyond float rounding. Prompts of the very same tokens are computed once, and all get the result.
+
+    Args:
+      pool: the prompts. Responses are looked at by the probe response alone.
+      model: a name as in `edjax.lm.load.locate`, or a `Session`, which then says dtype, mesh, template and max_length.
+      out: directory of Parquet shards, resumable shard by shard; None keeps the features in memory only.
+      layer: as `transformers` counts `hidden_states`: 0 the embeddings, -1 the last after the final norm.
+      pooling: "mean", "last" token, or "weighted_mean" (weights 1..t, Muennighoff 2022).
+      template, max_length: as in `edjax.lm.encode.Encoder`: of max_length tokens prompts leave a quarter to responses.
+      batch_size: rows a batch. shard_rows: distinct prompts a shard; their copies are in the same one.
+      probes: what else is measured of a row, names of `edjax.scoring.probes.PROBES`: "response", for which every row is
+        passed through the model once more, with its response.
+      dtype: float32 or bfloat16 weights and activations; scores are float32 either way.
+      mesh: devices to share the rows and the model among, as in `edjax.lm.mesh.parse_mesh`; of one process.
+      date: the day that a chat template prints where it asks for today's; None: that of `out`, else today.
+      loaded: the model, if the caller has it already.
+      log: is told how many prompts are copies, cut, or hold control tokens.
+
+    Raises:
+      UsageError: an unknown pooling or layer; `out` was made with other settings; a mesh that does not fit the
+        devices, the model or `batch_size`.
+      DataError: from the model; a prompt that cannot be encoded.
+      EnvError: from the model; memory runs out.
+    """
+    from edjax.lm.dates import day_of
+
+    session = Session.of(model, loaded, dtype=dtype, mesh=mesh, template=template, max_length=max_length)
+    config = {
+        "model": session.name,
+        "layer": layer,
+        "pooling": pooling,
+        "max_new_tokens": max_new_tokens,
+        "template": session.template,
+        "max_length": session.max_length,
+        "batch_size": batch_size,
+        "shard_rows": shard_rows,
+        "dtype": session.dtype,
+        "layout": LAYOUT,
+        **({} if session.quantize == "none" else {"quantize": session.quantize}),
+        **({"probes": list(more)} if (more := further(probes)) else {}),
+    }
+    _check(config, session)
+    day = day_of(session.directory, session.template, None if out is None or overwrite else Path(out))
+    config |= day and {"date": date or day["date"]}
+    facts: dict[str, Any] = {}
+    scorer = functools.partial(_shards, pool, session, config, show_progress, log, facts)
+    if out is None:
+        import pyarrow as pa
+
+        with enough_memory("scoring", LESS):
+            table = pa.concat_tables([t for _, t in scorer(lambda _: False)]).sort_by("row").drop_columns("row")
+        return from_table(table, sha256_json({"pool": pool.digest, **config}), "scored pool")
+    out = Path(out)
+    inputs = {"pool": pool.digest, "model": session.digest}
+    with writing(out, kind="features", config=config, inputs=inputs, overwrite=overwrite) as artifact:
+        if not artifact.complete:
+            spent = read_json(out / "timing.json") if (out / "timing.json").exists() else {}
+            start = time.monotonic()
+            with enough_memory("scoring", LESS):
+                for name, table in scorer(lambda name: (out / name).exists()):
+                    _write_shard(out / name, table)
+                    spent[name] = round(time.monotonic() - start, 3)
+                    write_json(out / "timing.json", spent)
+                    start = time.monotonic()
+            artifact.finish(
+                rows=len(pool),
+                **facts,
+                pool=pool.source,
+                reading=pool.reading.record(),
+                seconds=round(sum(spent.values()), 3),
+            )
+    return read_features(out)
+
+
+def estimate(
+    pool: Pool,
+    model: str | Session = "smollm2",
+    *,
+    layer: int = -1,
+    pooling: str = "mean",
+    max_new_tokens: int = 16,
+    template: str = "auto",
+    max_length: int = 1024,
+    batch_size: int = 32,
+    shard_rows: int = 512,
+    dtype: str = "float32",
+    mesh: str = "",
+    loaded: LoadedModel | None = None,
+    log: Log = _silent,
+) -> Estimate:
+    """What `score` with the same settings would take in time and memory, from a probe of ten batches.
+
+    Raises: as `score`.
+    """
+    session = Session.of(model, loaded, dtype=dtype, mesh=mesh, template=template, max_length=max_length)
+    config = {
+        "layer": layer,
+        "pooling": pooling,
+        "max_new_tokens": max_new_tokens,
+        "template": session.template,
+        "max_length": session.max_length,
+        "batch_size": batch_size,
+        "shard_rows": shard_rows,
+    }
+    _check(config, session)
+    start = time.perf_counter()
+    with enough_memory("scoring", LESS):
+        model_now = session.loaded
+        load_s = time.perf_counter() - start
+        job = prepare(pool, model_now, config, session.devices)
+        for note in job.notes(pool.ids):
+            log(note)
+        return probe(job, len(pool), load_s, time.perf_counter() - start - load_s, log)
+
+
+def _check(config: dict[str, Any], session: Session) -> None:
+    """Refuse settings that make no sense, before anything is loaded."""
+    check(config)
+    from edjax.lm.mesh import check_rows
+
+    check_rows(config["batch_size"], session.devices)
+
+
+def _write_shard(path: Path, table: pa.Table) -> None:
+    import pyarrow.parquet as pq
+
+    with atomic_write(path) as f:
+        pq.write_table(table, f, compression="zstd")
+
+
+def _shards(
+    pool: Pool,
+    session: Session,
+    config: dict[str, Any],
+    show: bool,
+    log: Log,
+    facts: dict[str, Any],
+    done: Callable[[str], bool],
+) -> Iterator[tuple[str, pa.Table]]:
+    """Yield (file name, table) for every shard that is not done yet; `facts` get what there is to say of all."""
+    job = prepare(pool, session.loaded, config, session.devices)
+    layout = job.layout
+    further_ones = [PROBES[name].of for name in config.get("probes", ())]
+    measures = [of(pool, job, config["batch_size"], session.devices) for of in further_ones if of]
+    facts |= {"distinct": layout.distinct, **facts_of(job.rows, pool.ids)}
+    for note in job.notes(pool.ids):
+        log(note)
+    if layout.distinct < len(pool):
+        log(f"{len(pool) - layout.distinct} of {len(pool)} prompts are exact copies of others and not computed again")
+    names = [f"shard-{i:05d}.parquet" for i in range(len(layout.shards))]
+    left = [i for i, name in enumerate(names) if not done(name)]
+    with progress("score", len(pool), "prompts", show=show) as advance:
+        advance(len(pool) - sum(len(layout.rows(i)[0]) for i in left))
+        stream = job.forward.stream(layout, (batch for i in left for batch in layout.shards[i]), job.prompts)
+        for i in left:
+            parts = []
+            for _ in layout.shards[i]:
+                batch, got = next(stream)
+                parts.append(got)
+                advance(int(layout.starts[batch.stop] - layout.starts[batch.start]))
+            table = _table(pool, job, i, {k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
+            for measure in measures:
+                for column, values in measure(table["row"].to_numpy()).items():
+                    table = table.append_column(column, [values])
+            yield names[i], table
+
+
+def _table(pool: Pool, job: Job, shard: int, got: dict[str, np.ndarray]) -> pa.Table:
+    """A shard's rows; copies of a prompt get the same values."""
+    import pyarrow as pa
+
+    rows, which = job.layout.rows(shard)
+    width = got["embedding"].shape[1]
+    embedding = pa.FixedSizeListArray.from_arrays(pa.array(got["embedding"][which].astype(np.float32).ravel()), width)
+    columns: dict[str, Any] = {
+        "row": pa.array(rows, pa.int64()),
+        "id": pa.array([pool.ids[i] for i in rows], pa.string()),
+        "embedding": embedding,
+        "n_prompt_tokens": pa.array([len(job.prompts[i]) for i in rows], pa.int32()),
+    }
+    if "tokens" in got:
+        columns["n_new_tokens"] = pa.array(got["n_new_tokens"][which], pa.int32())
+        columns |= {name: pa.array(got[name][which], pa.float32()) for name in SCORES}
+        texts = [job.encoder.decode(t[:n]) for t, n in zip(got["tokens"], got["n_new_tokens"], strict=True)]
+        columns["generated"] = pa.array(texts, pa.string()).take(pa.array(which))
+    return pa.table(columns)

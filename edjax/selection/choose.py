@@ -1,0 +1,269 @@
+"""Choose: who is a candidate, in which order they are taken, and how many of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from edjax.data.features import Features, not_a_score
+from edjax.data.stream import Spill, Stream
+from edjax.keep.errors import UsageError
+from edjax.keep.memory import enough_memory
+from edjax.kernels import Method, Sorted, streams
+from edjax.selection import clusters, defaults, duplicates, gains, groups, labelled, quality, tokens
+from edjax.selection.candidates import columns_of, finite, valid
+from edjax.selection.options import Options, whole
+from edjax.selection.order import Order, Problem
+from edjax.selection.order import order as in_order
+from edjax.selection.prepared import prepare, take
+from edjax.selection.selection import Removed, Selection
+from edjax.selection.strategies import STRATEGIES, diverse, knobs, strategy_name, strategy_of
+
+
+def select(
+    features: Features, strategy: str = defaults.STRATEGY, budget: int | None = None, **options: Any
+) -> Selection:
+    """Choose `budget` rows by a strategy of `edjax.selection.strategies.STRATEGIES`, or by a score of the features'
+    own.
+
+    Args:
+      features: of the pool.
+      strategy: its name, or that of a score in `features.scores` (the largest first). Knobs of its own follow it:
+        "facility_location:bandwidth=0.5", see `edjax strategies`.
+      budget: how many rows. 0 gives an empty selection. None: as many as `budget_tokens` buys.
+      seed: for "random".
+      normalise, whiten_dims: as in `prepare`; whitening is fitted on all rows that are looked at, labelled ones too.
+      allow_fewer: take all rows where the budget is larger, instead of an error.
+      drop_invalid: leave rows with NaN or infinite features out, instead of an error.
+      labelled: ids of rows that have labels. They start the state of the diversity strategies and are never picked;
+        50 rows, and then 50 more given these, are the 100 rows of one go. allow_unknown: pass over ids that are of no
+        row, instead of an error.
+      weight_by, strength: a score that scales the diversity strategies, see `edjax.selection.quality.weights`; the
+        others do not look at it.
+      prefilter, prefilter_ratio: choose among the ratio x budget rows of largest such score, default 3.
+      group_by: a column of `features.facts`, or "cluster:N" for N clusters of the prepared embeddings
+        (`edjax.kernels.kmeans`): the strategy runs inside each group, and the order interleaves them, see
+        `edjax.selection.groups`. quotas: "proportional" (to the rows there are to choose from), "balanced" or
+        "inverse_confidence". keep_small: take groups of at most so many rows whole. Quotas are of this call's rows;
+        labelled ones do not count.
+      budget_tokens, cost_by: rows are bought while they fit into so many tokens (`edjax.selection.tokens.affordable`);
+        what a row costs is a column of the facts, by default the prompt's tokens: how long a response will be is not
+        known before it is written. With `budget` too, both limits hold.
+      near_duplicates: leave rows out whose centred, normalised embedding has at least this cosine similarity to a row
+        that stays; of each bunch a labelled row stays, else that of highest weight, else the first.
+      bandwidth: of facility_location, as "facility_location:bandwidth=0.5" says it.
+
+    Raises:
+      UsageError: an unknown strategy, a budget that is negative, not whole, or beyond the pool; an option that makes no
+        sense; embeddings left on disk for a strategy that needs them in memory.
+      DataError: rows that are not finite; a column the features do not hold; labelled ids that no row has.
+      EnvError: memory runs out.
+    """
+    _strategy(strategy, features)
+    if budget is not None:
+        budget = whole("budget", budget, "rows")
+    return Chooser(features, Options(**options)).choose(strategy, [budget])[0]
+
+
+def usable(features: Features, compared: Iterable[tuple[str, Options]]) -> np.ndarray:
+    """The rows that each of these strategies can use with its options, (n,) bool: the candidates of all of them.
+
+    Raises:
+      UsageError: an unknown strategy.
+      DataError: a score that the features do not hold.
+    """
+    read = (columns_of(strategy_of(name, features.scores), options) for name, options in compared)
+    return finite(features, tuple(dict.fromkeys(column for columns in read for column in columns)))
+
+
+class Chooser:
+    """Selections of one pool with the same options; what they share is made once.
+
+    candidates: (n,) bool, as `usable` gives them for all the strategies of a comparison: no other row is chosen. None:
+    each strategy chooses among the rows that it can use.
+    """
+
+    def __init__(self, features: Features, options: Options, candidates: np.ndarray | None = None):
+        self.features, self.options, self.candidates = features, options, candidates
+        self._parts: dict[tuple[str, ...], _Part] = {}
+
+    @enough_memory("selecting", "take a prefilter, or k_center or d_optimal within a smaller memory, or fewer rows")
+    def choose(self, strategy: str, budgets: Sequence[int | None]) -> list[Selection]:
+        """One selection a budget, each as `select` alone would make it; one order serves all where it can.
+
+        Raises: as `select`.
+        """
+        o = self.options
+        chosen = _strategy(strategy, self.features)
+        wanted = [None if b is None else whole("budget", b, "rows") for b in budgets]
+        if None in wanted and o.budget_tokens is None:
+            raise UsageError("budget None: give --budget ROWS, --budget-tokens N, or both")
+        if None in wanted and (o.prefilter or o.group_by):
+            what = "a prefilter keeps a multiple of" if o.prefilter else "quotas are shares of"
+            raise UsageError(f"{what} the budget of rows: give --budget beside --budget-tokens")
+        if o.bandwidth is not None and "bandwidth=" in strategy:
+            raise UsageError(f"{strategy} says its bandwidth, and the option bandwidth says {o.bandwidth}; give one")
+        if diverse(chosen) and not streams(chosen) and isinstance(self.features.embeddings, Stream):
+            raise UsageError(f"{strategy} needs the embeddings in memory; read the features with a larger memory")
+        start = time.perf_counter()
+        part = self._part(chosen)
+        if not (o.nested and chosen.nested):
+            made = []
+            for budget in wanted:
+                made.append(part.selection(chosen, *part.picks(chosen, part.fitting(budget)), start))
+                start = time.perf_counter()
+            return made
+        counts = [part.fitting(b) for b in wanted]
+        picks, gain = part.picks(chosen, max(int(c) for c in counts if c is not None))
+        seconds = time.perf_counter() - start
+        cut = [part.selection(chosen, picks[:c], None if gain is None else gain[:c], start) for c in counts]
+        return [dataclasses.replace(s, seconds=seconds) for s in cut]
+
+    def left_out(self, strategy: str) -> list[str]:
+        """Ids of the rows that this strategy could use and others of the comparison cannot."""
+        if self.candidates is None or self.candidates.all():
+            return []
+        own = finite(self.features, columns_of(strategy_of(strategy, self.features.scores), self.options))
+        return [self.features.ids[i] for i in np.flatnonzero(own & ~self.candidates)]
+
+    def _part(self, chosen: Method) -> _Part:
+        columns = columns_of(chosen, self.options)
+        if columns not in self._parts:
+            self._parts[columns] = _Part(self.features, self.options, columns, self.candidates)
+        return self._parts[columns]
+
+
+class _Part:
+    """The rows that count: finite, and without near-duplicates; their numbers are those among themselves."""
+
+    def __init__(self, features: Features, o: Options, columns: tuple[str, ...], candidates: np.ndarray | None):
+        self.o = o
+        self.removed: tuple[Removed, ...] = ()
+        given, unknown = labelled.find(o.labelled, features, o.allow_unknown)
+        self.keep, dropped = valid(features, columns, o.drop_invalid, given, candidates)
+        self.features, self.given = take(features, self.keep), _among(given, self.keep)
+        self.notes = [n for n in (unknown, *dropped) if n]
+        self._x: np.ndarray | Spill | None = None
+        if o.near_duplicates is not None and len(self.keep):
+            self._remove_duplicates(o.near_duplicates)
+        if o.budget_tokens is not None:
+            self.price = tokens.costs(self.features, o.cost_by)
+        free = np.ones(len(self.keep), bool)
+        free[self.given] = False
+        self.free = np.flatnonzero(free)
+        if (n := clusters.wanted(o.group_by)) is not None:
+            self.group = clusters.labels(self.prepared(), n)
+        elif o.group_by is not None:
+            self.group = groups.labels(self.features, o.group_by)[0]
+
+    def _remove_duplicates(self, threshold: float) -> None:
+        x = prepare(self.features.embeddings, "l2")
+        found = duplicates.find(x, threshold, self.given, self.weights)
+        names = self.features.ids
+        self.removed = tuple(
+            Removed(names[i], names[j], float(s))
+            for i, j, s in zip(found.gone, found.keeper, found.similarity, strict=True)
+        )
+        if not len(found.gone):
+            self._x = x if self.o.normalise == "l2" else None
+            return
+        said = "near-duplicate was" if len(found.gone) == 1 else "near-duplicates were"
+        self.notes.append(f"{len(found.gone)} {said} left out, {len(found.keep)} rows stay")
+        self.features, self.keep = take(self.features, found.keep), self.keep[found.keep]
+        self.given = np.searchsorted(found.keep, self.given)
+        self.__dict__.pop("weights", None)
+
+    @cached_property
+    def weights(self) -> np.ndarray | None:
+        o = self.o
+        return None if o.weight_by is None else quality.weights(self.features.scores[o.weight_by], o.strength)
+
+    def prepared(self) -> np.ndarray | Spill:
+        if self._x is None:
+            o = self.o
+            self._x = prepare(self.features.embeddings, o.normalise, o.whiten_dims)
+        return self._x
+
+    def fitting(self, budget: int | None) -> int | None:
+        """The budget, or all rows there are where it is larger and that is allowed."""
+        if budget is None or budget <= len(self.free):
+            return budget
+        if not self.o.allow_fewer:
+            without = f" that are not labelled ({len(self.given)} are)" if len(self.given) else ""
+            raise UsageError(
+                f"budget {budget} is larger than the {len(self.free)} rows to choose from{without}; lower it or "
+                "--allow-fewer"
+            )
+        return len(self.free)
+
+    def picks(self, chosen: Method, budget: int | None) -> Order:
+        """Rows in the order taken, and their gains."""
+        o, candidates = self.o, self.free
+        if budget == 0 or o.budget_tokens == 0:
+            return np.zeros(0, np.int64), None
+        if o.prefilter is not None and budget is not None:
+            candidates = quality.prefilter(self.features.scores[o.prefilter], candidates, budget, o.prefilter_ratio)
+        weights = None if isinstance(chosen, Sorted) else self.weights
+        x: Any = self.prepared() if diverse(chosen) else self.features.embeddings
+        problem = Problem(self.features, x, candidates, 0, o.seed, self.given, weights)
+        if o.bandwidth is not None and "bandwidth" in knobs(chosen):
+            chosen = dataclasses.replace(chosen, bandwidth=o.bandwidth)  # type: ignore[call-arg]
+
+        def order(k: int) -> Order:
+            if o.group_by is None:
+                return in_order(chosen, problem._replace(budget=k))
+            sizes = np.bincount(self.group[candidates], minlength=self.group.max() + 1)
+            share = groups.shares(self.features, self.group, candidates, o.quotas)
+            quota = groups.apportion(sizes, share, k, o.keep_small)
+
+            def inside(rows: np.ndarray, given: np.ndarray, q: int) -> Order:
+                return in_order(chosen, problem._replace(candidates=rows, labelled=given, budget=q, alike=True))
+
+            return groups.order(self.group, quota, candidates, self.given, inside)
+
+        if o.budget_tokens is None:
+            assert budget is not None
+            return order(budget)
+        most = len(candidates) if budget is None else budget
+        if o.group_by is None:
+            return tokens.affordable(order, self.price, candidates, o.budget_tokens, most)
+        rows, gain = order(most)  # quotas of fewer rows are other ones, so this order is all there is
+        return tokens.affordable(
+            lambda k: (rows[:k], None if gain is None else gain[:k]), self.price, np.sort(rows), o.budget_tokens, most
+        )
+
+    def selection(self, chosen: Method, picks: np.ndarray, gain: np.ndarray | None, start: float) -> Selection:
+        o, notes = self.o, list(self.notes)
+        name = strategy_name(chosen)
+        if o.weight_by is not None and isinstance(chosen, Sorted):
+            notes.append(f"{name} is not weighted by {o.weight_by}: only the diversity strategies are")
+        cost = None if o.budget_tokens is None else float(self.price[picks].sum())
+        if o.budget_tokens and not len(picks) and len(self.free):
+            notes.append(f"no row costs {o.budget_tokens} or less: nothing is chosen")
+        if not isinstance(chosen, Sorted) and (said := gains.warn(chosen, gain, grouped=o.group_by is not None)):
+            notes.append(said)
+        indices = self.keep[picks]
+        ids = tuple(self.features.ids[i] for i in picks)
+        seconds = time.perf_counter() - start
+        return Selection(name, ids, indices, gain, seconds, "; ".join(notes) or None, cost, self.removed)
+
+
+def _strategy(name: str, features: Features) -> Method:
+    """`strategy_of` features, of which a column may have the name and hold no numbers."""
+    known = name in STRATEGIES or name in features.scores
+    if not known and (wrong := not_a_score(features, name)):
+        raise wrong
+    return strategy_of(name, features.scores)
+
+
+def _among(rows: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """Where those of `rows` that are kept lie among the kept; both ascending."""
+    at = np.searchsorted(keep, rows)
+    there = at < len(keep)
+    there[there] = keep[at[there]] == rows[there]
+    return at[there]

@@ -1,0 +1,120 @@
+"""What a selection will take, before it is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from edjax.data.features import Features, Survey
+from edjax.data.stream import Stream
+from edjax.keep.errors import UsageError
+from edjax.kernels import streams as may_stream
+from edjax.selection import whitening
+from edjax.selection.clusters import wanted
+from edjax.selection.options import Options
+from edjax.selection.prepared import PART
+from edjax.selection.strategies import diverse, in_table, strategy_of
+
+IN_MEMORY = 5  # times the embeddings, measured: as read, prepared, on the device, centred there, and what makes them
+
+# Of the whole process, measured on CPU.
+_RUNTIME = 340 << 20  # Python, JAX and Arrow, imported and at work
+_ID = 150  # bytes a row: its id, and what finds it
+_POOL_ROW = 750  # bytes a row of the pool beside its text,
+_POOL_TEXT = 3  # which is held so many times: the line, its parts, the prompt
+_DECODING = 100 << 20  # Arrow's, while it reads embeddings
+
+
+class Forecast(NamedTuple):
+    """says: what it will take, in a sentence. bytes: peak memory of the process, everything counted. disk: bytes of
+    scratch file."""
+
+    says: str
+    bytes: int
+    disk: int
+
+
+def stream_above(strategy: str, memory: int) -> int | None:
+    """Bytes of embeddings up to which this strategy selects within `memory` bytes, for `read_features`; beyond them it
+    reads them from disk. None for a strategy that cannot."""
+    method = in_table(strategy)
+    return None if method and diverse(method) and not may_stream(method) else memory // IN_MEMORY
+
+
+def streams(features: Features, strategy: str) -> bool:
+    """Whether this strategy will read embeddings that were left on disk."""
+    method = in_table(strategy)
+    return isinstance(features.embeddings, Stream) and method is not None and may_stream(method)
+
+
+def forecast(
+    found: Survey,
+    strategy: str,
+    budget: int,
+    memory: int,
+    asked: Options | None = None,
+    *,
+    pool: str | Path | None = None,
+) -> Forecast:
+    """What a selection will cost, from the shapes alone.
+
+    asked: what else is asked of it; None: nothing. pool: the file, whose size counts.
+
+    Raises:
+      UsageError: an unknown strategy, or a budget beyond the pool.
+    """
+    from edjax import kernels
+
+    asked = asked or Options()
+    method, labelled = strategy_of(strategy, found.scores), len(asked.labelled)
+    if not 0 <= budget <= found.n - labelled:
+        without = f" less {labelled} labelled" if labelled else ""
+        raise UsageError(f"budget {budget} is not between 0 and the pool's {found.n} rows{without}")
+    limit, size = stream_above(strategy, memory), 4 * found.n * found.d
+    streamed = limit is not None and size > limit
+    around = _RUNTIME + _DECODING + _ID * found.n
+    if pool is not None and Path(pool).is_file():
+        around += _POOL_ROW * found.n + _POOL_TEXT * Path(pool).stat().st_size
+    alike = ""
+    if asked.near_duplicates is not None:
+        alike = f"; near-duplicates: up to {found.n**2 * found.d / 1e12:.1f} TFLOP, less where many are found"
+    first = _preparing(found.n, found.d, asked, streamed)
+    if not diverse(method):
+        says = f"{strategy} of {budget:,} rows from {found.n:,}: no kernel runs; the embeddings are read once"
+        spilled = size if streamed and asked.near_duplicates is not None else 0
+        grouped = first.says if wanted(asked.group_by) is not None else ""
+        total = around + (0 if streamed else size + (max(size, first.bytes) if grouped else size))
+        return Forecast(f"{says}{grouped}; about {total / 1e9:.1f} GB in all{alike}", total, spilled)
+    plan = kernels.plan(method, found.n, first.width, budget, form="streamed" if streamed else "auto")
+    says = plan.says.replace(method.name, strategy, 1)
+    around += max(plan.bytes + first.kept, first.bytes)
+    if streamed:
+        disk = size + (4 * found.n * first.width if asked.normalise == "whiten" else 0)
+        said = f"{first.says}; {disk / 1e9:.1f} GB of disk"
+        return Forecast(f"{says}{said}; about {around / 1e9:.1f} GB in all{alike}", around, disk)
+    said = f"{first.says}; {(size + first.kept) / 1e9:.1f} GB more for them as read and prepared"
+    return Forecast(f"{says}{said}; about {(around + size) / 1e9:.1f} GB in all{alike}", around + size, 0)
+
+
+class _Preparing(NamedTuple):
+    """width: of a prepared row. kept: bytes of the prepared rows in memory; bytes: those, and what makes them, beside
+    the rows as read. says: what it takes beside memory."""
+
+    width: int
+    kept: int
+    bytes: int
+    says: str
+
+
+def _preparing(n: int, d: int, asked: Options, streamed: bool) -> _Preparing:
+    """What `prepare` costs."""
+    size = 4 * n * d
+    if asked.normalise != "whiten":
+        kept = 0 if streamed or asked.normalise == "none" else size
+        return _Preparing(d, kept, 2 * kept, "")
+    q, rows = whitening.dimensions(n, d, asked.whiten_dims), min(n, PART)
+    kept = 0 if streamed else 4 * n * q
+    applied = 8 * rows * d if streamed else size + kept
+    flops = whitening.flops(n, d, q)
+    said = f"; whitened from {d:,} to {q:,} dimensions first, {flops / 1e9:,.0f} GFLOP"
+    return _Preparing(q, kept, max(applied, whitening.fit_bytes(rows, d)), said)

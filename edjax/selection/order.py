@@ -1,0 +1,123 @@
+"""How a method orders the rows of a pool: those that count, as the columns it reads."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from edjax.data.features import Features
+from edjax.data.stream import Spill, Stream, View
+from edjax.keep.errors import UsageError
+from edjax.kernels import Ground, Method, Scaled, Sorted, select, select_streamed
+from edjax.selection.strategies import diverse, scores_of
+
+_SMALL = 64 << 20  # bytes of rows that are read into memory where the rest of the pool stays on disk
+Order = tuple[np.ndarray, np.ndarray | None]
+Rows = np.ndarray | Stream | Spill
+
+
+class Problem(NamedTuple):
+    """What a strategy is asked: `budget` of the `candidates`, given what is `labelled`; rows are those of `features`.
+
+    `x` (n, d) are the embeddings as prepared by `edjax.selection.prepared.prepare`, for methods that read them.
+    `candidates` (m,) int64 ascending are the rows that may be picked, `labelled` (p,) those that start the state; other
+    rows do not count at all. `weights` (n,) float32 scale diversity by quality, see `edjax.selection.quality`. `alike`:
+    shapes are padded, so that many problems of about one size share a compilation.
+    """
+
+    features: Features
+    x: Rows
+    candidates: np.ndarray
+    budget: int
+    seed: int = 0
+    labelled: np.ndarray = np.zeros(0, np.int64)
+    weights: np.ndarray | None = None
+    alike: bool = False
+
+
+def order(method: Method, p: Problem) -> Order:
+    """The picks (k,) in the order taken, and the gain of each, or None where a pick has no gain."""
+    if isinstance(method, Sorted):
+        return _by_value(method, p)
+    return _by_gain(method, p)
+
+
+def _by_value(method: Sorted, p: Problem) -> Order:
+    """Largest value first, on the host and in the value's own dtype; ties go to the lowest row."""
+    columns = _scores(method, p.features)
+    if diverse(method):
+        columns["embedding"] = np.asarray(p.x)
+    if "draw" in method.takes:
+        columns["draw"] = _draw(len(p.features), p.seed)
+    values = np.asarray(method.order_by(Ground(columns)))[p.candidates]
+    picks = np.argsort(-values, kind="stable")[: p.budget]
+    return p.candidates[picks], None if method.drawn else values[picks]
+
+
+def _draw(n: int, seed: int) -> np.ndarray:
+    """(n,) int64, the place of each row in a shuffle of all: rows that may not be picked are passed over, and a second
+    round goes on in it."""
+    place = np.empty(n, np.int64)
+    place[np.random.Generator(np.random.PCG64(seed)).permutation(n)] = np.arange(n)
+    return place
+
+
+def _by_gain(method: Method, p: Problem) -> Order:
+    rows = np.union1d(p.candidates, p.labelled)
+    whole = len(rows) == len(p.features)
+    labelled, budget = np.searchsorted(rows, np.unique(p.labelled)), p.budget
+    given = labelled if len(labelled) else None
+    columns = {name: values[rows] for name, values in _scores(method, p.features).items()}
+    if "draw" in method.takes:
+        columns["draw"] = _draw(len(p.features), p.seed)[rows]
+    quality = None
+    if p.weights is not None:
+        quality = next((name for name in ("quality", "weight") if name in method.takes), None)
+        if quality is None:
+            method, quality = Scaled(method), "quality"
+        columns[quality] = p.weights[rows]
+    if diverse(method):
+        assert not isinstance(p.x, Stream)
+        small = not whole and 4 * len(rows) * p.x.shape[1] <= _SMALL
+        if isinstance(p.x, Spill) and not small:
+            some = p.x if whole else View(p.x, rows)
+            got = select_streamed(method, some, budget, labelled=given, weights=columns.get("weight"))
+            return _places(method, rows, got, budget)
+        columns["embedding"] = p.x if whole and isinstance(p.x, np.ndarray) else p.x[rows]
+        if p.alike and method.nested:
+            columns, budget = _padded(columns, labelled, budget)
+    got = select(method, Ground(columns, given=given), budget, key=jax.random.key(p.seed) if method.drawn else None)
+    return _places(method, rows, got, p.budget)
+
+
+def _places(method: Method, rows: np.ndarray, got: Any, budget: int) -> Order:
+    """The picks as rows of the features; padding's, beyond the budget, are cut off.
+
+    Raises:
+      UsageError: the method found fewer.
+    """
+    picks, gains = np.asarray(got.indices)[:budget], np.asarray(got.gains)[:budget]
+    if (picks < 0).any():
+        few = int((picks >= 0).sum())
+        raise UsageError(f"{method.name} finds {few} of {budget} rows that it may pick; lower the budget")
+    return rows[picks], gains
+
+
+def _scores(method: Method, features: Features) -> dict[str, Any]:
+    """The columns of the features that it needs, and those it takes where they are there."""
+    taken = [name for name in method.takes if name in features.scores and name not in ("draw", "quality", "weight")]
+    return {name: features.scores[name] for name in (*scores_of(method), *taken)}
+
+
+def _padded(columns: dict[str, np.ndarray], labelled: np.ndarray, budget: int) -> tuple[dict[str, np.ndarray], int]:
+    """The same problem with the next power of 2 of rows and picks: NaN rows are taken last and count nothing."""
+    n = len(next(iter(columns.values())))
+    most = max(32, 1 << (n - 1).bit_length())
+    fill = {"embedding": np.nan, "quality": 1, "weight": 1}
+    made = {}
+    for name, of in columns.items():
+        widths = ((0, most - n), *((0, 0) for _ in of.shape[1:]))
+        made[name] = np.pad(of, widths, constant_values=fill.get(name, np.nan if of.dtype.kind == "f" else 0))
+    return made, min(max(8, 1 << max(budget - 1, 0).bit_length()), most - len(labelled))

@@ -1,0 +1,55 @@
+"""What a run refuses before the first minute of work, so that it does not fail after an hour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edjax.data.features import SCORES
+from edjax.data.pool import Pool
+from edjax.keep.errors import DataError, UsageError
+from edjax.study.recipe import Recipe
+
+
+def check(recipe: Recipe, pool: Pool, out: Path) -> None:
+    """Refuse a recipe that cannot be walked over this pool, or gone on with in `out`.
+
+    Raises:
+      UsageError, DataError: what is wrong, and with which row.
+    """
+    from edjax.selection.strategies import scores_of, strategy_of
+
+    warm = recipe.warm_start or 0
+    if max(recipe.budgets) + warm > len(pool):
+        beside = f" beside a warm start of {warm}" if warm else ""
+        raise UsageError(f"budget {max(recipe.budgets)}{beside} is larger than the pool ({len(pool)} rows); lower it")
+    unlabelled = [i for i, r in zip(pool.ids, pool.responses, strict=True) if r is None]
+    if unlabelled:
+        raise DataError(
+            f"{pool.source}: a run buys labels from the pool's responses, and row {unlabelled[0]!r} has none"
+            f"{pool.unanswered(pool.index_of[unlabelled[0]])} ({len(unlabelled)} such); `edjax score` and "
+            "`edjax select` need no responses"
+        )
+    needs_tokens = []
+    for name in recipe.strategies:
+        strategy, options = recipe.choice(name)
+        read = scores_of(strategy_of(strategy, SCORES))
+        if unknown := [column for column in read if column not in SCORES]:
+            raise UsageError(f"{name} reads {unknown[0]!r}, which a run does not score (it scores {', '.join(SCORES)})")
+        if read or options.columns():
+            needs_tokens.append(name)
+    if needs_tokens and recipe.max_new_tokens < 1:
+        scored = (out / "features").exists()
+        other = ", and another out: this run's pool was scored without, and its choices stand on that" if scored else ""
+        raise UsageError(f"{needs_tokens[0]} needs decoded tokens: set max_new_tokens to 1 or more{other}")
+    from edjax.finetuning.trackers import require
+    from edjax.lm.lora import LoraConfig
+    from edjax.lm.mesh import check_rows, parse_mesh
+    from edjax.lm.train import schedule
+
+    config = recipe.finetune_config(0)
+    require(config.report_to)
+    mesh = parse_mesh(config.mesh)
+    for size in (recipe.score_batch_size, recipe.evaluation_batch_size):
+        check_rows(size, mesh)
+    LoraConfig(config.lora_r, config.lora_alpha, config.lora_target_modules)
+    schedule(config.lr_scheduler_type, config.learning_rate, 1, config.warmup_ratio)
