@@ -18,7 +18,6 @@ import pytest
 from quick import XLA_FLAGS
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is run from a checkout, not installed
-from benchmarks import trials, trials_table
 from benchmarks.accelerator import go, kept, pack, tables, together, wheels
 from benchmarks.accelerator.collect import collect
 from benchmarks.accelerator.record import Record
@@ -26,6 +25,8 @@ from benchmarks.accelerator.select import order_for
 from benchmarks.accelerator.sizes import STAGES
 from benchmarks.accelerator.stage import END, Stage
 from benchmarks.accelerator.together import Grid
+from benchmarks.pages import trials_table
+from benchmarks.pages.evidence import trials
 from edjax.data.features import SCORES
 from edjax.data.pool import read_pool
 from edjax.evaluation import Evaluation

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is run from a checkout, not installed
-from benchmarks import runner
-from benchmarks.control import __main__ as control
-from benchmarks.control import learners, sets, splits
-from benchmarks.control.table import control as tables
+from benchmarks.evidence.control import __main__ as control
+from benchmarks.evidence.control import learners, sets, splits
+from benchmarks.evidence.control.table import control as tables
+from benchmarks.harness import runner
 from edjax.data.features import Features
 from edjax.data.pool import read_pool
 

@@ -10,9 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is run from a checkout, not installed
-from benchmarks import ablation, cost, count, evidence, label_efficiency, overhead, reanalyse, render
-from benchmarks.chosen import describe, distances
-from benchmarks.runner import RESULTS
+from benchmarks.evidence.chosen import describe, distances
+from benchmarks.harness import cost, count
+from benchmarks.harness.runner import RESULTS
+from benchmarks.pages import evidence, render
+from benchmarks.pages.evidence import ablation, label_efficiency, reanalyse
+from benchmarks.selectors import overhead
 from edjax.data.features import Features
 from edjax.data.pool import read_pool
 
@@ -121,7 +124,7 @@ def test_beside_every_saving_stands_the_null(grid):
 
 
 def test_the_figures_are_drawn(grid, tmp_path):
-    from benchmarks import figures
+    from benchmarks.pages import figures
 
     drawn = figures.draw({"label_efficiency-cpu": grid}, tmp_path)
     assert [p.name for p in drawn] == ["label_efficiency-cpu.svg", "against_random-cpu.svg"]

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is run from a checkout, not installed
-from benchmarks import lm, lm_cases
+from benchmarks.model import lm, lm_cases
 from edjax.lm.config import LMConfig
 
 ROW = {

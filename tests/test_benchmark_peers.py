@@ -9,8 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is run from a checkout, not installed
-from benchmarks import peers, runner, selection
-from benchmarks.data import mixture
+from benchmarks.harness import runner
+from benchmarks.harness.data import mixture
+from benchmarks.selectors import peers, selection
 from edjax.kernels import d_optimal, facility_location, k_center, reference
 
 N, D, BUDGET = 300, 16, 30

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is run from a checkout, not installed
-from benchmarks import runner, twin, twin_table
-from benchmarks.control.splits import summary
+from benchmarks.evidence.control.splits import summary
+from benchmarks.harness import runner
+from benchmarks.pages import twin_table
+from benchmarks.pages.evidence import twin
 from edjax.data.features import Features
 
 CLASSES, EACH, BUDGETS = 16, 60, (16, 32, 64, 128)
@@ -50,7 +52,7 @@ def test_draws_hold_out_rows_of_every_class_and_share_none(blobs):
 
 def test_balance_pays_where_classes_are_of_unlike_size(blobs, monkeypatch):
     """The small form: class quotas save more of a long tail than of classes alike, where all classes count alike."""
-    monkeypatch.setattr("benchmarks.control.splits.AT", (64,))
+    monkeypatch.setattr("benchmarks.evidence.control.splits.AT", (64,))
     monkeypatch.setattr(twin, "ARMS", twin.ARMS[:3])
     alike, steep = (twin.measured(*blobs, power, 160, range(6), BUDGETS) for power in (0.0, 1.5))
     assert alike["effective"] == pytest.approx(CLASSES) and steep["effective"] < 0.7 * CLASSES

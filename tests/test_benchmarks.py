@@ -14,8 +14,10 @@ from click.testing import CliRunner
 from jax import lax
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is run from a checkout, not installed
-from benchmarks import count, plain, render, roofline, runner, scaling, selection
-from benchmarks.data import mixture
+from benchmarks.harness import count, runner
+from benchmarks.harness.data import mixture
+from benchmarks.pages import render
+from benchmarks.selectors import plain, roofline, scaling, selection
 from edjax.kernels import facility_location, k_center, reference
 
 ROOT = Path(__file__).parent.parent
@@ -86,11 +88,11 @@ def test_rows_measured_with_other_versions_say_so(results, monkeypatch):
 
 def test_peak_memory_is_of_the_call_and_not_of_its_parent():
     held = np.ones(60_000_000)  # 480 MB here must not count there
-    empty = runner.peak_rss("benchmarks.runner:nothing")
-    full = runner.peak_rss("benchmarks.data:mixture", n=50_000, d=512)
+    empty = runner.peak_rss("benchmarks.harness.runner:nothing")
+    full = runner.peak_rss("benchmarks.harness.data:mixture", n=50_000, d=512)
     assert empty < held.nbytes and full - empty > 50_000 * 512 * 4
     with pytest.raises(RuntimeError, match="no_such failed in its own process"):
-        runner.peak_rss("benchmarks.runner:no_such")
+        runner.peak_rss("benchmarks.harness.runner:no_such")
 
 
 def test_compile_time_is_without_the_run():
@@ -272,8 +274,8 @@ def test_pages_are_rendered_between_their_markers():
 
 
 def test_the_tables_are_what_the_results_give():
-    """`python -m benchmarks.render --check`."""
-    assert render.stale(ROOT, render.read()) == [], "run python -m benchmarks.render"
+    """`python -m benchmarks.pages.render --check`."""
+    assert render.stale(ROOT, render.read()) == [], "run python -m benchmarks.pages.render"
     for page in render.PAGES:
         assert render.MARKED.search((ROOT / page).read_text())
 
@@ -281,7 +283,8 @@ def test_the_tables_are_what_the_results_give():
 def test_every_figure_shown_is_there():
     shown = [line for line in render.figures(render.read()).splitlines() if line.startswith("![")]
     for line in shown:
-        assert (ROOT / "docs" / line.split("(")[1].rstrip(")")).exists(), f"{line}: run python -m benchmarks.render"
+        drawn = ROOT / "docs" / line.split("(")[1].rstrip(")")
+        assert drawn.exists(), f"{line}: run python -m benchmarks.pages.render"
 
 
 def test_numbers_keep_three_digits():

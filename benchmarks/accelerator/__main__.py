@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from benchmarks.accelerator.sizes import STAGES
-from benchmarks.runner import ROOT
+from benchmarks.harness.runner import ROOT
 
 FOLDER = ROOT / ".accelerator"
 
@@ -66,7 +66,7 @@ def go(
 @click.option("--dry", is_flag=True, help="What a dry walk left.")
 @click.option("--from", "data", type=click.Path(path_type=Path), default=FOLDER, help="What was packed, unpacked.")
 def collect(folder: Path, out: Path | None, dry: bool, data: Path) -> None:
-    """Turn what came back into results files, which `python -m benchmarks.render` draws."""
+    """Turn what came back into results files, which `python -m benchmarks.pages.render` draws."""
     from benchmarks.accelerator import collect as collecting
 
     for path in collecting.collect(folder, out, dry, data.resolve()):

@@ -8,7 +8,7 @@ from benchmarks.accelerator.places import held_out_of, pool_of, recipe_of
 from benchmarks.accelerator.select import order_for
 from benchmarks.accelerator.stage import Stage
 from benchmarks.accelerator.together import Grid, planned
-from benchmarks.label_efficiency import name_of
+from benchmarks.evidence.label_efficiency import name_of
 
 
 def run(stage: Stage) -> bool:

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import peers, roofline, runner
 from benchmarks.accelerator.places import model_of
 from benchmarks.accelerator.stage import Stage
-from benchmarks.data import mixture
+from benchmarks.harness import runner
+from benchmarks.harness.data import mixture
+from benchmarks.selectors import peers, roofline
 from edjax.kernels import d_optimal, facility_location, k_center, reference
 
 METHODS = {"k_center": k_center, "d_optimal": d_optimal, "facility_location": facility_location}

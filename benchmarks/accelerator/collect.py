@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import label_efficiency
 from benchmarks.accelerator.places import held_out_of, pool_of, recipe_of
 from benchmarks.accelerator.record import Record, Row
 from benchmarks.accelerator.select import features_of
 from benchmarks.accelerator.stage import ANYWHERE, END, MACHINE, Stage
 from benchmarks.accelerator.together import BASE, picks_of, planned
 from benchmarks.accelerator.trials import DRAWN, ORDER, recipe_for
-from benchmarks.chosen import describe
-from benchmarks.runner import RESULTS
-from benchmarks.trials import filed
-from benchmarks.trials_settings import SETTINGS
+from benchmarks.evidence.chosen import describe
+from benchmarks.evidence.trials import filed
+from benchmarks.evidence.trials_settings import SETTINGS
+from benchmarks.harness.runner import RESULTS
+from benchmarks.pages.evidence import label_efficiency
 from edjax.evaluation import Evaluation
 from edjax.selection.prepared import prepare
 from edjax.study.analysis import INTERVAL, STATISTIC
@@ -80,7 +80,8 @@ def _facts(machines: list[Row], rows: list[Row]) -> dict[str, Any]:
 
 
 def grid_of(stage: Stage, rows: list[Row]) -> dict[str, Any] | None:
-    """The cells in the form of `benchmarks.label_efficiency`, or None before the model's own score is there."""
+    """The cells in the form of `benchmarks.evidence.label_efficiency`, or None before the model's own score is
+    there."""
     recipe = recipe_of(stage)
     base = next((r for r in rows if r["job"] == BASE and "failed" not in r), None)
     done = [r for r in rows if "strategy" in r]
@@ -112,7 +113,8 @@ def grid_of(stage: Stage, rows: list[Row]) -> dict[str, Any] | None:
 
 
 def trials_of(stage: Stage, last: dict[tuple[str, str], Row]) -> dict[str, dict[str, Any]]:
-    """By setting, its cells in the form of `benchmarks.trials`, where the model's own score and cells are there."""
+    """By setting, its cells in the form of `benchmarks.evidence.trials`, where the model's own score and cells are
+    there."""
     made = {}
     for name in stage.sizes.trials:
         start = f"{name}: "

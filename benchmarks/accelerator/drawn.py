@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from benchmarks import lm, lm_cases
 from benchmarks.accelerator.sizes import LLAMA_7B
+from benchmarks.model import lm, lm_cases
 from edjax.lm.checkpoint import OUTSIDE, layer_names
 from edjax.lm.config import LMConfig
 from edjax.lm.decoder import CausalLM

@@ -18,7 +18,7 @@ from benchmarks.accelerator import kept, pack
 from benchmarks.accelerator.record import Record
 from benchmarks.accelerator.sizes import DRY, Sizes
 from benchmarks.accelerator.stage import ANYWHERE, END, MACHINE, driver
-from benchmarks.runner import ROOT
+from benchmarks.harness.runner import ROOT
 
 SPARE = 20.0
 LEAST = 8.0  # seconds in which a stage can do anything at all

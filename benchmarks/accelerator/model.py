@@ -13,10 +13,10 @@ from unittest import mock
 
 import jax
 
-from benchmarks import lm
 from benchmarks.accelerator import drawn
 from benchmarks.accelerator.record import Row
 from benchmarks.accelerator.stage import Stage
+from benchmarks.model import lm
 
 DTYPE = "bfloat16"
 ATTENTIONS = ("xla", "cudnn")
@@ -48,7 +48,7 @@ class Sides:
 
     def _drawn_torch(self) -> Any:
         try:
-            from benchmarks import lm_torch
+            from benchmarks.model import lm_torch
         except ImportError as e:
             return str(e)
         if jax.default_backend() != "cpu" and not lm_torch.torch.cuda.is_available():

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.runner import ROOT, commit
+from benchmarks.harness.runner import ROOT, commit
 
 PART = 40_000_000
 MARGIN = 20_480  # what tar adds
@@ -122,6 +122,6 @@ def calls(out: Path, parts: list[Path]) -> str:
         "The machine stays warm for 30 s between calls, and what was carried stays with it. Of the last, --minutes is",
         f"at most what is left of the budget less half a minute. What comes back of each goes into {back} here.",
         f"To go on with a fresh machine, carry {back} alone first, then make these calls again.",
-        f"At the end: python -m benchmarks.accelerator collect {back} && python -m benchmarks.render",
+        f"At the end: python -m benchmarks.accelerator collect {back} && python -m benchmarks.pages.render",
     ]
     return "\n".join(lines)

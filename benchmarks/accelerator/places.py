@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from benchmarks.accelerator.stage import Stage
-from benchmarks.runner import ROOT
+from benchmarks.harness.runner import ROOT
 from edjax.data.pool import Pool, read_pool
 from edjax.study.recipe import Recipe, make_recipe
 from edjax.study.run import slice_of

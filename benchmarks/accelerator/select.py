@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.accelerator import kept
 from benchmarks.accelerator.places import pool_of, recipe_of
 from benchmarks.accelerator.stage import Stage
-from benchmarks.label_efficiency import name_of
+from benchmarks.evidence.label_efficiency import name_of
 from edjax.data.features import SCORES, Features
 from edjax.study.recipe import Recipe
 

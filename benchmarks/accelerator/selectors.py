@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import plain, runner
 from benchmarks.accelerator.stage import Stage
-from benchmarks.roofline import useful
+from benchmarks.harness import runner
+from benchmarks.selectors import plain
+from benchmarks.selectors.roofline import useful
 from edjax.kernels import d_optimal, facility_location, k_center, plan
 
 SEED = 0
@@ -39,7 +40,8 @@ BARS = {"k_center": 2.0, "d_optimal": 2.0, "facility_location": 4.0}  # seconds 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def made(n: int, d: int) -> jax.Array:
-    """(n, d) float32 rows around Gaussian centres, drawn on the device; as `benchmarks.data.mixture` in kind."""
+    """(n, d) float32 rows around Gaussian centres, drawn on the device; as `benchmarks.harness.data.mixture` in
+    kind."""
     a, b, c = jax.random.split(jax.random.key(SEED), 3)
     middle = jax.random.normal(a, (CENTRES, d))
     return middle[jax.random.randint(b, (n,), 0, CENTRES)] + jax.random.normal(c, (n, d))

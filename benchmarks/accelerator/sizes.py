@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.trials_settings import ON_A_GPU, variants
+from benchmarks.evidence.trials_settings import ON_A_GPU, variants
 
 STAGES = ("check", "selectors", "model", "score", "select", "cells", "trials")
 

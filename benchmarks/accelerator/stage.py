@@ -49,7 +49,7 @@ class Stage:
 
     @cached_property
     def device(self) -> str:
-        from benchmarks.runner import device_name
+        from benchmarks.harness.runner import device_name
 
         return device_name()
 
@@ -97,7 +97,7 @@ class Stage:
 
 def machine(data: Path) -> dict[str, Any]:
     """What a stage runs on: device, driver, versions, and the commit that was packed."""
-    from benchmarks import runner
+    from benchmarks.harness import runner
     from edjax.keep.store import versions
 
     packed = data / "commit"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.words import Results, digits, seconds, sections, table, times
+from benchmarks.pages.words import Results, digits, seconds, sections, table, times
 
 Row = dict[str, Any]
 

@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.accelerator.record import Row
 from benchmarks.accelerator.select import Cell, order_for
 from benchmarks.accelerator.stage import Stage
-from benchmarks.label_efficiency import name_of
+from benchmarks.evidence.label_efficiency import name_of
 from edjax.data.pool import Pool
 from edjax.evaluation import Evaluation
 from edjax.lm.batching import chunks

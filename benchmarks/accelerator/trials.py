@@ -1,4 +1,4 @@
-"""Where choosing pays, by finetuning: the settings of `benchmarks.trials_settings` that are of a GPU's size.
+"""Where choosing pays, by finetuning: the settings of `benchmarks.evidence.trials_settings` that are of a GPU's size.
 
 Setting by setting, so that a short loan ends in one question answered rather than in parts of five; within one every
 beginning is an experiment (`together.planned`), and an order is made when the first of its cells is due. The features
@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import cost
 from benchmarks.accelerator.places import pool_of, recipe_of
 from benchmarks.accelerator.record import Row
 from benchmarks.accelerator.select import Cell, features_of, missing, names_of, order_for, ordered
 from benchmarks.accelerator.stage import Stage
 from benchmarks.accelerator.together import BASE, Grid, planned
-from benchmarks.label_efficiency import name_of
-from benchmarks.trials_settings import ON_A_GPU, SETTINGS, Setting
+from benchmarks.evidence.label_efficiency import name_of
+from benchmarks.evidence.trials_settings import ON_A_GPU, SETTINGS, Setting
+from benchmarks.harness import cost
 from edjax.data.features import Features
 from edjax.data.pool import Pool, read_pool
 from edjax.selection.prepared import take

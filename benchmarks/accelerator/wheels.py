@@ -12,7 +12,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from benchmarks.runner import ROOT
+from benchmarks.harness.runner import ROOT
 
 PYTHON = "3.12"
 PLATFORMS = [f"manylinux_2_{glibc}_x86_64" for glibc in (39, 35, 34, 31, 28, 27, 24, 17)] + ["manylinux2014_x86_64"]

@@ -1,0 +1,1 @@
+"""The language model and the scoring pass beside transformers and PEFT on torch."""
