@@ -5,7 +5,8 @@
 
 A grid is a recipe of recipes/, walked by `edjax.run`: one scoring pass, and cells that are not done again when the
 command is. Beside the recipe's own evaluation stand sets the pool's tasks are not in.
-`python -m benchmarks.evidence.reanalyse` works curves, differences and savings out anew from the cells of a results file.
+`python -m benchmarks.evidence.reanalyse` works curves, differences and savings out anew from the cells of a
+results file.
 """
 
 from __future__ import annotations

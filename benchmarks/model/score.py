@@ -1,6 +1,6 @@
 """Scoring a pool against transformers on torch: the same weights, prompts, batch size, dtype, threads and machine.
 
-    python -m benchmarks.model.score                       # 2,000 prompts, SmolLM2, 16 new tokens: 15 minutes on 2 cores
+    python -m benchmarks.model.score                       # 2,000 prompts, SmolLM2, 16 new tokens: 15 minutes
     python -m benchmarks.model.score --jobs idle,estimate
     python -m benchmarks.model.score --quick --out /tmp/score.json    # 12 prompts, a tiny model: to try it
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.selectors.overhead                                # an hour on two CPU cores
     python -m benchmarks.selectors.overhead --jobs "stories260k 1000"      # a minute
-    python -m benchmarks.selectors.overhead --jobs peers                   # beside transformers, torch, submodlib, apricot
+    python -m benchmarks.selectors.overhead --jobs peers                   # beside transformers, torch, submodlib
 
 A job is a model and a pool's size; a tenth of the pool is bought and trained on for two epochs. Pools are slices of the
 real one. Training of more than STEPS updates is timed for so many and scaled; "smollm2 100000" has generated

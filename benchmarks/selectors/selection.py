@@ -1,6 +1,6 @@
 """Our selectors against the plain jitted loop and against other packages, on Gaussian-mixture float32 data.
 
-    python -m benchmarks.selectors.selection                             # two jobs of 20k rows and the plain loop: a minute
+    python -m benchmarks.selectors.selection                             # two jobs and the plain loop: a minute
     python -m benchmarks.selectors.selection --jobs all --peers all      # everything: hours on two cores
     python -m benchmarks.selectors.selection --jobs k_center-20k --peers torch,skmatter
 

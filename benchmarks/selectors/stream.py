@@ -1,6 +1,6 @@
 """One selection by the command line from embeddings that do not fit: wall time and peak memory of its process.
 
-    python -m benchmarks.selectors.stream --dir DIR             # 1,000,000 x 768 in Parquet (3 GB in DIR, deleted after)
+    python -m benchmarks.selectors.stream --dir DIR             # 1,000,000 x 768 in Parquet (3 GB in DIR)
     python -m benchmarks.selectors.stream --dir DIR --rows 50000 --memory 100MB --name stream-small
 
 The features are a seeded Gaussian mixture in shards, the pool as many one-line prompts. The command is run as a child

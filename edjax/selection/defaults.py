@@ -1,4 +1,4 @@
-"""What is chosen by where nothing is said: `benchmarks.evidence.control` shows what saves most, docs/evidence.md how much.
+"""What is chosen by where nothing is said: what `benchmarks.evidence.control` shows to save most (docs/evidence.md).
 
 Nothing is imported here, so that the command line knows it without loading what chooses.
 """
