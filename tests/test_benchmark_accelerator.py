@@ -25,8 +25,8 @@ from benchmarks.accelerator.select import order_for
 from benchmarks.accelerator.sizes import STAGES
 from benchmarks.accelerator.stage import END, Stage
 from benchmarks.accelerator.together import Grid
+from benchmarks.evidence import trials
 from benchmarks.pages import trials_table
-from benchmarks.pages.evidence import trials
 from edjax.data.features import SCORES
 from edjax.data.pool import read_pool
 from edjax.evaluation import Evaluation

@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is run from a checkout, not installed
+from benchmarks.evidence import ablation, label_efficiency, reanalyse
 from benchmarks.evidence.chosen import describe, distances
 from benchmarks.harness import cost, count
 from benchmarks.harness.runner import RESULTS
 from benchmarks.pages import evidence, render
-from benchmarks.pages.evidence import ablation, label_efficiency, reanalyse
 from benchmarks.selectors import overhead
 from edjax.data.features import Features
 from edjax.data.pool import read_pool

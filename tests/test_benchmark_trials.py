@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is run from a checkout, not installed
+from benchmarks.evidence import trials, trials_settings
 from benchmarks.harness.runner import RESULTS
 from benchmarks.pages import trials_table
-from benchmarks.pages.evidence import trials, trials_settings
 from edjax.data.pool import read_pool
 
 SMALL = [

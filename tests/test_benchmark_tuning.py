@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is run from a checkout, not installed
+from benchmarks.evidence import tuning
 from benchmarks.evidence.control import __main__ as control
 from benchmarks.evidence.control import splits
-from benchmarks.pages.evidence import tuning
 from edjax.data.features import Features
 from edjax.kernels.methods.facility_location import DEFAULT_BANDWIDTH
 from edjax.selection import defaults

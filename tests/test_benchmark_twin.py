@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is run from a checkout, not installed
+from benchmarks.evidence import twin
 from benchmarks.evidence.control.splits import summary
 from benchmarks.harness import runner
 from benchmarks.pages import twin_table
-from benchmarks.pages.evidence import twin
 from edjax.data.features import Features
 
 CLASSES, EACH, BUDGETS = 16, 60, (16, 32, 64, 128)

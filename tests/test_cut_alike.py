@@ -165,12 +165,16 @@ def test_no_batch_is_larger_than_its_rows_need(small, monkeypatch):
 
 
 def test_a_small_run_trains_small_batches(small, tmp_path, monkeypatch):
-    loop = importlib.import_module("edjax.finetuning.loop")
     shapes = []
-    real = loop.make_batch
-    monkeypatch.setattr(
-        loop, "make_batch", lambda *a, **k: shapes.append(real(*a, **k).tokens.shape[0]) or real(*a, **k)
-    )
+    real = importlib.import_module("edjax.lm.batch").make_batch
+
+    def make_batch(*args, **options):
+        made = real(*args, **options)
+        shapes.append(made.tokens.shape[0])
+        return made
+
+    for user in ("edjax.finetuning.loop", "edjax.lm.batch"):
+        monkeypatch.setattr(f"{user}.make_batch", make_batch)
     rows = make_pool([(f"a{i}", "b") for i in range(3)])
     config = FinetuneConfig(max_steps=1, save_steps=0, per_device_train_batch_size=16, gradient_accumulation_steps=2)
     finetune(rows, "m", out=tmp_path / "a", config=config, loaded=small, show_progress=False, validation=rows.take([0]))

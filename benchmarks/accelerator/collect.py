@@ -16,11 +16,11 @@ from benchmarks.accelerator.select import features_of
 from benchmarks.accelerator.stage import ANYWHERE, END, MACHINE, Stage
 from benchmarks.accelerator.together import BASE, picks_of, planned
 from benchmarks.accelerator.trials import DRAWN, ORDER, recipe_for
+from benchmarks.evidence import label_efficiency
 from benchmarks.evidence.chosen import describe
 from benchmarks.evidence.trials import filed
 from benchmarks.evidence.trials_settings import SETTINGS
 from benchmarks.harness.runner import RESULTS
-from benchmarks.pages.evidence import label_efficiency
 from edjax.evaluation import Evaluation
 from edjax.selection.prepared import prepare
 from edjax.study.analysis import INTERVAL, STATISTIC

@@ -67,7 +67,9 @@ def peak_rss(function: str, **arguments: Any) -> int:
     The imports count: compare with the peak of a function that does nothing. Memory on an accelerator does not: see
     `device_peak`.
     """
-    code = f"from benchmarks import runner; runner._call_and_print_peak({function!r}, {json.dumps(arguments)!r})"
+    code = (
+        f"from benchmarks.harness import runner; runner._call_and_print_peak({function!r}, {json.dumps(arguments)!r})"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{function} failed in its own process:\n{done.stderr[-2000:]}")

@@ -22,13 +22,12 @@ from edjax.finetuning.log import MetricsLog
 from edjax.finetuning.order import Order, split_rows
 from edjax.finetuning.result import Finetuned
 from edjax.finetuning.trackers import open_trackers
-from edjax.finetuning.validation import Looks
+from edjax.finetuning.validation import EarlyStopping
 from edjax.keep.checkpoints import Checkpoints
 from edjax.keep.errors import DataError, UsageError
 from edjax.keep.progress import progress
 from edjax.keep.signals import Held, held_signals
-from edjax.lm.batch import Batch, Example, make_batch
-from edjax.lm.batching import by_length, chunks, height
+from edjax.lm.batch import Batch, Example, batches_by_length, make_batch
 from edjax.lm.bounds import facts_of, notes_on
 from edjax.lm.encode import Encoder
 from edjax.lm.lora import LoraConfig, add_lora
@@ -104,11 +103,14 @@ def _advance(runs: Sequence[_Run], bar: Any, held: Held) -> None:
         else:
             info = runs[0].trainer.step(batches[0], rates[0], step)
         last = step + 1 == runs[0].steps
-        batches = [] if last else [r.batch(step + 1) for r in runs]  # while the device computes
+        # Dispatch returns at once: the next batch is laid out while the device computes, and only device_get waits.
+        batches = [] if last else [r.batch(step + 1) for r in runs]
         losses, norms = (np.ravel(of_all) for of_all in jax.device_get(info))
         for run, loss, norm, rate in zip(runs, losses, norms, rates, strict=True):
             run.took(float(loss), float(norm), rate, began)
-        stopping = held.stop
+        stopping = held.stop  # read once, so that all runs of the group stop after the same update
+        # Validation and checkpoints read a trainer's own state, which is stacked with the others' while they go
+        # together.
         if together and (last or stopping or any(r.looks_now or r.saves_now for r in runs)):
             together.part()
         for run in runs:
@@ -151,6 +153,8 @@ class _Run:
             group_by_length=config.group_by_length,
             capacity=config.max_length if config.packing else None,
         )
+        # A small pool does not fill a batch: its arrays are as high as its rows need, so that no update computes
+        # padding, and one height for all updates, so that the step is compiled once.
         least = shards * config.gradient_accumulation_steps  # rows that are shared out evenly
         self.height = min(self.batch_size, -(-len(self.order.sequences) // least) * least)
         by_epochs = max(1, round(self.order.per_epoch * config.num_train_epochs))
@@ -168,14 +172,15 @@ class _Run:
             mesh=mesh,
         )
         self.held_out = _whole(self.validation.examples, self.micro_batch, shards) if self.validation else []
-        self.step, self.seconds, self.looks = 0, 0.0, Looks()
+        self.step, self.seconds, self.looks = 0, 0.0, EarlyStopping()
         self.best = self.trainer.copy() if self.validation else None
         self.checkpoints = Checkpoints(out / "checkpoints") if writes and config.save_steps else None
         if self.checkpoints and (found := self.checkpoints.latest(self._state())):
             self.step, state, data = found
+            # The rows of an update are a function of its number, so nothing else is restored: no place in a stream.
             self.best = state.pop("best", None)
             self.trainer.state = TrainState(**state)
-            self.seconds, self.looks = data["seconds"], Looks(**data["looks"])
+            self.seconds, self.looks = data["seconds"], EarlyStopping(**data["looks"])
         trackers = open_trackers(config.report_to, out, dataclasses.asdict(config)) if writes else []
         self.log = MetricsLog(out / "metrics.jsonl" if writes else None, self.step, trackers)
 
@@ -219,7 +224,7 @@ class _Run:
     def save(self) -> None:
         """Write a checkpoint, if the settings keep any."""
         if self.checkpoints:
-            self.log.sync()
+            self.log.sync()  # a checkpoint that is there vouches for the lines before it
             data = {"seconds": self.spent, "looks": dataclasses.asdict(self.looks)}
             self.checkpoints.save(self.step, self._state(), data)
 
@@ -318,8 +323,4 @@ def _rows(pool: Pool, validation: Pool | None, encoder: Encoder, config: Finetun
 
 def _whole(examples: Sequence[Example], batch_size: int, shards: int) -> list[Batch]:
     """All examples once, from short to long."""
-    order = by_length([len(e.tokens) for e in examples])
-    return [
-        make_batch([[examples[i]] for i in rows], height(len(rows), batch_size, shards))
-        for rows in chunks(order, batch_size)
-    ]
+    return [batch for _, batch in batches_by_length(examples, batch_size, shards)]

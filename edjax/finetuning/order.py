@@ -20,6 +20,8 @@ def batch_rows(lengths: np.ndarray, batch_size: int, epoch: int, seed: int, grou
     """The row indices of every batch of an epoch: a pure function of its arguments."""
     rng = _rng(seed, epoch)
     order = rng.permutation(len(lengths))
+    # Sorting windows of a shuffle, not all rows, keeps chance in who meets whom; the batches are shuffled once more, or
+    # every window would go from long to short.
     if group_by_length:
         window = GROUP * batch_size
         order = np.concatenate(
@@ -37,6 +39,8 @@ def pack_rows(lengths: np.ndarray, capacity: int) -> list[list[int]]:
 
     Cost: O(n capacity); no row may be longer than `capacity`.
     """
+    # Bins by the room they have left, and which rooms there are: the fullest that fits is the first True from `need`
+    # on, so a row costs one search of `capacity` flags whatever the number of bins.
     bins: list[list[int]] = []
     with_room: list[list[int]] = [[] for _ in range(capacity + 1)]
     any_with = np.zeros(capacity + 1, bool)
@@ -92,6 +96,7 @@ class Order:
         epoch, place = divmod(step, self.per_epoch)
         return [self.sequences[i] for i in self._epoch(epoch)[place]]
 
+    # Two: of this epoch and, as a batch is laid out ahead, of the next.
     @lru_cache(maxsize=2)  # noqa: B019
     def _epoch(self, epoch: int) -> list[np.ndarray]:
         return batch_rows(self.lengths, self.batch_size, epoch, self.seed, self.group_by_length)

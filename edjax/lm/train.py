@@ -29,6 +29,7 @@ def response_nll(model: CausalLM, batch: Batch, *, remat: bool, key: Array | Non
     """
     segments = None if batch.segments is None else jnp.asarray(batch.segments)
     hidden = model.hidden(jnp.asarray(batch.tokens), segments=segments, remat=remat, key=key)
+    # The head is the widest product there is: it sees the few positions that carry loss, not all tokens.
     states = jnp.take_along_axis(hidden, batch.where[..., None], axis=1)
     return token_nll(model, states, jnp.asarray(batch.targets)) * batch.weights
 
@@ -142,6 +143,8 @@ def _programs(graph: nnx.GraphDef, max_grad_norm: float, weight_decay: float, re
         optax.clip_by_global_norm(max_grad_norm), optax.scale_by_adam(), optax.add_decayed_weights(weight_decay)
     )
 
+    # The rate is left out of the chain and multiplied in by the step: inside, it would be part of the compiled program,
+    # and every run length would compile anew.
     def nll(lora, frozen, batch, key=None):
         return response_nll(nnx.merge(graph, lora, frozen), batch, remat=remat, key=key).sum()
 
@@ -150,10 +153,13 @@ def _programs(graph: nnx.GraphDef, max_grad_norm: float, weight_decay: float, re
 
     def accumulated(lora, frozen, batch, key):
         """The loss of all micro-batches together and its gradient, one micro-batch in memory at a time."""
+        # Sums first and one division at the end: a mean of micro-batches' means would weigh tokens by how full theirs
+        # is.
         trained = jnp.maximum(batch.weights.sum(), 1.0)
 
         def add(total, part):
             micro, i = part
+            # Each micro-batch draws masks of its own, or all rows of a batch would drop the same units.
             own = None if key is None else jax.random.fold_in(key, i)
             found = jax.value_and_grad(nll)(lora, frozen, micro, own)
             return jax.tree.map(jnp.add, total, found), None
