@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edjax.data.pool import Pool as Pool
     from edjax.data.pool import read_pool as read_pool
     from edjax.evaluation import evaluate as evaluate
+    from edjax.evaluation.candidates import generate as generate
     from edjax.finetuning import FinetuneConfig as FinetuneConfig
     from edjax.finetuning import finetune as finetune
     from edjax.keep.errors import EdjaxError as EdjaxError
@@ -39,6 +40,7 @@ _HOME = {
     "Session": "lm.session",
     "evaluate": "evaluation",
     "finetune": "finetuning",
+    "generate": "evaluation.candidates",
     "read_features": "data.features",
     "read_pool": "data.pool",
     "read_recipe": "study.recipe",

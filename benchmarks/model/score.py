@@ -227,7 +227,8 @@ def part(name: str, settings: dict[str, Any], keep: Path, label: str = "") -> di
     """Run one of PARTS in a process of its own, or read what an earlier run kept in `keep`."""
     file = keep / f"{label or name}.json"
     if not file.exists():
-        code = f"from benchmarks.model import score; score.in_own_process({name!r}, {json.dumps(settings)!r}, {str(file)!r})"
+        call = f"in_own_process({name!r}, {json.dumps(settings)!r}, {str(file)!r})"
+        code = f"from benchmarks.model import score; score.{call}"
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=runner.ROOT, capture_output=True, text=True, check=False
         )

@@ -24,6 +24,7 @@ VERBS = {  # in the order of the road
     "export": ("edjax.cli.handoff", "Hand the chosen rows to people who answer them, or to a trainer."),
     "import-labels": ("edjax.cli.handoff", "Join people's answers to the rows they belong to."),
     "finetune": ("edjax.cli.finetune", "Train a LoRA adapter on the responses of rows."),
+    "generate": ("edjax.cli.generate", "Let the model answer rows: candidates, or drafts to correct."),
     "evaluate": ("edjax.cli.evaluate", "Score the model's answers, with or without an adapter."),
     "merge": ("edjax.cli.evaluate", "Fold an adapter into its base model and write a whole model."),
     "run": ("edjax.cli.run", "Run a recipe: strategies x budgets x seeds over one scored pool."),

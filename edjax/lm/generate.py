@@ -13,7 +13,7 @@ from edjax.keep.errors import UsageError
 from edjax.kernels.uncertainty import TokenStatistics
 from edjax.lm.batching import batches, by_length
 from edjax.lm.decode import decode
-from edjax.lm.encode import Encoder, Message
+from edjax.lm.encode import Encoder, Message, Tools
 from edjax.lm.load import LoadedModel
 from edjax.lm.sampling import Sampling, row_keys
 
@@ -34,6 +34,7 @@ def generate(
     loaded: LoadedModel,
     prompts: Sequence[str | Sequence[Message]],
     *,
+    tools: Sequence[Tools] | None = None,
     max_new_tokens: int = 64,
     temperature: float = 0.0,
     top_k: int | None = None,
@@ -49,6 +50,7 @@ def generate(
     Args:
       loaded: from `edjax.lm.load.load`; for an adapter, `dataclasses.replace(loaded, model=import_adapter(...)[0])`.
       prompts: each a text, or messages with role and content.
+      tools: the functions that each prompt offers (`edjax.data.tools`); None: none.
       max_new_tokens: the most tokens of an answer.
       temperature: 0 takes the likeliest token; above 0 draws, see `edjax.lm.sampling.Sampling` for `top_k`, `top_p`
         and `min_p`.
@@ -67,7 +69,11 @@ def generate(
         raise UsageError("top_k, top_p and min_p need a temperature above 0; at 0 the likeliest token is taken")
     sampling = Sampling(temperature, top_k, top_p, min_p) if temperature != 0 else None
     encoder = Encoder.of(loaded, template, max_length)
-    rows = [encoder.prompt([{"role": "user", "content": p}] if isinstance(p, str) else p) for p in prompts]
+    offered = [None] * len(prompts) if tools is None else tools
+    rows = [
+        encoder.prompt([{"role": "user", "content": p}] if isinstance(p, str) else p, functions)
+        for p, functions in zip(prompts, offered, strict=True)
+    ]
     answers: list[Any] = [None] * len(rows)
     for batch, tokens, lengths in batches(rows, by_length([len(r) for r in rows]), batch_size):
         keys = None if sampling is None else row_keys(seed, np.resize(batch, len(tokens)))

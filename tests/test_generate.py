@@ -1,0 +1,83 @@
+"""`edjax generate`: answers that are a pool again, alone and several, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from edjax.data.pool import read_pool
+from edjax.evaluation.candidates import generate
+from edjax.keep.errors import UsageError
+from edjax.lm.load import load
+
+ROWS = [
+    {"id": "a", "prompt": "Once upon a time"},
+    {"id": "b", "prompt": "The little dog", "response": "not looked at"},
+    {"id": "c", "prompt": "Lily saw"},
+]
+TURNS = [
+    {"id": "a", "messages": [{"role": "user", "content": "Tom"}, {"role": "assistant", "content": "Hi"}]},
+    {"id": "b", "messages": [{"role": "user", "content": "One day"}]},
+    {"id": "c", "messages": [{"role": r, "content": "Ben"} for r in ("user", "assistant", "user")]},
+]
+
+
+@pytest.fixture(scope="module")
+def small(shared):
+    return load(str(shared / "models" / "stories260k"))
+
+
+def written(path, rows):
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return path
+
+
+@pytest.fixture
+def rows(tmp_path):
+    return written(tmp_path / "rows.jsonl", ROWS)
+
+
+@pytest.mark.parametrize("some", [ROWS, TURNS], ids=["texts", "turns"])
+def test_answers_are_a_pool_again(some, small, tmp_path):
+    pool = read_pool(written(tmp_path / "rows.jsonl", some))
+    made = generate(pool, "m", loaded=small, max_new_tokens=6, template="plain")
+    assert [r["id"] for r in made] == [r["prompt_id"] for r in made] == ["a", "b", "c"]
+    again = read_pool(written(tmp_path / "answers.jsonl", made))
+    assert again.messages == pool.messages and None not in again.responses
+    assert not {"not looked at", "Hi"} & set(again.responses)
+    assert all(r["n_tokens"] == 6 and r["mean_nll"] > 0 and r["model"] == "m" for r in made)
+    alone = generate(pool.take(np.asarray([1])), "m", loaded=small, max_new_tokens=6, template="plain")
+    assert alone[0]["response"] == again.responses[1]
+
+
+def test_samples_differ_and_do_not_depend_on_the_batch(rows, small):
+    pool = read_pool(rows)
+    drawn = [
+        generate(pool, "m", loaded=small, samples=3, temperature=1.0, max_new_tokens=6, batch_size=size, seed=1)
+        for size in (2, 16)
+    ]
+    assert [r["response"] for r in drawn[0]] == [r["response"] for r in drawn[1]]
+    assert [r["id"] for r in drawn[0][:4]] == ["a/1", "a/2", "a/3", "b/1"]
+    assert len({r["response"] for r in drawn[0][:3]}) > 1
+    other = generate(pool, "m", loaded=small, samples=3, temperature=1.0, max_new_tokens=6, seed=2)
+    assert [r["response"] for r in other] != [r["response"] for r in drawn[0]]
+
+
+def test_what_makes_no_sense_is_refused(rows, small):
+    pool = read_pool(rows)
+    with pytest.raises(UsageError, match="2 samples of the likeliest answer are all alike; give a temperature above 0"):
+        generate(pool, "m", loaded=small, samples=2)
+    with pytest.raises(UsageError, match="samples is 0"):
+        generate(pool, "m", loaded=small, samples=0)
+
+
+def test_the_verb_writes_a_pool_that_score_reads(rows, shared, tmp_path, edjax_):
+    model, out = str(shared / "models" / "stories260k"), tmp_path / "new" / "answers.jsonl"
+    argv = ["generate", str(rows), "--model", model, "--out", str(out), "--max-new-tokens", "4", "--batch-size", "4"]
+    code, said, _ = edjax_(*argv)
+    assert code == 0 and said.splitlines()[0] == f"3 answers to 3 prompts in {out}"
+    line = said.splitlines()[1].removeprefix("next: edjax ").split()
+    assert edjax_(*line, "--max-new-tokens", "0")[0] == 0
+    code, _, err = edjax_(*argv)
+    assert code == 2 and f"{out} is there; name another file, or --overwrite" in err
+    assert edjax_(*argv, "--overwrite")[0] == 0
