@@ -6,17 +6,27 @@ from .from_gains import from_gains
 from .greedy import maximize
 from .ground import Ground, Method, method, option, select
 from .methods import (
+    COBRA,
+    FLCG,
+    FLMI,
+    FLQMI,
     METHODS,
     AtMost,
     Cost,
     DOptimal,
     FacilityLocation,
+    GraphCut,
     KCenter,
     Plus,
     Scaled,
     Sorted,
+    cobra,
     d_optimal,
     facility_location,
+    flcg,
+    flmi,
+    flqmi,
+    graph_cut,
     k_center,
     score_of,
 )
@@ -27,6 +37,7 @@ from .partition import d_optimal_streamed, k_center_streamed, select_streamed, s
 from .plan import plan
 from .sequential import maximize_sequential
 from .shapes import Plan
+from .stopping import until
 from .uncertainty import (
     SequenceScores,
     TokenStatistics,
@@ -35,10 +46,15 @@ from .uncertainty import (
     token_statistics_from_hidden,
     token_uncertainty,
 )
+from .value import gain, value
 
 __version__ = "0.0.0"
 
 __all__ = [
+    "COBRA",
+    "FLCG",
+    "FLMI",
+    "FLQMI",
     "METHODS",
     "AtMost",
     "Block",
@@ -47,6 +63,7 @@ __all__ = [
     "DOptimal",
     "Duplicates",
     "FacilityLocation",
+    "GraphCut",
     "Ground",
     "KCenter",
     "Method",
@@ -60,10 +77,16 @@ __all__ = [
     "TokenStatistics",
     "affordable",
     "at_most",
+    "cobra",
     "d_optimal",
     "d_optimal_streamed",
     "facility_location",
+    "flcg",
+    "flmi",
+    "flqmi",
     "from_gains",
+    "gain",
+    "graph_cut",
     "k_center",
     "k_center_streamed",
     "kmeans",
@@ -85,5 +108,7 @@ __all__ = [
     "token_statistics_from_hidden",
     "token_uncertainty",
     "two_stage",
+    "until",
+    "value",
     "within",
 ]

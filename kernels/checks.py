@@ -92,6 +92,15 @@ def check_positive(value: Any, name: str) -> None:
         raise ValueError(f"{name} must be a positive finite number, got {value!r}")
 
 
+def check_share(value: Any, name: str) -> jax.Array:
+    """`value` in float32, or a ValueError unless it is one finite number of 0 or more; a tracer passes."""
+    if not isinstance(value, jax.core.Tracer):
+        host = np.asarray(value)
+        if host.shape != () or host.dtype.kind not in "iuf" or not (np.isfinite(host) and host >= 0):
+            raise ValueError(f"{name} must be a finite number of 0 or more, got {value!r}")
+    return jnp.asarray(value, jnp.float32)
+
+
 def check_budget(budget: Any, available: int, name: str = "budget") -> int:
     """`budget` as an int in [0, available], or a ValueError that names it."""
     try:

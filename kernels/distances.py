@@ -99,11 +99,12 @@ class Unlikeness(NamedTuple):
     """How unlike rows are, in [0, 1]: one minus their similarity, which keeps the digits of what is nearly alike.
 
     between(a, b, same) -> (n, m). slack(gap, norms): what an unlikeness below a `gap` (m,) may differ by for rows that
-    are copies of each other.
+    are copies of each other. most: the unlikeness of what has nothing in common: 1, or 0 in `of_matrix`.
     """
 
     between: Callable[[Points, Points, jax.Array | None], jax.Array]
     slack: Callable[[jax.Array, jax.Array], jax.Array]
+    most: float = 1.0
 
 
 def rbf(gamma: jax.Array, d: int, precision: Precision = "highest") -> Unlikeness:
@@ -130,6 +131,24 @@ def cosine(d: int, precision: Precision = "highest") -> Unlikeness:
         return jnp.where(2 * gap > _CLOSE[precision] * norms, NOISE * norms, 0)
 
     return Unlikeness(between, slack if d > DIRECT else lambda gap, norms: jnp.zeros_like(gap))
+
+
+def of_matrix(similarities: jax.Array) -> Unlikeness:
+    """Minus the similarities (n, m) that somebody made, which have no largest value to be counted from.
+
+    `between(a, b)` takes rows of `matrix_points`, of which b are all m. Copies have the same numbers, so no slack.
+    """
+
+    def between(a, b, same):
+        return -similarities[a.places]
+
+    return Unlikeness(between, lambda gap, norms: jnp.zeros_like(gap), most=0.0)
+
+
+def matrix_points(valid: jax.Array) -> Points:
+    """Rows of which nothing but similarities is known, see `of_matrix`; valid: (n,) bool."""
+    x, norms = jnp.zeros((valid.shape[0], 0), jnp.float32), jnp.where(valid, 0.0, jnp.inf)
+    return Points(x, norms, valid, x, geometry.every(x), geometry.unmoved(0))
 
 
 def unit_points(x: jax.Array, precision: Precision = "highest", frame: geometry.Frame | None = None) -> Points:

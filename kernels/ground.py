@@ -28,7 +28,7 @@ class Ground(NamedTuple):
     valid: (n,) bool, the rows that may be picked; None: all. The others still count where a method covers rows.
     given: (p,) int rows that are chosen already: they start the state and are never picked; one that holds NaN counts
         for nothing.
-    target: by name, columns of other rows, which a method covers or is to be like; None: none.
+    target: by name, columns of other rows, which a method covers, is to be like, or is to go beyond; None: none.
     """
 
     columns: Mapping[str, Any]
@@ -96,9 +96,9 @@ class Method:
     """A way to spend a budget: a frozen dataclass of its own knobs (`option`), made by `@method`.
 
     What it must say of itself: name, summary (a clause), paper (where from), needs (columns it reads); beside these,
-    where they are not as below: takes (columns it reads where they are there), targets (whether it reads a target),
-    drawn, nested, shrinks. What it must do: `objective` (JAX) and `gains` (its definition in NumPy, which the tests
-    hold the other to). A whole example: docs/how-to/add-a-method.md.
+    where they are not as below: takes (columns it reads where they are there), targets and needs_target (whether it
+    reads a target, and cannot do without one), drawn, nested, shrinks. What it must do: `objective` (JAX) and `gains`
+    (its definition in NumPy, which the tests hold the other to). A whole example: docs/how-to/add-a-method.md.
     """
 
     @property
@@ -139,6 +139,11 @@ class Method:
     @property
     def targets(self) -> bool:
         """Whether it reads the ground's target."""
+        return False
+
+    @property
+    def needs_target(self) -> bool:
+        """Whether there must be one."""
         return False
 
     def block_for(self, n: int, m: int) -> int:
@@ -190,8 +195,10 @@ class Method:
         form, block = how.get("form", "auto"), self.block_for(shape.n, shape.n)
         return blocked(self.name, shape, form, 2 * shape.n * shape.d * shape.budget, 4 * block * shape.d)
 
-    def advise(self, gains: np.ndarray) -> str | None:
+    def advise(self, gains: np.ndarray, *, targets: int = 0) -> str | None:
         """What a person should hear about the gains (k,) of a selection, which did not run out: a sentence, or None.
+
+        targets: rows of the target; 0 where there is none, or nobody says.
 
         Here: whether the last half of the budget brought next to nothing.
         """
@@ -263,12 +270,19 @@ def _checked(method: Method, ground: Ground) -> tuple[Ground, int]:
         raise ValueError(f"{method!r} is no method: an instance of a class made by @method is")
     if not ground.columns:
         raise ValueError("the ground has no columns")
-    missing = [name for name in method.needs if name not in ground.columns]
-    if missing:
-        raise ValueError(f"{method.name} needs the column {missing[0]!r}; there are {', '.join(ground.columns)}")
     if ground.target is not None and not method.targets:
         raise ValueError(f"{method.name} reads no target")
-    if ground.target is not None and (missing := [name for name in method.needs if name not in ground.target]):
+    if ground.target is None and method.needs_target:
+        raise ValueError(
+            f"{method.name} needs a target, rows to be like: give Ground(..., target={{'embedding': (m, d) rows}})"
+        )
+    target = ground.target or {}
+    # Similarities of one's own stand in for embeddings; which of them there must be is the method's to say.
+    given = "similarity" in method.takes and ("similarity" in ground.columns or "similarity" in target)
+    needs = [name for name in method.needs if not (given and name == "embedding")]
+    if missing := [name for name in needs if name not in ground.columns]:
+        raise ValueError(f"{method.name} needs the column {missing[0]!r}; there are {', '.join(ground.columns)}")
+    if ground.target is not None and (missing := [name for name in needs if name not in target]):
         raise ValueError(f"{method.name} needs the column {missing[0]!r} of the target")
     read = (*method.needs, *method.takes)
     columns = {name: c if hasattr(c, "shape") else np.asarray(c) for name, c in ground.columns.items()}

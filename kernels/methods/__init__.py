@@ -1,9 +1,14 @@
 """The methods, a file each; `METHODS` is the only list of their names."""
 
 from ..ground import Method
+from .cobra import COBRA, cobra
 from .combined import AtMost, Cost, Plus, Scaled
 from .d_optimal import DOptimal, d_optimal
 from .facility_location import FacilityLocation, facility_location
+from .flcg import FLCG, flcg
+from .flmi import FLMI, flmi
+from .flqmi import FLQMI, flqmi
+from .graph_cut import GraphCut, graph_cut
 from .k_center import KCenter, k_center
 from .scores import LeastConfidence, MaxEntropy, MeanEntropy, MeanMargin, MeanNll, MinMargin, Random, Sorted, score_of
 
@@ -20,21 +25,36 @@ METHODS: dict[str, Method] = {
         KCenter(),
         DOptimal(),
         FacilityLocation(),
+        GraphCut(),
+        FLCG(),
+        FLQMI(),
+        FLMI(),
+        COBRA(),
     )
 }
 
 __all__ = [
+    "COBRA",
+    "FLCG",
+    "FLMI",
+    "FLQMI",
     "METHODS",
     "AtMost",
     "Cost",
     "DOptimal",
     "FacilityLocation",
+    "GraphCut",
     "KCenter",
     "Plus",
     "Scaled",
     "Sorted",
+    "cobra",
     "d_optimal",
     "facility_location",
+    "flcg",
+    "flmi",
+    "flqmi",
+    "graph_cut",
     "k_center",
     "score_of",
 ]

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .. import geometry
 from ..distances import Unlikeness
 from ..geometry import Points
 from ..objective import EXCLUDED, INVALID, Block, Objective
@@ -21,27 +22,39 @@ def objective(
     labelled: jax.Array | None = None,
     weights: jax.Array | None = None,
     quality: jax.Array | None = None,
+    gap: jax.Array | None = None,
+    floor: jax.Array | None = None,
+    bonus: jax.Array | None = None,
     kept: str | None = None,
     block: int = 128,
     symmetric: bool = False,
+    lookahead: bool = True,
     bounded: bool = True,
 ) -> Objective:
     """Facility location as an `Objective`; the state is the gap 1 - max_{j in S} s_ij that is left, (m,) float32.
 
+    The gain of row j is q_j (sum_i w_i max(min(s_ij, cap_i) - cover_i, 0) + bonus_j), which shrinks as `cover` grows.
+
+    gap: (m,) 1 - cover at the start; None: what the labelled rows leave. floor: (m,) 1 - cap, the least that an
+    unlikeness counts as. bonus: (n,) 0 or more. Gaps and floors count from `measure.most`, not 1, where that differs.
+
     measure: 1 - s. Differences of similarities near 1 are lost in float32, those of what they lack are not. kept: the
     dtype of the resident similarities, None for tiles.
     symmetric: compute only half of the first pass; for a pool that covers itself and is not split over devices.
-    bounded: False where nobody needs the first bounds; they are then infinite, and with tiles no pass is made.
+    lookahead: False where the first bounds are to be the first gains. bounded: False where nobody needs the first
+    bounds; they are then infinite, and with tiles no pass is made.
     """
     n = pool.x.shape[0]
     target = pool if to_cover is None else to_cover
     m = target.x.shape[0]
     w = jnp.where(target.valid, 1.0 if weights is None else weights, 0.0)
-    looks = kept is None and symmetric and bounded and ahead.pays(n, block)
+    symmetric = symmetric and floor is None  # a cap is the covered row's: s_ij and s_ji are cut at different heights
+    looks = lookahead and kept is None and symmetric and bounded and ahead.pays(n, block)
 
     def columns(ids):
         itself = ids[:, None] == jnp.arange(n) if to_cover is None else None
-        return measure.between(pool.take(ids), target, itself)
+        unlike = measure.between(pool.take(ids), target, itself)
+        return unlike if floor is None else jnp.maximum(unlike, floor)
 
     def beyond(unlike, gap, norms):
         """max(gap_i - (1 - s_i), 0), with differences that are rounding taken as none: a copy of a pick would seem to
@@ -52,12 +65,15 @@ def objective(
     def growth(unlike, gap):
         return jnp.sum(beyond(unlike, gap, target.norms) * w, axis=-1)
 
-    def scaled(gains, ids):
+    def valued(gains, ids=slice(None)):
+        gains = gains if bonus is None else gains + bonus[ids]
         return gains if quality is None else gains * quality[ids]
 
+    given_gap = gap
+
     def init():
-        gap = jnp.ones(m, jnp.float32)
-        if labelled is not None and labelled.shape[0]:
+        gap = jnp.full(m, measure.most, jnp.float32) if given_gap is None else given_gap
+        if given_gap is None and labelled is not None and labelled.shape[0]:
             gap = _gap_of(labelled, columns, gap, block)
         if kept is None and (looks or not bounded):
             gains, unlike = jnp.full(n, jnp.inf), jnp.zeros((0, m), jnp.float32)
@@ -65,8 +81,7 @@ def objective(
             gains, unlike = _first_gains_by_halves(pool, measure, beyond, w, gap, kept)
         else:
             gains, unlike = _first_gains(columns, growth, gap, n, m, block, kept)
-        if quality is not None:
-            gains = jnp.where(gains < jnp.inf, gains * quality, gains)
+        gains = jnp.where(gains < jnp.inf, valued(gains), gains)
         bounds = jnp.where(pool.valid, gains, INVALID)
         if labelled is not None:
             bounds = bounds.at[labelled].set(EXCLUDED)
@@ -75,13 +90,13 @@ def objective(
     def refresh(state, ids):
         gap, unlike = state
         unlike = columns(ids) if kept is None else _unpacked(unlike[ids], kept)
-        return Block(scaled(growth(unlike, gap), ids), (unlike, ids), gap)
+        return Block(valued(growth(unlike, gap), ids), (unlike, ids), gap)
 
     def take(fixed, gap, gains, j):
         return jnp.minimum(gap, fixed[0][j]), gains
 
     def peek(fixed, gap, j):
-        return scaled(growth(fixed[0][j], gap), fixed[1][j])
+        return valued(growth(fixed[0][j], gap), fixed[1][j])
 
     def commit(state, bounds, block, order, count):
         bounds = bounds.at[block.fixed[1]].min(block.gains, indices_are_sorted=True, unique_indices=True)
@@ -93,7 +108,7 @@ def objective(
 
     def all_gains(gaps):
         gains, _ = ahead.by_halves(pool, measure, beyond, w, gaps, _TILES[False], exact=False)
-        return gains if quality is None else gains * quality
+        return valued(gains)
 
     def sampled(gap, rows):
         some, size = pool.take(rows), min(_TILES[False], n)
@@ -105,10 +120,19 @@ def objective(
             found = jnp.sum(jnp.maximum(gap[rows] - tile, 0) * w[rows], axis=1)
             return lax.dynamic_update_slice(gains, found, (start,))
 
-        gains = lax.fori_loop(0, -(-n // size), step, jnp.zeros(n, jnp.float32))
-        return gains if quality is None else gains * quality
+        return valued(lax.fori_loop(0, -(-n // size), step, jnp.zeros(n, jnp.float32)))
 
     return ahead.with_lookahead(plain, all_gains, sampled, n, block)
+
+
+def closest(rows: Points, measure: Unlikeness, covered: Points, block: int) -> jax.Array:
+    """How unlike each of the rows covered is to the most similar of `rows`, (m,); `measure.most` where that is none."""
+
+    def columns(ids):
+        return measure.between(rows.take(ids), covered, None)
+
+    none = jnp.full(covered.norms.shape[0], measure.most, jnp.float32)
+    return _gap_of(geometry.every(rows.x), columns, none, block) if rows.x.shape[0] else none
 
 
 def _gap_of(rows, columns, gap, block):
