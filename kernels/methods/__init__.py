@@ -4,7 +4,10 @@ from ..ground import Method
 from .combined import AtMost, Cost, Plus, Scaled
 from .d_optimal import DOptimal, d_optimal
 from .facility_location import FacilityLocation, facility_location
+from .go import Go, Sal
 from .k_center import KCenter, k_center
+from .rds_plus import RdsPlus
+from .rocket import Rocket
 from .scores import LeastConfidence, MaxEntropy, MeanEntropy, MeanMargin, MeanNll, MinMargin, Random, Sorted, score_of
 
 METHODS: dict[str, Method] = {
@@ -20,6 +23,10 @@ METHODS: dict[str, Method] = {
         KCenter(),
         DOptimal(),
         FacilityLocation(),
+        Go(),
+        Sal(),
+        RdsPlus(),
+        Rocket(),
     )
 }
 
@@ -29,8 +36,12 @@ __all__ = [
     "Cost",
     "DOptimal",
     "FacilityLocation",
+    "Go",
     "KCenter",
     "Plus",
+    "RdsPlus",
+    "Rocket",
+    "Sal",
     "Scaled",
     "Sorted",
     "d_optimal",

@@ -48,6 +48,14 @@ class _Around(Method):
         return self.inside.targets
 
     @property
+    def needs_target(self) -> bool:
+        return self.inside.needs_target
+
+    @property
+    def fewer(self) -> bool:
+        return self.inside.fewer
+
+    @property
     def drawn(self) -> bool:
         return self.inside.drawn
 
@@ -177,6 +185,14 @@ class Plus(Method):
 
     parts: tuple[Method, ...] = option("the methods", default=(), traced=True)
     weights: Any = option("one a method; default ones", default=None, traced=True)
+
+    @property
+    def targets(self) -> bool:
+        return any(part.targets for part in self.parts)
+
+    @property
+    def needs_target(self) -> bool:
+        return any(part.needs_target for part in self.parts)
 
     @property
     def drawn(self) -> bool:

@@ -126,8 +126,7 @@ class FacilityLocation(Method):
             scale = max(self.bandwidth * float(float64.squared_distances(x[valid], x[valid]).mean()), 1e-300)
             s = np.exp(-float64.squared_distances(x, z) / scale)
         else:
-            lengths = [np.maximum(np.linalg.norm(a, axis=1), 1e-300) for a in (x, z)]
-            s = np.maximum(x @ z.T / (lengths[0][:, None] * lengths[1]), 0)
+            s = np.maximum(float64.cosines(x, z), 0)
         w = (ground.columns if ground.target is None else ground.target).get("weight", 1.0)
         chosen = [j for j in rows if valid[j]]
         cover = s[chosen].max(0) if chosen else np.zeros(len(z))
