@@ -4,6 +4,9 @@ from ..ground import Method
 from .combined import AtMost, Cost, Plus, Scaled
 from .d_optimal import DOptimal, d_optimal
 from .facility_location import FacilityLocation, facility_location
+from .feature_based import FeatureBased
+from .fisher import Fisher
+from .gist import Gist
 from .go import Go, Sal
 from .k_center import KCenter, k_center
 from .rds_plus import RdsPlus
@@ -27,6 +30,9 @@ METHODS: dict[str, Method] = {
         Sal(),
         RdsPlus(),
         Rocket(),
+        FeatureBased(),
+        Gist(),
+        Fisher(),
     )
 }
 
@@ -36,6 +42,9 @@ __all__ = [
     "Cost",
     "DOptimal",
     "FacilityLocation",
+    "FeatureBased",
+    "Fisher",
+    "Gist",
     "Go",
     "KCenter",
     "Plus",

@@ -26,7 +26,7 @@ class Rocket(Method):
     an earlier row j has a cosine distance 1 - x_i^T x_j below `distance`: of all earlier rows with `chains="any"`, also
     of those removed, as in the original code, so that a chain of rows, each like the next, leaves its first alone; of
     those kept with "greedy". Nothing fills the places of the removed, so fewer rows come back: then -1 follows them, as
-    wherever a `Selection` holds fewer rows than the budget. The data step of ROCKET (Zhang et al. 2024, arXiv
+    wherever a `Selection` holds fewer rows than the budget. The data step of ROCKET (Yang et al. 2024, arXiv
     2408.15915); its model step is not here. The original leaves the list in the arbitrary order of a partition; here it
     is sorted.
 
@@ -53,7 +53,7 @@ class Rocket(Method):
 
     name = "rocket"
     summary = "nearest the target's mean, without repeats"
-    paper = "Zhang et al. 2024, arXiv 2408.15915"
+    paper = "Yang et al. 2024, arXiv 2408.15915"
     targets = True
     needs_target = True
     nested = False
