@@ -170,3 +170,14 @@ def check_groups(values: Any, n: int, name: str) -> jax.Array:
         if n and (host.min() < 0 or host.max() >= n):
             raise ValueError(f"{name} must be from 0 to {n - 1}, got {host.min()} to {host.max()}")
     return jnp.asarray(values, jnp.int32)
+
+
+def check_target(ground: Any) -> Any:
+    """The ground with its target's embedding as a JAX array of the rows' width, or a ValueError."""
+    x, target = ground.columns["embedding"], dict(ground.target)
+    target["embedding"] = check_pool(target["embedding"], "the target")
+    if target["embedding"].shape[1] != x.shape[1]:
+        raise ValueError(f"the target has {target['embedding'].shape[1]} features, the rows have {x.shape[1]}")
+    if not target["embedding"].shape[0]:
+        raise ValueError("the target has no rows: give at least one")
+    return ground._replace(target=target)

@@ -54,7 +54,8 @@ def from_gains(
 
     def init():
         state, _ = lax.scan(begin, start, chosen)
-        return state, now(state, jnp.arange(n)).at[chosen].set(EXCLUDED)
+        bounds = jnp.where(sound, gains(state, rows), INVALID).astype(jnp.float32)
+        return state, bounds.at[chosen].set(EXCLUDED)
 
     def refresh(state, ids):
         return Block(now(state, ids), (of(ids), sound[ids]), state)

@@ -97,8 +97,8 @@ class Method:
 
     What it must say of itself: name, summary (a clause), paper (where from), needs (columns it reads); beside these,
     where they are not as below: takes (columns it reads where they are there), targets and needs_target (whether it
-    reads a target, and cannot do without one), drawn, nested, shrinks. What it must do: `objective` (JAX) and `gains`
-    (its definition in NumPy, which the tests hold the other to). A whole example: docs/how-to/add-a-method.md.
+    reads a target, and cannot do without one), drawn, nested, fewer, shrinks. What it must do: `objective` (JAX) and
+    `gains` (its definition in NumPy, which the tests hold the other to). A whole example: docs/how-to/add-a-method.md.
     """
 
     @property
@@ -146,6 +146,11 @@ class Method:
         """Whether there must be one."""
         return False
 
+    @property
+    def fewer(self) -> bool:
+        """Whether it may be done before the budget is spent: then -1 fills the rest of its indices."""
+        return False
+
     def block_for(self, n: int, m: int) -> int:
         """Rows refreshed at a time, of n to pick from and m to cover."""
         return 256
@@ -181,6 +186,10 @@ class Method:
     def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
         """(n,) float64 in NumPy, by definition: the gain of every row once `rows` are chosen. The oracle."""
         raise NotImplementedError(f"{self.name} has no definition to be tested by: write its gains()")
+
+    def definition(self, ground: Ground, budget: int) -> list[int] | None:
+        """The picks in NumPy, where they are not those of greedy by `gains`; None: they are. The oracle then."""
+        return None
 
     def nothing(self, ground: Ground) -> float:
         """What `gains` says of a row that brings nothing: what sums and products of gains count from."""
@@ -282,8 +291,8 @@ def _checked(method: Method, ground: Ground) -> tuple[Ground, int]:
     needs = [name for name in method.needs if not (given and name == "embedding")]
     if missing := [name for name in needs if name not in ground.columns]:
         raise ValueError(f"{method.name} needs the column {missing[0]!r}; there are {', '.join(ground.columns)}")
-    if ground.target is not None and (missing := [name for name in needs if name not in target]):
-        raise ValueError(f"{method.name} needs the column {missing[0]!r} of the target")
+    if ground.target is not None and "embedding" in needs and "embedding" not in target:
+        raise ValueError(f"{method.name} needs the column 'embedding' of the target")
     read = (*method.needs, *method.takes)
     columns = {name: c if hasattr(c, "shape") else np.asarray(c) for name, c in ground.columns.items()}
     if "embedding" in read and "embedding" in columns:

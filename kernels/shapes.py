@@ -48,6 +48,15 @@ def blocked(name: str, shape: Shape, form: str, work: int, temporary: int, resid
     return made(name, form, shape, total, work)
 
 
+def resident(name: str, shape: Shape, form: str | None, work: int, beside: int) -> Plan:
+    """A method that has one form, with the rows on the device. beside: bytes beside the rows and their marks."""
+    if form not in (None, "auto", "resident"):
+        raise ValueError(f"form must be 'auto' or 'resident', got {form!r}")
+    return made(
+        name, "resident", shape, shape.n * shape.d * (shape.itemsize + shape.kept) + ROW * shape.n + beside, work
+    )
+
+
 def _over_rows(n: int, d: int) -> int:
     """The largest temporary of a commit, 32 columns a row: whole, or in tiles with a copy of their rows."""
     if 32 * n <= geometry._WHOLE_ELEMENTS:

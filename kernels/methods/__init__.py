@@ -5,11 +5,17 @@ from .cobra import COBRA, cobra
 from .combined import AtMost, Cost, Plus, Scaled
 from .d_optimal import DOptimal, d_optimal
 from .facility_location import FacilityLocation, facility_location
+from .feature_based import FeatureBased
+from .fisher import Fisher
 from .flcg import FLCG, flcg
 from .flmi import FLMI, flmi
 from .flqmi import FLQMI, flqmi
+from .gist import Gist
+from .go import Go, Sal
 from .graph_cut import GraphCut, graph_cut
 from .k_center import KCenter, k_center
+from .rds_plus import RdsPlus
+from .rocket import Rocket
 from .scores import LeastConfidence, MaxEntropy, MeanEntropy, MeanMargin, MeanNll, MinMargin, Random, Sorted, score_of
 
 METHODS: dict[str, Method] = {
@@ -30,6 +36,13 @@ METHODS: dict[str, Method] = {
         FLQMI(),
         FLMI(),
         COBRA(),
+        Go(),
+        Sal(),
+        RdsPlus(),
+        Rocket(),
+        FeatureBased(),
+        Gist(),
+        Fisher(),
     )
 }
 
@@ -43,9 +56,16 @@ __all__ = [
     "Cost",
     "DOptimal",
     "FacilityLocation",
+    "FeatureBased",
+    "Fisher",
+    "Gist",
+    "Go",
     "GraphCut",
     "KCenter",
     "Plus",
+    "RdsPlus",
+    "Rocket",
+    "Sal",
     "Scaled",
     "Sorted",
     "cobra",

@@ -52,6 +52,10 @@ class _Around(Method):
         return self.inside.needs_target
 
     @property
+    def fewer(self) -> bool:
+        return self.inside.fewer
+
+    @property
     def drawn(self) -> bool:
         return self.inside.drawn
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edjax.kernels import d_optimal, facility_location, k_center, reference
+from edjax.kernels import Ground, Method, Sorted, d_optimal, facility_location, k_center, reference
 
 SELECTORS = {
     "k_center": (k_center, reference.k_center),
@@ -25,6 +25,23 @@ def mixture(seed: int, n: int, d: int, clusters: int = 8) -> np.ndarray:
     centres = 2 * rng.normal(size=(clusters, d))
     spread = rng.uniform(0.3, 1.5, (n, 1))
     return (centres[rng.integers(0, clusters, n)] + spread * rng.normal(size=(n, d))).astype(np.float32)
+
+
+WIDE = {"tokens": (3, 4)}  # columns that are no scores: what a row of each is
+
+
+def ground_for(method: Method, seed: int = 0, n: int = 61, **more) -> Ground:
+    """A pool with every column that the method reads, and a target where it cannot do without."""
+    rng = np.random.default_rng(seed)
+    columns = {"embedding": mixture(seed, n, 5)} if "embedding" in method.needs else {}
+    for name in method.needs:
+        if name not in columns:
+            values = rng.normal(size=(n, *WIDE.get(name, ()))).astype(np.float32)
+            columns[name] = values if name in WIDE or isinstance(method, Sorted) else np.abs(values)
+    if "draw" in method.takes:
+        columns["draw"] = rng.permutation(n).astype(np.float32)
+    target = {"embedding": mixture(seed + 100, 4, 5)} if method.needs_target else None
+    return Ground(columns, target=target, **more)
 
 
 # n, d, budget, block, options: ten shapes, so that the problems of one shape share a compilation.

@@ -10,12 +10,12 @@ import pytest
 
 import edjax.kernels
 
-MODULES = [m.name for m in pkgutil.iter_modules(edjax.kernels.__path__)]
+MODULES = [m.name for m in pkgutil.walk_packages(edjax.kernels.__path__, "edjax.kernels.")]
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_doctests(module):
-    loaded = importlib.import_module(f"edjax.kernels.{module}")
+    loaded = importlib.import_module(module)
     result = doctest.testmod(loaded, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0
 
