@@ -13,7 +13,7 @@ from edjax.selection.groups import apportion, interleave
 from edjax.selection.options import Options
 from edjax.selection.prepared import prepare
 from edjax.selection.quality import weights
-from edjax.selection.strategies import STRATEGIES
+from edjax.selection.strategies import STRATEGIES, runnable
 
 DIVERSE = ("k_center", "d_optimal", "facility_location")
 
@@ -31,7 +31,7 @@ def features(n=150, d=12, seed=0, embeddings=None, facts=(), **scores):
 # A second round
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", runnable(SCORES))
 def test_two_rounds_of_50_are_one_of_100(strategy):
     found = features()
     options = {"seed": 2}

@@ -110,6 +110,13 @@ class Chooser:
             raise UsageError(f"{strategy} says its bandwidth, and the option bandwidth says {o.bandwidth}; give one")
         if diverse(chosen) and not streams(chosen) and isinstance(self.features.embeddings, Stream):
             raise UsageError(f"{strategy} needs the embeddings in memory; read the features with a larger memory")
+        if chosen.needs_target:
+            raise UsageError(
+                f"{strategy} needs a target, rows to be like; see edjax.kernels.select for how to give one"
+            )
+        if chosen.fewer and (o.group_by or o.budget_tokens):
+            what = "--group-by" if o.group_by else "--budget-tokens"
+            raise UsageError(f"{strategy} may leave a part of its budget, which {what} cannot pass on; drop {what}")
         start = time.perf_counter()
         part = self._part(chosen)
         if not (o.nested and chosen.nested):

@@ -88,7 +88,11 @@ def _by_gain(method: Method, p: Problem) -> Order:
         columns["embedding"] = p.x if whole and isinstance(p.x, np.ndarray) else p.x[rows]
         if p.alike and method.nested:
             columns, budget = _padded(columns, labelled, budget)
-    got = select(method, Ground(columns, given=given), budget, key=jax.random.key(p.seed) if method.drawn else None)
+    key = jax.random.key(p.seed) if method.drawn else None
+    try:
+        got = select(method, Ground(columns, given=given), budget, key=key)
+    except ValueError as e:  # of a knob or a column, in the method's words
+        raise UsageError(f"{method.name}: {e}") from e
     return _places(method, rows, got, p.budget)
 
 
@@ -96,13 +100,14 @@ def _places(method: Method, rows: np.ndarray, got: Any, budget: int) -> Order:
     """The picks as rows of the features; padding's, beyond the budget, are cut off.
 
     Raises:
-      UsageError: the method found fewer.
+      UsageError: the method found fewer, and is none that may.
     """
     picks, gains = np.asarray(got.indices)[:budget], np.asarray(got.gains)[:budget]
-    if (picks < 0).any():
+    there = picks >= 0
+    if not there.all() and not method.fewer:
         few = int((picks >= 0).sum())
         raise UsageError(f"{method.name} finds {few} of {budget} rows that it may pick; lower the budget")
-    return rows[picks], gains
+    return rows[picks[there]], gains[there]
 
 
 def _scores(method: Method, features: Features) -> dict[str, Any]:

@@ -117,9 +117,19 @@ def scores_of(method: Method) -> tuple[str, ...]:
     return tuple(name for name in method.needs if name != "embedding")
 
 
+def runnable(scored: Collection[str]) -> tuple[str, ...]:
+    """The strategies of the table that need no target and no other scores than these, and spend any budget."""
+    return tuple(
+        name
+        for name, method in STRATEGIES.items()
+        if set(scores_of(method)) <= set(scored) and not method.needs_target and not method.fewer
+    )
+
+
 def described(method: Method) -> dict[str, Any]:
     """What `edjax strategies --json` says of it."""
     reads = [*(["embeddings"] if diverse(method) else []), *scores_of(method)]
+    reads += ["a target"] if method.needs_target else []
     own = [{"name": k, "default": f.default, "help": f.metadata["help"]} for k, f in knobs(method).items()]
     needs = ", ".join(reads) or "nothing"
     return {"needs": needs, "summary": method.summary, "paper": method.paper, "knobs": own}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import checks
+from .. import checks, float64
 from ..from_gains import from_gains
 from ..geometry import Precision
 from ..ground import Ground, Method, method, option
@@ -108,11 +108,14 @@ class FeatureBased(Method):
         return jnp.minimum(more, jnp.maximum(self.cap - held, 0))
 
     def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
-        x = np.asarray(ground.columns[self.column], np.float64)
-        valid = np.isfinite(x).all(axis=1)
-        x = np.where(valid[:, None], x, 0)
+        x, valid = float64.clean(ground.columns[self.column])
         c = x if self.column == "counts" else np.concatenate([np.maximum(x, 0), np.maximum(-x, 0)], axis=1)
-        g = {"sqrt": np.sqrt, "log1p": np.log1p, "min": lambda v: np.minimum(v, float(self.cap))}[self.concave]
+
+        def g(v: np.ndarray) -> np.ndarray:
+            if self.concave == "min":
+                return np.minimum(v, float(self.cap))
+            return np.sqrt(v) if self.concave == "sqrt" else np.log1p(v)
+
         held = c[rows].sum(axis=0)
         w = np.ones(c.shape[1]) if self.weights is None else np.asarray(self.weights, np.float64)
         return np.where(valid, (g(held + c) - g(held)) @ w, np.nan)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .. import checks, geometry
+from .. import checks, float64, geometry
 from ..from_gains import from_gains
 from ..geometry import Precision
 from ..ground import Ground, Method, method, option
@@ -102,8 +102,8 @@ class Fisher(Method):
 
     def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
         h = np.asarray(ground.columns["tokens"], np.float64)
-        sound = np.isfinite(h).all(axis=(1, 2))
-        h = np.where(sound[:, None, None], h, 0)
+        flat, sound = float64.clean(h.reshape(len(h), -1))
+        h = flat.reshape(h.shape)
         ridge = self.ridge
         if ridge is None:
             ridge = DEFAULT_RIDGE * float(np.mean(np.sum(h[sound] ** 2, axis=(1, 2)))) or 1.0

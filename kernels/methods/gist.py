@@ -131,7 +131,7 @@ class Gist(Method):
             sets.append(sorted((int(i) for i in pair), key=lambda i: (-u[i], i)))
         return max((rows for rows in sets if rows), key=worth, default=[])
 
-    def advise(self, gains: np.ndarray) -> str | None:
+    def advise(self, gains: np.ndarray, *, targets: int = 0) -> str | None:
         return None  # utilities are no gains that a budget could outlive
 
     def plan(self, shape: Shape, *, form: str | None = None, **how: Any) -> Plan:

@@ -94,7 +94,7 @@ class RdsPlus(Method):
     def nothing(self, ground: Ground) -> float:
         return -1.0 if self.taken == "skip" else float(np.min(self.gains(ground, [])))
 
-    def advise(self, gains: np.ndarray) -> str | None:
+    def advise(self, gains: np.ndarray, *, targets: int = 0) -> str | None:
         return None  # a row that is like a target is not worth less for what else was picked
 
     def plan(self, shape: Shape, *, form: str | None = None, **how: Any) -> Plan:

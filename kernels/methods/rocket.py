@@ -113,7 +113,7 @@ class Rocket(Method):
                 earlier += [i] if self.chains == "any" or not removed[i] else []
         return np.where(removed, -np.inf, like)
 
-    def advise(self, gains: np.ndarray) -> str | None:
+    def advise(self, gains: np.ndarray, *, targets: int = 0) -> str | None:
         return None  # what is like the target stays so, whatever else was picked
 
     def plan(self, shape: Shape, *, form: str | None = None, **how: Any) -> Plan:
