@@ -111,9 +111,7 @@ class Chooser:
         if diverse(chosen) and not streams(chosen) and isinstance(self.features.embeddings, Stream):
             raise UsageError(f"{strategy} needs the embeddings in memory; read the features with a larger memory")
         if chosen.needs_target:
-            raise UsageError(
-                f"{strategy} needs a target, rows to be like; see edjax.kernels.select for how to give one"
-            )
+            raise UsageError(f"{strategy} needs a target, rows to be like: give one to edjax.kernels.select")
         if chosen.fewer and (o.group_by or o.budget_tokens):
             what = "--group-by" if o.group_by else "--budget-tokens"
             raise UsageError(f"{strategy} may leave a part of its budget, which {what} cannot pass on; drop {what}")

@@ -101,7 +101,7 @@ class Fisher(Method):
         return from_gains((h, tokens), start, gains, add, given=ground.given, valid=sound)
 
     def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
-        h = np.asarray(ground.columns["tokens"], np.float64)
+        h: np.ndarray = np.asarray(ground.columns["tokens"], np.float64)
         flat, sound = float64.clean(h.reshape(len(h), -1))
         h = flat.reshape(h.shape)
         ridge = self.ridge

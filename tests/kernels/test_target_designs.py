@@ -144,7 +144,7 @@ def test_what_makes_no_sense_is_refused():
         select(Sal(), Ground({"embedding": x[:200]}, target={"embedding": x[:21]}), 2)
     there = Ground({"embedding": x}, target={"embedding": x[:3]})
     for method, ground, said in [
-        (Go(), Ground({"embedding": x}), r"go needs a target: Ground\(columns, target="),
+        (Go(), Ground({"embedding": x}), r"go needs a target, rows to be like: give Ground"),
         (AtMost(Go()), Ground({"embedding": x, "group": np.zeros(201, int)}), "needs a target"),
         (Go(aggregate="min"), there, "aggregate must be 'mean' or 'max', got 'min'"),
         (Go(noise=0), there, "noise must be a positive"),
