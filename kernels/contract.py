@@ -45,7 +45,7 @@ def check_method(method: Method, ground: Ground, budget: int, *, rtol: float = R
     _hold(not given & set(picks.tolist()), "a given row is picked")
     if ground.valid is not None:
         _hold(bool(np.asarray(ground.valid)[picks].all()), "a row is picked that is not valid")
-    defined = method.definition(ground, budget)
+    defined = method.picks(ground, budget)
     _hold(defined is None or picks.tolist() == defined, f"rows {picks.tolist()} are picked, by definition {defined}")
     by_definition = greedy(method, ground, count, follow=picks.tolist())
     for t, (at, own, best, said) in enumerate(zip(picks, by_definition.gains, by_definition.best, gains, strict=True)):

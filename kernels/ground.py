@@ -187,7 +187,7 @@ class Method:
         """(n,) float64 in NumPy, by definition: the gain of every row once `rows` are chosen. The oracle."""
         raise NotImplementedError(f"{self.name} has no definition to be tested by: write its gains()")
 
-    def definition(self, ground: Ground, budget: int) -> list[int] | None:
+    def picks(self, ground: Ground, budget: int) -> list[int] | None:
         """The picks in NumPy, where they are not those of greedy by `gains`; None: they are. The oracle then."""
         return None
 

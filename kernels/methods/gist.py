@@ -105,7 +105,7 @@ class Gist(Method):
     def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
         return np.asarray(ground.columns[self.utility], np.float64)
 
-    def definition(self, ground: Ground, budget: int) -> list[int]:
+    def picks(self, ground: Ground, budget: int) -> list[int]:
         x, free = float64.clean(ground.columns["embedding"])
         u = self.gains(ground, [])
         given = [] if ground.given is None else [int(j) for j in ground.given if free[int(j)]]

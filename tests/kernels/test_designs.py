@@ -69,7 +69,7 @@ def test_gist_is_its_definition_on_50_problems():
         there = Ground({"embedding": mixture(seed, 60, 6), "u": u})
         method = Gist(strength=float(10 ** (seed % 5 - 2)), utility="u")
         got = select(method, there, 9).indices.tolist()
-        rows = method.definition(there, 9)
+        rows = method.picks(there, 9)
         assert got == rows + [-1] * (9 - len(rows)), seed
         fewer += len(rows) < 9
     assert 5 < fewer < 45
@@ -97,7 +97,7 @@ def test_gist_with_labelled_rows_keeps_its_distance_from_them():
     for strength in (0.01, 1.0, 100.0):
         method = Gist(strength=strength)
         got = [j for j in select(method, there, 20).indices.tolist() if j >= 0]
-        assert got == method.definition(there, 20) and not {3, 50} & set(got)
+        assert got == method.picks(there, 20) and not {3, 50} & set(got)
 
 
 # FisherSFT
