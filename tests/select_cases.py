@@ -1,8 +1,18 @@
-"""What the tests of selections share: the honest comparison with the float64 twin."""
+"""What the tests of selections share: columns for every strategy, and the honest comparison with the float64 twin."""
 
 import numpy as np
 
+from edjax.data.features import SCORES
 from edjax.kernels import reference
+from edjax.selection.strategies import STRATEGIES, scores_of
+
+NESTED = [name for name, method in STRATEGIES.items() if method.nested]
+
+
+def scores(n, rng):
+    """Every score that a strategy of the table reads, random."""
+    read = (*SCORES, *sorted(name for method in STRATEGIES.values() for name in scores_of(method)))
+    return {name: rng.random(n, np.float32) for name in dict.fromkeys(read)}
 
 
 def assert_greedy(picks, strategy, x, rtol=2e-5, **options):

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from select_cases import assert_greedy
+from select_cases import NESTED, assert_greedy, scores
 
-from edjax.data.features import SCORES, Features
+from edjax.data.features import Features
 from edjax.keep.errors import DataError, UsageError
 from edjax.kernels import reference
 from edjax.selection.choose import Chooser, select
@@ -18,11 +18,11 @@ from edjax.selection.strategies import STRATEGIES
 DIVERSE = ("k_center", "d_optimal", "facility_location")
 
 
-def features(n=150, d=12, seed=0, embeddings=None, facts=(), **scores):
+def features(n=150, d=12, seed=0, embeddings=None, facts=(), **more):
     """Random features of n rows named r0, r1, ... in groups g of unequal size, with a cost c each."""
     rng = np.random.Generator(np.random.PCG64(seed))
     x = rng.normal(size=(n, d)).astype(np.float32) + 3 if embeddings is None else np.asarray(embeddings, np.float32)
-    given = {name: rng.random(len(x), np.float32) for name in SCORES} | scores
+    given = scores(len(x), rng) | more
     group = np.asarray([f"g{int(i)}" for i in 5 * rng.random(len(x)) ** 2], object)
     columns = {"g": group, "c": rng.integers(3, 60, len(x))} | dict(facts)
     return Features(tuple(f"r{i}" for i in range(len(x))), x, given, columns, "digest")
@@ -31,7 +31,7 @@ def features(n=150, d=12, seed=0, embeddings=None, facts=(), **scores):
 # A second round
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", NESTED)
 def test_two_rounds_of_50_are_one_of_100(strategy):
     found = features()
     options = {"seed": 2}

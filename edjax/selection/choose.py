@@ -14,7 +14,7 @@ from edjax.data.features import Features, not_a_score
 from edjax.data.stream import Spill, Stream
 from edjax.keep.errors import UsageError
 from edjax.keep.memory import enough_memory
-from edjax.kernels import Method, Sorted, streams
+from edjax.kernels import Method, streams
 from edjax.selection import clusters, defaults, duplicates, gains, groups, labelled, quality, tokens
 from edjax.selection.candidates import columns_of, finite, valid
 from edjax.selection.options import Options, whole
@@ -208,7 +208,7 @@ class _Part:
             return np.zeros(0, np.int64), None
         if o.prefilter is not None and budget is not None:
             candidates = quality.prefilter(self.features.scores[o.prefilter], candidates, budget, o.prefilter_ratio)
-        weights = None if isinstance(chosen, Sorted) else self.weights
+        weights = None if chosen.valued else self.weights
         x: Any = self.prepared() if diverse(chosen) else self.features.embeddings
         problem = Problem(self.features, x, candidates, 0, o.seed, self.given, weights)
         if o.bandwidth is not None and "bandwidth" in knobs(chosen):
@@ -240,12 +240,12 @@ class _Part:
     def selection(self, chosen: Method, picks: np.ndarray, gain: np.ndarray | None, start: float) -> Selection:
         o, notes = self.o, list(self.notes)
         name = strategy_name(chosen)
-        if o.weight_by is not None and isinstance(chosen, Sorted):
+        if o.weight_by is not None and chosen.valued:
             notes.append(f"{name} is not weighted by {o.weight_by}: only the diversity strategies are")
         cost = None if o.budget_tokens is None else float(self.price[picks].sum())
         if o.budget_tokens and not len(picks) and len(self.free):
             notes.append(f"no row costs {o.budget_tokens} or less: nothing is chosen")
-        if not isinstance(chosen, Sorted) and (said := gains.warn(chosen, gain, grouped=o.group_by is not None)):
+        if not chosen.valued and (said := gains.warn(chosen, gain, grouped=o.group_by is not None)):
             notes.append(said)
         indices = self.keep[picks]
         ids = tuple(self.features.ids[i] for i in picks)

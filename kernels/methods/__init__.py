@@ -1,6 +1,7 @@
 """The methods, a file each; `METHODS` is the only list of their names."""
 
 from ..ground import Method
+from .clusters import Aloe, Densest, InClusters, Nearest, one_a_cluster
 from .combined import AtMost, Cost, Plus, Scaled
 from .d_optimal import DOptimal, d_optimal
 from .facility_location import FacilityLocation, facility_location
@@ -20,21 +21,29 @@ METHODS: dict[str, Method] = {
         KCenter(),
         DOptimal(),
         FacilityLocation(),
+        Aloe(),
+        Nearest(),
+        Densest(),
     )
 }
 
 __all__ = [
     "METHODS",
+    "Aloe",
     "AtMost",
     "Cost",
     "DOptimal",
+    "Densest",
     "FacilityLocation",
+    "InClusters",
     "KCenter",
+    "Nearest",
     "Plus",
     "Scaled",
     "Sorted",
     "d_optimal",
     "facility_location",
     "k_center",
+    "one_a_cluster",
     "score_of",
 ]

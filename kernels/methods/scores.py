@@ -17,6 +17,8 @@ from ..shapes import Plan, Shape, made
 class Sorted(Method):
     """A method whose order is a sort: no pick changes what another row is worth."""
 
+    valued = True
+
     def order_by(self, ground: Ground) -> Any:
         """(n,) what falls along the order; ties go to the lowest row."""
         raise NotImplementedError(f"{self.name} does not say what it sorts by: write its order_by()")
