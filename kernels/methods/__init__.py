@@ -5,6 +5,7 @@ from .clusters import Aloe, Densest, InClusters, Nearest, one_a_cluster
 from .combined import AtMost, Cost, Plus, Scaled
 from .d_optimal import DOptimal, d_optimal
 from .facility_location import FacilityLocation, facility_location
+from .grape import Grape
 from .k_center import KCenter, k_center
 from .scores import LeastConfidence, MaxEntropy, MeanEntropy, MeanMargin, MeanNll, MinMargin, Random, Sorted, score_of
 
@@ -24,6 +25,7 @@ METHODS: dict[str, Method] = {
         Aloe(),
         Nearest(),
         Densest(),
+        Grape(),
     )
 }
 
@@ -35,6 +37,7 @@ __all__ = [
     "DOptimal",
     "Densest",
     "FacilityLocation",
+    "Grape",
     "InClusters",
     "KCenter",
     "Nearest",

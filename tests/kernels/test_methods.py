@@ -38,6 +38,9 @@ def ground(method, seed=0, **more):
     rng = np.random.default_rng(seed)
     columns = {"embedding": mixture(seed, N, 5)} if "embedding" in method.needs else {}
     columns |= {name: rng.normal(size=N).astype(np.float32) for name in method.needs if name not in columns}
+    columns |= {name: rng.permutation(N) for name in method.groups}
+    if "n_response_tokens" in method.needs:
+        columns["n_response_tokens"] = rng.integers(1, 9, N)
     if "draw" in method.takes:
         columns["draw"] = rng.permutation(N).astype(np.float32)
     return Ground(columns, **more)
