@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import select_cases
 from select_cases import NESTED, assert_greedy, scores
 
 from edjax.data.features import Features
@@ -24,7 +25,7 @@ def features(n=150, d=12, seed=0, embeddings=None, facts=(), **more):
     x = rng.normal(size=(n, d)).astype(np.float32) + 3 if embeddings is None else np.asarray(embeddings, np.float32)
     given = scores(len(x), rng) | more
     group = np.asarray([f"g{int(i)}" for i in 5 * rng.random(len(x)) ** 2], object)
-    columns = {"g": group, "c": rng.integers(3, 60, len(x))} | dict(facts)
+    columns = select_cases.facts(len(x)) | {"g": group, "c": rng.integers(3, 60, len(x))} | dict(facts)
     return Features(tuple(f"r{i}" for i in range(len(x))), x, given, columns, "digest")
 
 

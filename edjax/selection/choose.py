@@ -38,7 +38,8 @@ def select(
       budget: how many rows. 0 gives an empty selection. None: as many as `budget_tokens` buys.
       seed: for "random".
       normalise, whiten_dims: as in `prepare`; whitening is fitted on all rows that are looked at, labelled ones too.
-      allow_fewer: take all rows where the budget is larger, instead of an error.
+      allow_fewer: take all rows there are, or that the strategy may pick, where the budget is larger, instead of an
+        error.
       drop_invalid: leave rows with NaN or infinite features out, instead of an error.
       labelled: ids of rows that have labels. They start the state of the diversity strategies and are never picked;
         50 rows, and then 50 more given these, are the 100 rows of one go. allow_unknown: pass over ids that are of no
@@ -77,7 +78,7 @@ def usable(features: Features, compared: Iterable[tuple[str, Options]]) -> np.nd
       UsageError: an unknown strategy.
       DataError: a score that the features do not hold.
     """
-    read = (columns_of(strategy_of(name, features.scores), options) for name, options in compared)
+    read = (columns_of(strategy_of(name, features.scores), options, features) for name, options in compared)
     return finite(features, tuple(dict.fromkeys(column for columns in read for column in columns)))
 
 
@@ -128,11 +129,12 @@ class Chooser:
         """Ids of the rows that this strategy could use and others of the comparison cannot."""
         if self.candidates is None or self.candidates.all():
             return []
-        own = finite(self.features, columns_of(strategy_of(strategy, self.features.scores), self.options))
+        chosen = strategy_of(strategy, self.features.scores)
+        own = finite(self.features, columns_of(chosen, self.options, self.features))
         return [self.features.ids[i] for i in np.flatnonzero(own & ~self.candidates)]
 
     def _part(self, chosen: Method) -> _Part:
-        columns = columns_of(chosen, self.options)
+        columns = columns_of(chosen, self.options, self.features)
         if columns not in self._parts:
             self._parts[columns] = _Part(self.features, self.options, columns, self.candidates)
         return self._parts[columns]
@@ -210,7 +212,7 @@ class _Part:
             candidates = quality.prefilter(self.features.scores[o.prefilter], candidates, budget, o.prefilter_ratio)
         weights = None if chosen.valued else self.weights
         x: Any = self.prepared() if diverse(chosen) else self.features.embeddings
-        problem = Problem(self.features, x, candidates, 0, o.seed, self.given, weights)
+        problem = Problem(self.features, x, candidates, 0, o.seed, self.given, weights, fewer=o.allow_fewer)
         if o.bandwidth is not None and "bandwidth" in knobs(chosen):
             chosen = dataclasses.replace(chosen, bandwidth=o.bandwidth)  # type: ignore[call-arg]
 
