@@ -12,7 +12,8 @@ NESTED = [name for name, method in STRATEGIES.items() if method.nested]
 def scores(n, rng):
     """Every score that a strategy of the table reads, random."""
     read = (*SCORES, *sorted(name for method in STRATEGIES.values() for name in scores_of(method)))
-    return {name: rng.random(n, np.float32) for name in dict.fromkeys(read) if name not in facts(n)}
+    made = {name: rng.random(n, np.float32) for name in dict.fromkeys(read) if name not in facts(n)}
+    return made | {"trajectory": rng.random((n, 4), np.float32)}
 
 
 def facts(n):

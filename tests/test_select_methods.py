@@ -86,6 +86,22 @@ def test_what_grape_lacks_is_said():
         select(responses([0] * 6), "grape:by=who", 2)
 
 
+def test_trajectories_of_every_source_give_alike():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(40, 3)).astype(np.float32)
+    falls = rng.random((40, 5), np.float32) + 5 * (np.arange(40) % 2)[:, None]
+    source = np.asarray(["big"] * 30 + ["small"] * 10, object)
+    found = Features(tuple(f"r{i}" for i in range(40)), x, {"trajectory": falls}, {"source": source}, "d")
+    got = select(found, "s2l:by=source:clusters=2", 12, seed=1)
+    assert np.bincount(got.indices // 30).tolist() == [6, 6] and got.gains is None and got.warning is None
+    assert np.bincount(got.indices % 2).tolist() == [6, 6]
+    assert got.ids == select(found, "s2l:by=source:clusters=2", 12, seed=1).ids
+    assert got.ids != select(found, "s2l:by=source:clusters=2", 12, seed=2).ids
+    falls[3, 2] = np.nan
+    with pytest.raises(DataError, match=r"^1 row has NaN or infinite features \(r3\)"):
+        select(found, "s2l", 12)
+
+
 def test_they_are_not_weighted_by_quality():
     got = select(responses([0, 0, 0, 1, 1, 2], worry=NLL), "nearest", 2, weight_by="worry")
     assert "nearest is not weighted by worry" in got.warning

@@ -40,7 +40,7 @@ def finite(features: Features, columns: Sequence[str]) -> np.ndarray:
             held = ", ".join(features.scores) or "none"
             remedy = REMEDIES.get(name, "join it with --scores FILE")
             raise DataError(f"the features hold no score {name!r} (found: {held}); {remedy}")
-        found &= np.isfinite(features.scores[name])
+        found &= np.isfinite(features.scores[name]).reshape(len(found), -1).all(axis=1)
     return found
 
 

@@ -7,6 +7,7 @@ from .d_optimal import DOptimal, d_optimal
 from .facility_location import FacilityLocation, facility_location
 from .grape import Grape
 from .k_center import KCenter, k_center
+from .s2l import S2L
 from .scores import LeastConfidence, MaxEntropy, MeanEntropy, MeanMargin, MeanNll, MinMargin, Random, Sorted, score_of
 
 METHODS: dict[str, Method] = {
@@ -26,11 +27,13 @@ METHODS: dict[str, Method] = {
         Nearest(),
         Densest(),
         Grape(),
+        S2L(),
     )
 }
 
 __all__ = [
     "METHODS",
+    "S2L",
     "Aloe",
     "AtMost",
     "Cost",
