@@ -28,8 +28,10 @@ from .plan import plan
 from .sequential import maximize_sequential
 from .shapes import Plan
 from .uncertainty import (
+    PromptScores,
     SequenceScores,
     TokenStatistics,
+    prompt_scores,
     sequence_scores,
     token_statistics,
     token_statistics_from_hidden,
@@ -53,6 +55,7 @@ __all__ = [
     "Objective",
     "Plan",
     "Plus",
+    "PromptScores",
     "Scaled",
     "Selection",
     "SequenceScores",
@@ -75,6 +78,7 @@ __all__ = [
     "option",
     "plan",
     "plus",
+    "prompt_scores",
     "scaled",
     "score_of",
     "select",

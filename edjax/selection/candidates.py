@@ -15,6 +15,7 @@ from edjax.selection.strategies import scores_of
 
 _OF_RESPONSES = ("response_nll", "mean_response_nll", "n_response_tokens")
 REMEDIES = dict.fromkeys(SCORES, "score with --max-new-tokens above 0")
+REMEDIES |= {name: f"{REMEDIES[name]}, anew if the features are older" for name in ("energy", "grad_norm")}
 REMEDIES |= dict.fromkeys(_OF_RESPONSES, "score with --probe response")
 
 

@@ -8,7 +8,19 @@ from .facility_location import FacilityLocation, facility_location
 from .grape import Grape
 from .k_center import KCenter, k_center
 from .s2l import S2L
-from .scores import LeastConfidence, MaxEntropy, MeanEntropy, MeanMargin, MeanNll, MinMargin, Random, Sorted, score_of
+from .scores import (
+    Energy,
+    GradNorm,
+    LeastConfidence,
+    MaxEntropy,
+    MeanEntropy,
+    MeanMargin,
+    MeanNll,
+    MinMargin,
+    Random,
+    Sorted,
+    score_of,
+)
 
 METHODS: dict[str, Method] = {
     made.name: made
@@ -20,6 +32,8 @@ METHODS: dict[str, Method] = {
         MeanNll(),
         MeanMargin(),
         MinMargin(),
+        Energy(),
+        GradNorm(),
         KCenter(),
         DOptimal(),
         FacilityLocation(),

@@ -130,6 +130,22 @@ class MinMargin(Score):
 
 
 @method
+class Energy(Score):
+    name = "energy"
+    summary = "largest energy of the model at the end of the prompt: unlike what it knows"
+    paper = "Liu, Wang, Owens & Li 2020, arXiv 2010.03759; Xie et al. 2024, arXiv 2411.06353"
+
+
+@method
+class GradNorm(Score):
+    """Largest negative norm first, so the smallest norm."""
+
+    name = "grad_norm"
+    summary = "smallest gradient of the output head at the end of the prompt: unlike what the model knows"
+    paper = "Huang, Geng & Li 2021, arXiv 2110.00218; Xie et al. 2024, arXiv 2411.06353"
+
+
+@method
 class Random(Sorted):
     """A shuffle: by `key`, or by the column "draw" (n,) where there is one, its smallest values first."""
 
