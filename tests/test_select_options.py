@@ -220,6 +220,18 @@ def test_a_strategy_runs_inside_its_groups(strategy, quotas):
             assert mine.tolist() == [i for i in order if group[i] == g][:q]
 
 
+def test_the_worked_example_of_task_diversity():
+    """SYSTEMS 1.10: confidences .9, .6, .3 and 60 rows: 10.91, 16.36, 32.73; and as many of each without weights."""
+    task = np.repeat(["sure", "so-so", "unsure"], 50).astype(object)
+    confidence = np.repeat([0.9, 0.6, 0.3], 50)
+    found = features(150, facts={"g": task}, mean_nll=-np.log(confidence).astype(np.float32))
+    for quotas, each in (("inverse_confidence", [11, 16, 33]), ("balanced", [20, 20, 20])):
+        got = select(found, "random", 60, group_by="g", quotas=quotas)
+        assert np.bincount(got.indices // 50).tolist() == each
+    turns = select(found, "random", 60, group_by="g", quotas="balanced").indices // 50
+    assert turns.tolist() == [0, 1, 2] * 20, "task after task"
+
+
 def test_small_groups_are_kept_whole():
     group = np.asarray(["big"] * 90 + ["one"] + ["few"] * 4 + [None] * 5, object)
     found = features(100, facts={"g": group})
