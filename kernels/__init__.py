@@ -46,8 +46,10 @@ from .sequential import maximize_sequential
 from .shapes import Plan
 from .stopping import until
 from .uncertainty import (
+    PromptScores,
     SequenceScores,
     TokenStatistics,
+    prompt_scores,
     sequence_scores,
     token_statistics,
     token_statistics_from_hidden,
@@ -81,6 +83,7 @@ __all__ = [
     "Objective",
     "Plan",
     "Plus",
+    "PromptScores",
     "RdsPlus",
     "Rocket",
     "Sal",
@@ -112,6 +115,7 @@ __all__ = [
     "option",
     "plan",
     "plus",
+    "prompt_scores",
     "scaled",
     "score_of",
     "select",

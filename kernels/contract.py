@@ -18,7 +18,7 @@ def check_method(method: Method, ground: Ground, budget: int, *, rtol: float = R
     It says what it is (name, summary, paper). Each pick has, by `Method.gains` in float64, the largest gain on offer up
     to rounding, and reports that gain. Given rows are not picked, nor rows that are not valid. The same picks come out
     under `jit`, for two pools under `vmap`, whatever the block, and where rows that hold NaN are added, which come
-    last. A smaller budget's picks are the first ones.
+    last. A smaller budget's picks are the first ones, where the method says so (`nested`).
 
     Not for methods that draw: chance has no definition to be held to.
 

@@ -97,8 +97,9 @@ class Method:
 
     What it must say of itself: name, summary (a clause), paper (where from), needs (columns it reads); beside these,
     where they are not as below: takes (columns it reads where they are there), targets and needs_target (whether it
-    reads a target, and cannot do without one), drawn, nested, fewer, shrinks. What it must do: `objective` (JAX) and
-    `gains` (its definition in NumPy, which the tests hold the other to). A whole example: docs/how-to/add-a-method.md.
+    reads a target, and cannot do without one), groups, valued, drawn, nested, fewer, shrinks. What it must do:
+    `objective` (JAX) and `gains` (its definition in NumPy, which the tests hold the other to). A whole example:
+    docs/how-to/add-a-method.md.
     """
 
     @property
@@ -120,6 +121,16 @@ class Method:
     @property
     def takes(self) -> tuple[str, ...]:
         return ()
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Those of the columns it needs that number groups, from 0 on; of a pool they may hold any names."""
+        return ()
+
+    @property
+    def valued(self) -> bool:
+        """Whether gains are values of the rows themselves, of any sign, which do not run out as picks are made."""
+        return False
 
     @property
     def drawn(self) -> bool:

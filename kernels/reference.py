@@ -14,7 +14,7 @@ from . import float64
 from .ground import Ground, Method
 from .methods import DOptimal, FacilityLocation, KCenter
 from .methods.facility_location import DEFAULT_BANDWIDTH
-from .uncertainty import SequenceScores
+from .uncertainty import PromptScores, SequenceScores
 
 
 class Trace(NamedTuple):
@@ -142,6 +142,21 @@ def token_uncertainty(logits: np.ndarray, tokens: np.ndarray, mask: np.ndarray) 
         else:
             scores.append((0.0,) * 6)
     return SequenceScores(*np.array(scores).reshape(-1, 6).T)
+
+
+def prompt_scores(logits: np.ndarray, hidden: np.ndarray) -> PromptScores:
+    """Twin of `edjax.kernels.prompt_scores`; the gradient (d, v) is formed.
+
+    >>> scores = prompt_scores(np.zeros((1, 4)), np.ones((1, 2)))
+    >>> round(float(scores.energy[0]), 4), abs(float(scores.grad_norm[0]))
+    (-1.3863, 0.0)
+    """
+    scores = []
+    for z, h in zip(np.asarray(logits, np.float64), np.asarray(hidden, np.float64), strict=True):
+        log_total = z.max() + np.log(np.sum(np.exp(z - z.max())))
+        gradient = np.outer(h, np.exp(z - log_total) - 1 / len(z))  # of the mean over classes of the cross-entropy
+        scores.append((-log_total, -np.abs(gradient).sum()))
+    return PromptScores(*np.array(scores).reshape(-1, 2).T)
 
 
 def lloyd(x: np.ndarray, centres: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from edjax.data.features import SCORES
 from edjax.keep.errors import DataError, UsageError
-from edjax.selection.strategies import STRATEGIES
+from edjax.selection.strategies import runnable
 from edjax.study.recipe import make_recipe, read_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +29,7 @@ def test_the_least_there_is(tmp_path):
 def test_lists_may_be_single_values_and_repeats_go(tmp_path):
     got = recipe(tmp_path, "strategies: k_center\nbudgets: 7\nseeds: [2, 1, 2]\nmetrics: response_loss\n")
     assert (got.strategies, got.budgets, got.seeds, got.metrics) == (("k_center",), (7,), (2, 1), ("response_loss",))
-    assert recipe(tmp_path, "strategies: all").strategies == tuple(STRATEGIES)
+    assert recipe(tmp_path, "strategies: all").strategies == runnable(SCORES), "what a run can score"
 
 
 def test_finetuning_settings_reach_the_trainer(tmp_path):

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from select_cases import assert_greedy
+from select_cases import NESTED, assert_greedy, facts, scores
 
 from edjax.data.features import SCORES, Features
 from edjax.data.pool import read_pool
@@ -19,12 +19,12 @@ from edjax.selection.strategies import STRATEGIES
 DIVERSE = ("k_center", "d_optimal", "facility_location")
 
 
-def features(n=30, d=6, seed=0, embeddings=None, **scores):
+def features(n=30, d=6, seed=0, embeddings=None, **more):
     """Random features of n rows named r0, r1, ..."""
     rng = np.random.Generator(np.random.PCG64(seed))
     x = rng.normal(size=(n, d)).astype(np.float32) + 3 if embeddings is None else np.asarray(embeddings, np.float32)
-    given = {name: rng.random(len(x), np.float32) for name in SCORES} | scores
-    return Features(tuple(f"r{i}" for i in range(len(x))), x, given, {}, "digest")
+    given = scores(len(x), rng) | more
+    return Features(tuple(f"r{i}" for i in range(len(x))), x, given, facts(len(x)), "digest")
 
 
 def copies(groups=10, each=20, d=16):
@@ -191,7 +191,7 @@ def test_normalisation_changes_what_is_chosen():
 # Orders
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", NESTED)
 def test_a_smaller_budget_is_the_beginning_of_a_larger(strategy):
     found = features(80, 5)
     whole = select(found, strategy, 40, seed=3)

@@ -159,6 +159,7 @@ class _Source:
         from edjax.keep.errors import UsageError
         from edjax.selection.cost import stream_above
         from edjax.selection.selection import with_pool_column
+        from edjax.selection.strategies import in_table
 
         limits = [stream_above(s, self.given["memory"]) for s in strategies]
         limit = None if None in limits else min(n for n in limits if n is not None)
@@ -178,7 +179,8 @@ class _Source:
             self.features = join_columns(self.features, self.given["scores"], self.reading["id_column"])
         column = Options(group_by=settings["group_by"]).group_column
         wanted = [column, settings["cost_by"] if settings["budget_tokens"] is not None else None]
-        for name in filter(None, wanted):
+        wanted += [name for method in map(in_table, strategies) if method for name in method.groups]
+        for name in filter(None, dict.fromkeys(wanted)):
             if self.pool is None:
                 if name not in self.features.facts and name not in self.features.scores:
                     raise UsageError(f"{self.path} has no column {name!r}; name the pool that has it with --pool")
@@ -325,13 +327,14 @@ def strategies() -> None:
     A knob follows a colon:  --strategy facility_location:bandwidth=0.5
     A score of the features is a strategy too: the largest first.
     """
+    from edjax.data.features import SCORES
     from edjax.selection.strategies import BROKEN, STRATEGIES, described
 
     said = {name: described(method) for name, method in STRATEGIES.items()}
     wide = max(len(name) for name in said)
     lines = []
     for name, of in said.items():
-        needs = of["needs"] if of["needs"] in ("nothing", "embeddings") else "decoded tokens"
+        needs = "decoded tokens" if of["needs"] in SCORES else of["needs"]
         own = ", ".join(k["name"] if k["default"] is None else f"{k['name']}={k['default']}" for k in of["knobs"])
         lines.append(f"{name:{wide}}  needs {needs:14}  {of['summary']}{f' ({own})' if own else ''}")
     for why in BROKEN.values():

@@ -18,7 +18,8 @@ from edjax.data.stream import Stream, matrix, width
 from edjax.keep.errors import DataError, UsageError
 from edjax.keep.store import read_manifest, sha256_file, sha256_json
 
-SCORES = ("mean_entropy", "max_entropy", "least_confidence", "mean_nll", "mean_margin", "min_margin")
+UNCERTAINTIES = ("mean_entropy", "max_entropy", "least_confidence", "mean_nll", "mean_margin", "min_margin")
+SCORES = (*UNCERTAINTIES, "energy", "grad_norm")  # what a pass that decodes scores; features of before lack the last
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One streaming pass of the base model over a pool: an embedding and six token uncertainties a prompt."""
+"""One streaming pass of the base model over a pool: an embedding, six token uncertainties and two scores a prompt."""
 
 from __future__ import annotations
 
@@ -61,9 +61,10 @@ def score(
     """Embed every prompt and measure how unsure the model is of its own greedy answer.
 
     The embedding is the chosen pooling of the hidden states of `layer` over the prompt's tokens, stored raw. The six
-    scores are those of METHODS section 1, from at most `max_new_tokens` greedily decoded tokens, end-of-text
-    included; 0 skips them. Rows run in order of length, so little is wasted on padding; padding and batch composition
-    change no result beyond float rounding. Prompts of the very same tokens are computed once, and all get the result.
+    uncertainties are those of METHODS section 1, from at most `max_new_tokens` greedily decoded tokens, end-of-text
+    included; `energy` and `grad_norm` (`edjax.kernels.prompt_scores`) need no more than 1. 0 skips all of them. Rows
+    run in order of length, so little is wasted on padding; padding and batch composition change no result beyond float
+    rounding. Prompts of the very same tokens are computed once, and all get the result.
 
     Args:
       pool: the prompts. Responses are looked at by the probe response alone.
@@ -122,7 +123,7 @@ def score(
             spent = read_json(out / "timing.json") if (out / "timing.json").exists() else {}
             start = time.monotonic()
             with enough_memory("scoring", LESS):
-                for name, table in scorer(lambda name: (out / name).exists()):
+                for name, table in scorer(lambda name: _done(out / name, max_new_tokens > 0)):
                     _write_shard(out / name, table)
                     spent[name] = round(time.monotonic() - start, 3)
                     write_json(out / "timing.json", spent)
@@ -184,6 +185,13 @@ def _check(config: dict[str, Any], session: Session) -> None:
     from edjax.lm.mesh import check_rows
 
     check_rows(config["batch_size"], session.devices)
+
+
+def _done(path: Path, decoded: bool) -> bool:
+    """Whether a shard is there, with all scores: one that an earlier version began to write has fewer."""
+    import pyarrow.parquet as pq
+
+    return path.exists() and (not decoded or set(SCORES) <= set(pq.read_schema(path).names))
 
 
 def _write_shard(path: Path, table: pa.Table) -> None:

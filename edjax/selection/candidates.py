@@ -13,10 +13,17 @@ from edjax.kernels import Method
 from edjax.selection.options import Options
 from edjax.selection.strategies import scores_of
 
+_OF_RESPONSES = ("response_nll", "mean_response_nll", "n_response_tokens")
+REMEDIES = dict.fromkeys(SCORES, "score with --max-new-tokens above 0")
+REMEDIES |= {name: f"{REMEDIES[name]}, anew if the features are older" for name in ("energy", "grad_norm")}
+REMEDIES |= dict.fromkeys(_OF_RESPONSES, "score with --probe response")
 
-def columns_of(chosen: Method, options: Options) -> tuple[str, ...]:
-    """The scores that a strategy reads with these options."""
-    return tuple(dict.fromkeys((*scores_of(chosen), *options.columns())))
+
+def columns_of(chosen: Method, options: Options, features: Features) -> tuple[str, ...]:
+    """The scores that a strategy reads with these options; names of groups and whole numbers are always sound."""
+    counts = {name for name, of in features.facts.items() if of.dtype.kind in "iu"}
+    read = (name for name in scores_of(chosen) if name not in chosen.groups and name not in counts)
+    return tuple(dict.fromkeys((*read, *options.columns())))
 
 
 def finite(features: Features, columns: Sequence[str]) -> np.ndarray:
@@ -32,9 +39,9 @@ def finite(features: Features, columns: Sequence[str]) -> np.ndarray:
             if wrong := not_a_score(features, name):
                 raise wrong
             held = ", ".join(features.scores) or "none"
-            remedy = "score with --max-new-tokens above 0" if name in SCORES else "join it with --scores FILE"
+            remedy = REMEDIES.get(name, "join it with --scores FILE")
             raise DataError(f"the features hold no score {name!r} (found: {held}); {remedy}")
-        found &= np.isfinite(features.scores[name])
+        found &= np.isfinite(features.scores[name]).reshape(len(found), -1).all(axis=1)
     return found
 
 

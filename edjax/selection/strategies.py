@@ -117,6 +117,11 @@ def scores_of(method: Method) -> tuple[str, ...]:
     return tuple(name for name in method.needs if name != "embedding")
 
 
+def runnable(scored: Collection[str]) -> tuple[str, ...]:
+    """The strategies of the table that need no other scores than these."""
+    return tuple(name for name, method in STRATEGIES.items() if set(scores_of(method)) <= set(scored))
+
+
 def described(method: Method) -> dict[str, Any]:
     """What `edjax strategies --json` says of it."""
     reads = [*(["embeddings"] if diverse(method) else []), *scores_of(method)]

@@ -20,7 +20,7 @@ from edjax.scoring import POOLINGS
 from edjax.selection import defaults
 from edjax.selection.options import Options
 from edjax.selection.prepared import NORMALISE
-from edjax.selection.strategies import BROKEN, STRATEGIES, directory, knobs, of_table, spelled, strategy_name
+from edjax.selection.strategies import BROKEN, STRATEGIES, directory, knobs, of_table, runnable, spelled, strategy_name
 from edjax.settings import typed
 from edjax.study.sections import FINETUNE, flat, written_flat
 
@@ -105,7 +105,7 @@ class Recipe:
         for name, kind in _LISTS.items():
             value = getattr(self, name)
             if value is not None:
-                items = tuple(STRATEGIES) if name == "strategies" and value == "all" else value
+                items = runnable(SCORES) if name == "strategies" and value == "all" else value
                 if not isinstance(items, (list, tuple)):
                     items = (items,)
                 for item in items:

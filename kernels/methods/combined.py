@@ -44,6 +44,14 @@ class _Around(Method):
         return self.inside.takes
 
     @property
+    def groups(self) -> tuple[str, ...]:
+        return self.inside.groups
+
+    @property
+    def valued(self) -> bool:
+        return self.inside.valued
+
+    @property
     def targets(self) -> bool:
         return self.inside.targets
 
@@ -116,6 +124,10 @@ class AtMost(_Limit):
     @property
     def name(self) -> str:
         return f"{self.of.name} at most {self.each} a {self.by}"
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return (*self.inside.groups, self.by)
 
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[AtMost, Ground]":
         groups = checks.check_groups(ground.columns[self.by], ground.n, self.by)
@@ -205,6 +217,14 @@ class Plus(Method):
     @property
     def shrinks(self) -> bool:
         return all(part.shrinks for part in self.parts)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.groups))
+
+    @property
+    def valued(self) -> bool:
+        return all(part.valued for part in self.parts)
 
     @property
     def name(self) -> str:
