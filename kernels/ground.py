@@ -298,8 +298,8 @@ def _checked(method: Method, ground: Ground) -> tuple[Ground, int]:
         )
     target = ground.target or {}
     # Similarities of one's own stand in for embeddings; which of them there must be is the method's to say.
-    given = "similarity" in method.takes and ("similarity" in ground.columns or "similarity" in target)
-    needs = [name for name in method.needs if not (given and name == "embedding")]
+    matrix = "similarity" in method.takes and ("similarity" in ground.columns or "similarity" in target)
+    needs = [name for name in method.needs if not (matrix and name == "embedding")]
     if missing := [name for name in needs if name not in ground.columns]:
         raise ValueError(f"{method.name} needs the column {missing[0]!r}; there are {', '.join(ground.columns)}")
     if ground.target is not None and "embedding" in needs and "embedding" not in target:
