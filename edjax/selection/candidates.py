@@ -6,35 +6,44 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edjax.data.features import SCORES, Features, not_a_score
+from edjax.data.columns import unfit
+from edjax.data.features import SCORES, Features
 from edjax.data.stream import Stream
 from edjax.keep.errors import DataError
 from edjax.kernels import Method
 from edjax.selection.options import Options
-from edjax.selection.strategies import scores_of
+from edjax.selection.strategies import reads, scores_of
 
 
-def columns_of(chosen: Method, options: Options) -> tuple[str, ...]:
-    """The scores that a strategy reads with these options."""
+def columns_of(features: Features, chosen: Method, options: Options) -> tuple[str, ...]:
+    """The columns that a strategy needs with these options.
+
+    Raises:
+      DataError: a column that the features do not hold, or that has not the dimensions that are read.
+    """
+    for name in reads(chosen, features.columns):
+        _check(features, name, chosen.dims.get(name))
+    for name in options.columns():
+        _check(features, name, 1)
     return tuple(dict.fromkeys((*scores_of(chosen), *options.columns())))
 
 
-def finite(features: Features, columns: Sequence[str]) -> np.ndarray:
-    """Which rows have a finite embedding and these scores finite, (n,) bool.
+def _check(features: Features, name: str, dims: int | None) -> None:
+    if wrong := unfit(features, name, dims):
+        raise wrong
+    if name not in features.columns:
+        kind, held = ("score", features.scores) if dims in (None, 1) else ("column", features.columns)
+        remedy = "score with --max-new-tokens above 0" if name in SCORES else "join it with --scores FILE"
+        raise DataError(f"the features hold no {kind} {name!r} (found: {', '.join(held) or 'none'}); {remedy}")
 
-    Raises:
-      DataError: a score that the features do not hold.
-    """
+
+def finite(features: Features, columns: Sequence[str]) -> np.ndarray:
+    """Which rows have a finite embedding and these columns finite, (n,) bool; of an array, all of a row's numbers."""
     x = features.embeddings
     found = x.finite.copy() if isinstance(x, Stream) else np.isfinite(x).all(axis=1)
     for name in columns:
-        if name not in features.scores:
-            if wrong := not_a_score(features, name):
-                raise wrong
-            held = ", ".join(features.scores) or "none"
-            remedy = "score with --max-new-tokens above 0" if name in SCORES else "join it with --scores FILE"
-            raise DataError(f"the features hold no score {name!r} (found: {held}); {remedy}")
-        found &= np.isfinite(features.scores[name])
+        values = features.columns[name]
+        found &= np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     return found
 
 

@@ -11,7 +11,7 @@ from edjax.data.features import Features
 from edjax.data.stream import Spill, Stream, View
 from edjax.keep.errors import UsageError
 from edjax.kernels import Ground, Method, Scaled, Sorted, select, select_streamed
-from edjax.selection.strategies import diverse, scores_of
+from edjax.selection.strategies import diverse, reads
 
 _SMALL = 64 << 20  # bytes of rows that are read into memory where the rest of the pool stays on disk
 Order = tuple[np.ndarray, np.ndarray | None]
@@ -46,7 +46,7 @@ def order(method: Method, p: Problem) -> Order:
 
 def _by_value(method: Sorted, p: Problem) -> Order:
     """Largest value first, on the host and in the value's own dtype; ties go to the lowest row."""
-    columns = _scores(method, p.features)
+    columns = _columns(method, p.features)
     if diverse(method):
         columns["embedding"] = np.asarray(p.x)
     if "draw" in method.takes:
@@ -69,7 +69,7 @@ def _by_gain(method: Method, p: Problem) -> Order:
     whole = len(rows) == len(p.features)
     labelled, budget = np.searchsorted(rows, np.unique(p.labelled)), p.budget
     given = labelled if len(labelled) else None
-    columns = {name: values[rows] for name, values in _scores(method, p.features).items()}
+    columns = {name: values[rows] for name, values in _columns(method, p.features).items()}
     if "draw" in method.takes:
         columns["draw"] = _draw(len(p.features), p.seed)[rows]
     quality = None
@@ -105,10 +105,10 @@ def _places(method: Method, rows: np.ndarray, got: Any, budget: int) -> Order:
     return rows[picks], gains
 
 
-def _scores(method: Method, features: Features) -> dict[str, Any]:
-    """The columns of the features that it needs, and those it takes where they are there."""
-    taken = [name for name in method.takes if name in features.scores and name not in ("draw", "quality", "weight")]
-    return {name: features.scores[name] for name in (*scores_of(method), *taken)}
+def _columns(method: Method, features: Features) -> dict[str, Any]:
+    """The columns of the features that it needs, and those it takes where they are there; of any shape."""
+    held = features.columns
+    return {name: held[name] for name in reads(method, held)}
 
 
 def _padded(columns: dict[str, np.ndarray], labelled: np.ndarray, budget: int) -> tuple[dict[str, np.ndarray], int]:
