@@ -89,10 +89,15 @@ def array_of(column: Any) -> np.ndarray | None:
 
     A number that is missing inside a list is NaN.
     """
-    parts = [_block(chunk) for chunk in column.chunks if len(chunk)]
-    if not parts or any(part is None or part.shape[1:] != parts[0].shape[1:] for part in parts):  # type: ignore[union-attr]
-        return None
-    return np.concatenate(parts) if len(parts) > 1 else parts[0]  # type: ignore[arg-type]
+    parts: list[np.ndarray] = []
+    for chunk in column.chunks:
+        if not len(chunk):
+            continue
+        part = _block(chunk)
+        if part is None or part.shape[1:] != (parts or [part])[0].shape[1:]:
+            return None
+        parts.append(part)
+    return np.concatenate(parts) if parts else None
 
 
 def _block(array: Any) -> np.ndarray | None:
