@@ -1,5 +1,6 @@
 """Methods of methods: quality, quotas, prefilters, prices and sums around any method; see `edjax.kernels.combine`."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -50,6 +51,10 @@ class _Around(Method):
     @property
     def valued(self) -> bool:
         return self.inside.valued
+
+    @property
+    def dims(self) -> Mapping[str, int]:
+        return self.inside.dims
 
     @property
     def targets(self) -> bool:
@@ -245,6 +250,10 @@ class Plus(Method):
     @property
     def takes(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for part in self.parts for name in part.takes))
+
+    @property
+    def dims(self) -> Mapping[str, int]:
+        return {name: dims for part in self.parts for name, dims in part.dims.items()}
 
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[Plus, Ground]":
         if not self.parts:
