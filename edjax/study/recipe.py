@@ -71,7 +71,7 @@ class Recipe:
     dtype: str = same_as(Session, "dtype")
     layer: int = same_as(ScoreConfig, "layer")
     pooling: str = same_as(ScoreConfig, "pooling")
-    normalise: str = same_as(Options, "normalise")
+    normalise: str = same_as(Options, "normalise", help="whiten, l2, centre or none: what strategies see.")
     whiten_dims: int = same_as(Options, "whiten_dims")
     max_new_tokens: int = same_as(ScoreConfig, "max_new_tokens")
     score_batch_size: int = same_as(ScoreConfig, "batch_size")
