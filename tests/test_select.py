@@ -52,7 +52,7 @@ def test_all_of_the_pool_is_a_permutation(strategy):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_more_than_the_pool_is_refused_or_allowed(strategy):
-    with pytest.raises(UsageError, match=r"budget 13 is larger than the 12 rows .* or --allow-fewer"):
+    with pytest.raises(UsageError, match=r"budget 13 is larger than the 12 rows .* or --allow fewer"):
         select(features(12), strategy, 13)
     assert len(select(features(12), strategy, 13, allow_fewer=True)) == 12
     assert len(select(features(12), strategy, 5, allow_fewer=True)) == 5
@@ -95,7 +95,7 @@ def test_rows_that_are_not_finite_are_refused_or_left_out(strategy, share, value
     found.embeddings[bad, 2] = value
     with pytest.raises(DataError) as e:
         select(found, strategy, 3)
-    assert str(e.value).startswith(f"{len(bad)} row") and "--drop-invalid" in str(e.value)
+    assert str(e.value).startswith(f"{len(bad)} row") and "--allow invalid" in str(e.value)
     for i in bad[:5]:
         assert f"r{i}" in str(e.value)
     good = sorted(set(range(10)) - set(bad))

@@ -69,7 +69,7 @@ def test_labelled_rows_are_never_picked(strategy):
 
 def test_a_labelled_row_of_another_pool():
     found = features(10)
-    with pytest.raises(DataError, match=r"2 labelled rows are not of this pool \('x', \.\.\.\); .*--allow-unknown"):
+    with pytest.raises(DataError, match=r"2 labelled rows are not of this pool \('x', \.\.\.\); .*--allow unknown"):
         select(found, "random", 3, labelled=("r1", "x", "y"))
     got = select(found, "random", 3, labelled=("r1", "x"), allow_unknown=True)
     assert got.warning == "1 labelled row is not of this pool ('x'): passed over"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from edjax.cli import options
+from edjax.cli import carried, options
 from edjax.cli.grouped import Grouped, from_settings, option
 from edjax.selection import defaults
-from edjax.selection.options import BUDGET, ROUND, Options
+from edjax.selection.options import BUDGET, LEFT_OUT, ROUND, Options
 
 
 class Several(click.ParamType):
@@ -42,6 +43,16 @@ class _Strategies(Several):
 
 
 _PATH = click.Path(path_type=Path)
+CARRIED: dict[str, Any] = {  # what may follow a value after a colon; see what settings are `within`
+    "weight_by": carried.number("strength", float),
+    "prefilter": carried.number("prefilter_ratio", float),
+    "normalise": carried.number("whiten_dims", int, of="whiten"),
+    "group_by": carried.knobs(quotas=str, keep_small=int),
+    "budget_tokens": carried.tokens,
+    "features": carried.column,
+    "embeddings": carried.column,
+    "allow": carried.allowed,
+}
 
 
 @click.command(cls=Grouped)
@@ -63,7 +74,14 @@ _PATH = click.Path(path_type=Path)
     help="Rows that have labels: ids, rows or an earlier OUT.",
     section=ROUND,
 )
-@from_settings(Options, skip=("labelled",), switches=False)
+@from_settings(Options, skip=("labelled",), switches=False, types={"budget_tokens": carried.Tokens()})
+@option(
+    "--allow",
+    type=carried.Allowed(),
+    help="Pass over, in place of an error: fewer (rows than the budget), unknown (labelled ids), invalid (rows that "
+    "hold NaN), bad-lines (of the pool); commas between.",
+    section=LEFT_OUT,
+)
 @option(
     "--pool",
     help="The pool that was scored; taken from FEATURES where it is not given and they say it.",
@@ -72,7 +90,7 @@ _PATH = click.Path(path_type=Path)
 @option(
     "--embeddings",
     type=_PATH,
-    help="In place of FEATURES: .npy, .npz, .safetensors or .parquet.",
+    help="In place of FEATURES: .npy, .npz, .safetensors, .parquet or .parquet:COLUMN.",
     section=options.READING,
 )
 @option(
@@ -84,9 +102,10 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="Of a Parquet file of your own.",
     section=options.READING,
+    hidden=True,
 )
 @option("--scores", type=_PATH, help="Further score columns, joined by id: .parquet or .csv.", section=options.READING)
-@options.pool_options
+@partial(options.pool_options, hidden=("skip_bad_lines",))
 @option(
     "--memory",
     type=options.Bytes(),
@@ -109,6 +128,8 @@ def select(out: Path | None, dry_run: bool, overwrite: bool, **settings: Any) ->
     A second round: --labelled answered.jsonl. Quality times diversity: --weight-by mean_entropy.
     Tokens are by default those of the prompt: how long a response will be is not known before it is written.
     """
+    carried.unfold(click.get_current_context(), settings, CARRIED)
+    del settings["allow"]
     source = _Source(settings)
     strategies, budgets = settings.pop("strategy"), settings.pop("budget") or (None,)
     if budgets == (None,) and settings["budget_tokens"] is None:

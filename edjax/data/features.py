@@ -271,7 +271,7 @@ def _column_names(files: list[Path], id_column: str, embedding_column: str) -> l
         except (pa.ArrowException, OSError) as e:
             raise DataError(f"{file} cannot be read as Parquet ({e})") from e
         if missing := {id_column, embedding_column} - set(names):
-            hint = "; name them with --embedding-column and --id-column" if len(files) == 1 else ""
+            hint = "; name them with FILE.parquet:COLUMN and --id-column" if len(files) == 1 else ""
             raise DataError(f"{file} has no column {sorted(missing)}; found {names}{hint}")
     return names
 

@@ -18,9 +18,10 @@ from edjax.keep.progress import progress
 from edjax.keep.store import atomic_write, read_json, sha256_json, write_json, writing
 from edjax.lm.bounds import facts_of
 from edjax.lm.session import Session
+from edjax.scoring.config import POOLINGS as POOLINGS
+from edjax.scoring.config import ScoreConfig
 from edjax.scoring.dry_run import Estimate, probe
-from edjax.scoring.job import POOLINGS as POOLINGS
-from edjax.scoring.job import Job, check, prepare
+from edjax.scoring.job import Job, prepare
 from edjax.scoring.probes import PROBES, further, measured
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def score(
     max_new_tokens: int = 16,
     template: str = "auto",
     max_length: int = 1024,
+    max_prompt: int | None = None,
+    max_response: int | None = None,
     batch_size: int = 32,
     shard_rows: int = 512,
     probes: Sequence[str] = (),
@@ -69,11 +72,12 @@ def score(
 
     Args:
       pool: the prompts. Responses are looked at by the probe response alone.
-      model: a name as in `edjax.lm.load.locate`, or a `Session`, which then says dtype, mesh, template and max_length.
+      model: a name as in `edjax.lm.load.locate`, or a `Session`, which then says dtype, mesh, template and bounds.
       out: directory of Parquet shards, resumable shard by shard; None keeps the features in memory only.
       layer: as `transformers` counts `hidden_states`: 0 the embeddings, -1 the last after the final norm.
       pooling: "mean", "last" token, or "weighted_mean" (weights 1..t, Muennighoff 2022).
-      template, max_length: as in `edjax.lm.encode.Encoder`: of max_length tokens prompts leave a quarter to responses.
+      template, max_length, max_prompt, max_response: as in `edjax.lm.encode.Encoder`: of max_length tokens prompts
+        leave a quarter to responses, unless one of the others says more.
       batch_size: rows a batch. shard_rows: distinct prompts a shard; their copies are in the same one.
       probes: what else is measured of a row, names of `edjax.scoring.probes.PROBES`: "response", for which every row is
         passed through the model once more, with its response.
@@ -91,22 +95,16 @@ def score(
     """
     from edjax.lm.dates import day_of
 
-    session = Session.of(model, loaded, dtype=dtype, mesh=mesh, template=template, max_length=max_length)
+    asked = ScoreConfig(layer, pooling, max_new_tokens, tuple(probes), batch_size, shard_rows)
+    read = {"max_length": max_length, "max_prompt": max_prompt, "max_response": max_response}
+    session = Session.of(model, loaded, dtype=dtype, mesh=mesh, template=template, **read)
     config = {
         "model": session.name,
-        "layer": layer,
-        "pooling": pooling,
-        "max_new_tokens": max_new_tokens,
-        "template": session.template,
-        "max_length": session.max_length,
-        "batch_size": batch_size,
-        "shard_rows": shard_rows,
+        **_config(asked, session),
         "dtype": session.dtype,
         "layout": LAYOUT,
         **({} if session.quantize == "none" else {"quantize": session.quantize}),
-        **({"probes": list(more)} if (more := further(probes)) else {}),
     }
-    _check(config, session)
     day = day_of(session.directory, session.template, None if out is None or overwrite else Path(out))
     config |= day and {"date": date or day["date"]}
     facts: dict[str, Any] = {}
@@ -148,6 +146,8 @@ def estimate(
     max_new_tokens: int = 16,
     template: str = "auto",
     max_length: int = 1024,
+    max_prompt: int | None = None,
+    max_response: int | None = None,
     batch_size: int = 32,
     shard_rows: int = 512,
     dtype: str = "float32",
@@ -159,17 +159,10 @@ def estimate(
 
     Raises: as `score`.
     """
-    session = Session.of(model, loaded, dtype=dtype, mesh=mesh, template=template, max_length=max_length)
-    config = {
-        "layer": layer,
-        "pooling": pooling,
-        "max_new_tokens": max_new_tokens,
-        "template": session.template,
-        "max_length": session.max_length,
-        "batch_size": batch_size,
-        "shard_rows": shard_rows,
-    }
-    _check(config, session)
+    asked = ScoreConfig(layer, pooling, max_new_tokens, (), batch_size, shard_rows)
+    read = {"max_length": max_length, "max_prompt": max_prompt, "max_response": max_response}
+    session = Session.of(model, loaded, dtype=dtype, mesh=mesh, template=template, **read)
+    config = _config(asked, session)
     start = time.perf_counter()
     with enough_memory("scoring", LESS):
         model_now = session.loaded
@@ -180,12 +173,13 @@ def estimate(
         return probe(job, len(pool), load_s, time.perf_counter() - start - load_s, log)
 
 
-def _check(config: dict[str, Any], session: Session) -> None:
-    """Refuse settings that make no sense, before anything is loaded."""
-    check(config)
+def _config(asked: ScoreConfig, session: Session) -> dict[str, Any]:
+    """What is computed of which tokens, once it is sure that the batches divide over the devices."""
     from edjax.lm.mesh import check_rows
 
-    check_rows(config["batch_size"], session.devices)
+    check_rows(asked.batch_size, session.devices)
+    bounds = {"max_length": session.max_length, **session.own_bounds}
+    return {**asked.record(), "template": session.template, **bounds}
 
 
 def _done(path: Path, decoded: bool) -> bool:

@@ -80,7 +80,7 @@ def valid(
         said = f"{len(bad)} {'row has' if len(bad) == 1 else 'rows have'} NaN or infinite features"
         said += f" ({names(features, bad)})"
         if not drop_invalid:
-            raise DataError(f"{said}; mend them, or --drop-invalid to leave them out (drop_invalid in a variant)")
+            raise DataError(f"{said}; mend them, or --allow invalid to leave them out (drop_invalid in a variant)")
         notes.append(f"{said}: left out")
     if candidates is None:
         return np.flatnonzero(own), notes

@@ -199,7 +199,7 @@ class _Part:
             without = f" that are not labelled ({len(self.given)} are)" if len(self.given) else ""
             raise UsageError(
                 f"budget {budget} is larger than the {len(self.free)} rows to choose from{without}; lower it or "
-                "--allow-fewer"
+                "--allow fewer"
             )
         return len(self.free)
 

@@ -65,7 +65,7 @@ def apportion(sizes: np.ndarray, share: np.ndarray, budget: int, keep_small: int
     if quota.sum() > budget:
         raise UsageError(
             f"the {np.count_nonzero(quota)} groups of at most {keep_small} rows hold {quota.sum()} rows, more than the "
-            f"budget {budget}; lower --keep-small or raise the budget"
+            f"budget {budget}; lower keep_small or raise the budget"
         )
     open_, left = (sizes > keep_small) & (share > 0), min(budget, int(sizes.sum())) - int(quota.sum())
     while left > 0:

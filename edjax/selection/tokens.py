@@ -26,7 +26,7 @@ def costs(features: Features, column: str) -> np.ndarray:
     if values is None:
         found = ", ".join((*features.facts, *features.scores)) or "none"
         raise DataError(
-            f"the features have no column {column!r} with the cost of a row (found: {found}); see --cost-by"
+            f"the features have no column {column!r} with the cost of a row (found: {found}): --budget-tokens N:COLUMN"
         )
     try:
         price = np.asarray([np.nan if v is None else float(v) for v in values])
