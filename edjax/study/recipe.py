@@ -19,7 +19,6 @@ from edjax.lm.load import DTYPES
 from edjax.scoring import POOLINGS
 from edjax.selection import defaults
 from edjax.selection.options import Options
-from edjax.selection.prepared import NORMALISE
 from edjax.selection.strategies import BROKEN, STRATEGIES, directory, knobs, of_table, spelled, strategy_name
 from edjax.settings import typed
 from edjax.study.sections import FINETUNE, flat, written_flat
@@ -129,7 +128,7 @@ class Recipe:
             "template": TEMPLATES,
             "dtype": DTYPES,
             "pooling": POOLINGS,
-            "normalise": NORMALISE,
+            "normalise": defaults.WAYS,
         }.items():
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
