@@ -1,5 +1,6 @@
 """Selection kernels in pure JAX: arrays in, arrays out."""
 
+from . import measure
 from .clustering import Clusters, kmeans
 from .combine import affordable, at_most, plus, scaled, within
 from .from_gains import from_gains
@@ -109,6 +110,7 @@ __all__ = [
     "kmeans",
     "maximize",
     "maximize_sequential",
+    "measure",
     "method",
     "modular",
     "near_duplicates",

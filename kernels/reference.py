@@ -173,6 +173,28 @@ def lloyd(x: np.ndarray, centres: np.ndarray, iterations: int) -> tuple[np.ndarr
     return centres, np.argmin(float64.squared_distances(x, centres), axis=1)
 
 
+def prepare(
+    x: np.ndarray, normalise: str = "whiten", whiten_dims: int = 200, *, fitted_on: Sequence[int] | None = None
+) -> np.ndarray:
+    """Twin of `edjax.kernels.measure.fit` on some rows and `apply` to all, by a singular value decomposition.
+
+    >>> prepare(np.array([[9.0, 5.0], [11.0, 5.0], [10.0, 4.0], [10.0, 6.0]]), "l2").tolist()
+    [[-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]]
+    """
+    x = np.asarray(x, np.float64)
+    own = x if fitted_on is None else x[fitted_on]
+    if normalise == "none":
+        return x
+    x, own = x - own.mean(axis=0), own - own.mean(axis=0)
+    if normalise == "whiten":
+        q = max(1, min(whiten_dims, own.shape[1], len(own) // 4))
+        _, values, vectors = np.linalg.svd(own, full_matrices=False)
+        vectors = vectors[:q] * np.sign(vectors[:q][np.arange(q), np.abs(vectors[:q]).argmax(axis=1)])[:, None]
+        x = x @ vectors.T / (values[:q] / np.sqrt(len(own)))
+    lengths = np.linalg.norm(x, axis=1, keepdims=True)
+    return x if normalise == "centre" else x / np.where(lengths > 0, lengths, 1)
+
+
 def near_duplicates(
     x: np.ndarray, threshold: float, *, order: Sequence[int] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ from edjax.scoring.config import POOLINGS as POOLINGS
 from edjax.scoring.config import ScoreConfig
 from edjax.scoring.dry_run import Estimate, probe
 from edjax.scoring.job import Job, prepare
-from edjax.scoring.probes import PROBES, further, measured
+from edjax.scoring.probes import PROBES, measured
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,7 +9,6 @@ from typing import Any
 
 from edjax.keep.errors import UsageError
 from edjax.selection import clusters, defaults
-from edjax.selection.prepared import NORMALISE
 from edjax.settings import setting
 
 BUDGET, ROUND, SEEN, LEFT_OUT = "What to choose", "A second round", "How rows are seen", "What is left out"
@@ -111,8 +110,8 @@ class Options:
         object.__setattr__(self, "labelled", tuple(self.labelled))
         if self.seed < 0:
             raise UsageError(f"seed {self.seed} is negative; it is 0 or more")
-        if self.normalise not in NORMALISE:
-            raise UsageError(f"normalise {self.normalise!r} is not one of {', '.join(NORMALISE)}")
+        if self.normalise not in defaults.WAYS:
+            raise UsageError(f"normalise {self.normalise!r} is not one of {', '.join(defaults.WAYS)}")
         if whole("whiten_dims", self.whiten_dims, "dimensions") < 1:
             raise UsageError("whiten_dims is 0; whitening keeps at least 1 dimension")
         clusters.wanted(self.group_by)
