@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from edjax.keep.errors import UsageError
@@ -21,34 +22,68 @@ def setting(
     above: float | None = None,
     least: float | None = None,
     below: float | None = None,
+    choices: Sequence[str] = (),
+    flag: str | None = None,
+    within: str | None = None,
+    recipe: str | None = None,
 ) -> Any:
     """A field of a dataclass of settings: it gives a flag with its help under a heading, and what values make sense.
 
-    kind: of the value, where the default is None.
+    default: `dataclasses.MISSING` where there is none. kind: of the value, where the default is None or missing.
+    flag: its name on the command line, where that is not the field's.
+    within: how another flag says the same, as "--prefilter SCORE:RATIO": its own is taken and not shown.
+    recipe: its name in `edjax.study.recipe.Recipe`, where it is a key of the section of its verb.
     """
-    said = {"help": help, "section": section, "kind": kind, "above": above, "least": least, "below": below}
-    return dataclasses.field(default=default, metadata=said)
+    bounds = {"above": above, "least": least, "below": below, "choices": tuple(choices)}
+    said = {"help": help, "section": section, "kind": kind, "flag": flag, "within": within, "recipe": recipe}
+    return dataclasses.field(default=default, metadata={**said, **bounds})
+
+
+def same_as(settings: Any, name: str, **other: Any) -> Any:
+    """A field with default, help and bounds of another dataclass's field, but for what `other` says.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Small:
+    ...     rows: int = setting(3, "rows", section="Some", least=1)
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Also:
+    ...     batch_rows: int = same_as(Small, "rows", section="Batches")
+    >>> Also().batch_rows, dataclasses.fields(Also)[0].metadata["least"]
+    (3, 1)
+    """
+    found = next(f for f in dataclasses.fields(settings) if f.name == name)
+    return setting(**{"default": found.default, **found.metadata, **other})
 
 
 def check(settings: Any) -> None:
-    """Refuse a value that is not of its default's kind or lies outside of its bounds.
+    """Refuse a value that is not of its setting's kind or lies outside of its bounds; other fields are left alone.
 
     Raises:
       UsageError: names the setting, the value and the bound.
     """
     for field in dataclasses.fields(settings):
         value, bounds = getattr(settings, field.name), field.metadata
-        like_default(field.name, value, field.default)
-        above, least, below = bounds["above"], bounds["least"], bounds["below"]
-        if above is not None and not value > above:
-            raise UsageError(f"{field.name} is {value}; it must be above {above:g}")
-        low, high = least is not None and value < least, below is not None and value >= below
-        if (low or high) and least is not None and below is not None:
-            raise UsageError(f"{field.name} is {value}; it must be at least {least:g} and below {below:g}")
-        if low:
-            raise UsageError(f"{field.name} is {value}; it must be {least:g} or more")
-        if high:
-            raise UsageError(f"{field.name} is {value}; it must be below {below:g}")
+        if not bounds or (field.default is None and value is None):
+            continue
+        if field.default in (None, dataclasses.MISSING):
+            typed(field.name, value, bounds["kind"])
+        else:
+            like_default(field.name, value, field.default)
+        if bounds["choices"] and value not in bounds["choices"]:
+            raise UsageError(f"{field.name} {value!r} is not one of {', '.join(bounds['choices'])}")
+        _within(field.name, value, bounds["above"], bounds["least"], bounds["below"])
+
+
+def _within(name: str, value: Any, above: float | None, least: float | None, below: float | None) -> None:
+    if above is not None and not value > above:
+        raise UsageError(f"{name} is {value}; it must be above {above:g}")
+    low, high = least is not None and value < least, below is not None and value >= below
+    if (low or high) and least is not None and below is not None:
+        raise UsageError(f"{name} is {value}; it must be at least {least:g} and below {below:g}")
+    if low:
+        raise UsageError(f"{name} is {value}; it must be {least:g} or more")
+    if high:
+        raise UsageError(f"{name} is {value}; it must be below {below:g}")
 
 
 def typed(name: str, value: Any, kind: type) -> None:

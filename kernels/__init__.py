@@ -1,5 +1,6 @@
 """Selection kernels in pure JAX: arrays in, arrays out."""
 
+from . import measure
 from .clustering import Clusters, kmeans
 from .combine import affordable, at_most, plus, scaled, within
 from .from_gains import from_gains
@@ -46,8 +47,10 @@ from .sequential import maximize_sequential
 from .shapes import Plan
 from .stopping import until
 from .uncertainty import (
+    PromptScores,
     SequenceScores,
     TokenStatistics,
+    prompt_scores,
     sequence_scores,
     token_statistics,
     token_statistics_from_hidden,
@@ -81,6 +84,7 @@ __all__ = [
     "Objective",
     "Plan",
     "Plus",
+    "PromptScores",
     "RdsPlus",
     "Rocket",
     "Sal",
@@ -106,12 +110,14 @@ __all__ = [
     "kmeans",
     "maximize",
     "maximize_sequential",
+    "measure",
     "method",
     "modular",
     "near_duplicates",
     "option",
     "plan",
     "plus",
+    "prompt_scores",
     "scaled",
     "score_of",
     "select",

@@ -18,8 +18,9 @@ def check_method(method: Method, ground: Ground, budget: int, *, rtol: float = R
     It says what it is (name, summary, paper). Each pick has, by `Method.gains` in float64, the largest gain on offer up
     to rounding, and reports that gain. Given rows are not picked, nor rows that are not valid. The same picks come out
     under `jit`, for two pools under `vmap`, whatever the block, and where rows that hold NaN are added, which come
-    last. A smaller budget's picks are the first ones, where the method says so. One that may be done before the budget
-    is spent says that too (`Method.fewer`), and one that is not greedy is held to its `Method.defined_picks`.
+    last. A smaller budget's picks are the first ones, where the method says so (`nested`). One
+    that may be done before the budget is spent says that too (`fewer`), and one that is not greedy is held to its
+    `Method.picks`.
 
     Not for methods that draw: chance has no definition to be held to.
 
@@ -46,7 +47,7 @@ def check_method(method: Method, ground: Ground, budget: int, *, rtol: float = R
     _hold(not given & set(picks.tolist()), "a given row is picked")
     if ground.valid is not None:
         _hold(bool(np.asarray(ground.valid)[picks].all()), "a row is picked that is not valid")
-    defined = method.defined_picks(ground, budget)
+    defined = method.picks(ground, budget)
     _hold(defined is None or picks.tolist() == defined, f"rows {picks.tolist()} are picked, by definition {defined}")
     by_definition = greedy(method, ground, count, follow=picks.tolist())
     for t, (at, own, best, said) in enumerate(zip(picks, by_definition.gains, by_definition.best, gains, strict=True)):

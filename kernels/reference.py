@@ -14,7 +14,7 @@ from . import float64
 from .ground import Ground, Method
 from .methods import DOptimal, FacilityLocation, KCenter
 from .methods.facility_location import DEFAULT_BANDWIDTH
-from .uncertainty import SequenceScores
+from .uncertainty import PromptScores, SequenceScores
 
 
 class Trace(NamedTuple):
@@ -144,6 +144,21 @@ def token_uncertainty(logits: np.ndarray, tokens: np.ndarray, mask: np.ndarray) 
     return SequenceScores(*np.array(scores).reshape(-1, 6).T)
 
 
+def prompt_scores(logits: np.ndarray, hidden: np.ndarray) -> PromptScores:
+    """Twin of `edjax.kernels.prompt_scores`; the gradient (d, v) is formed.
+
+    >>> scores = prompt_scores(np.zeros((1, 4)), np.ones((1, 2)))
+    >>> round(float(scores.energy[0]), 4), abs(float(scores.grad_norm[0]))
+    (-1.3863, 0.0)
+    """
+    scores = []
+    for z, h in zip(np.asarray(logits, np.float64), np.asarray(hidden, np.float64), strict=True):
+        log_total = z.max() + np.log(np.sum(np.exp(z - z.max())))
+        gradient = np.outer(h, np.exp(z - log_total) - 1 / len(z))  # of the mean over classes of the cross-entropy
+        scores.append((-log_total, -np.abs(gradient).sum()))
+    return PromptScores(*np.array(scores).reshape(-1, 2).T)
+
+
 def lloyd(x: np.ndarray, centres: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray]:
     """Twin of `edjax.kernels.kmeans` from given centres: (centres, labels).
 
@@ -156,6 +171,28 @@ def lloyd(x: np.ndarray, centres: np.ndarray, iterations: int) -> tuple[np.ndarr
         for c in np.unique(labels):
             centres[c] = x[labels == c].mean(axis=0)
     return centres, np.argmin(float64.squared_distances(x, centres), axis=1)
+
+
+def prepare(
+    x: np.ndarray, normalise: str = "whiten", whiten_dims: int = 200, *, fitted_on: Sequence[int] | None = None
+) -> np.ndarray:
+    """Twin of `edjax.kernels.measure.fit` on some rows and `apply` to all, by a singular value decomposition.
+
+    >>> prepare(np.array([[9.0, 5.0], [11.0, 5.0], [10.0, 4.0], [10.0, 6.0]]), "l2").tolist()
+    [[-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]]
+    """
+    x = np.asarray(x, np.float64)
+    own = x if fitted_on is None else x[fitted_on]
+    if normalise == "none":
+        return x
+    x, own = x - own.mean(axis=0), own - own.mean(axis=0)
+    if normalise == "whiten":
+        q = max(1, min(whiten_dims, own.shape[1], len(own) // 4))
+        _, values, vectors = np.linalg.svd(own, full_matrices=False)
+        vectors = vectors[:q] * np.sign(vectors[:q][np.arange(q), np.abs(vectors[:q]).argmax(axis=1)])[:, None]
+        x = x @ vectors.T / (values[:q] / np.sqrt(len(own)))
+    lengths = np.linalg.norm(x, axis=1, keepdims=True)
+    return x if normalise == "centre" else x / np.where(lengths > 0, lengths, 1)
 
 
 def near_duplicates(

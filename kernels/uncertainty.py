@@ -1,6 +1,6 @@
-"""Token uncertainty: how unsure a language model was of each token, and six scores of a sequence.
+"""Token uncertainty: how unsure a language model was of each token, and six scores of a sequence; and two of a prompt.
 
-Larger is more uncertain in all six. The three per-token numbers and a mask are all the scores need, so a decoder
+Larger is more uncertain in all of them. The three per-token numbers and a mask are all the scores need, so a decoder
 computes them token by token and keeps no logits.
 """
 
@@ -37,6 +37,44 @@ class SequenceScores(NamedTuple):
     mean_nll: jax.Array
     mean_margin: jax.Array
     min_margin: jax.Array
+
+
+class PromptScores(NamedTuple):
+    """How unlike what a model knows a prompt is, at its last token, before any answer; (...) float32, larger = more so.
+
+    energy: E = -ln sum_v exp(z_v), the temperature 1 (Liu, Wang, Owens & Li 2020, arXiv 2010.03759, equation 4).
+    grad_norm: -||h||_1 sum_v |p_v - 1/V|, the negative of the L1 norm of the gradient, by the head's weights, of the
+    cross-entropy to the uniform distribution (Huang, Geng & Li 2021, arXiv 2110.00218, section 3): a small gradient is
+    unusual. As scores to choose by, Xie, Zhang, Bai & Nowak 2024, arXiv 2411.06353; where to take them is ours.
+    """
+
+    energy: jax.Array
+    grad_norm: jax.Array
+
+
+def prompt_scores(logits: jax.Array, hidden: jax.Array) -> PromptScores:
+    """Energy and GradNorm of the next token's distribution.
+
+    Args:
+        logits: (..., v) float, of which -inf are tokens that cannot occur. hidden: (..., d) float, what the output head
+            was given for them; of a head that caps its logits the gradient is that before the cap.
+
+    Returns:
+        `PromptScores` of two (...) float32 arrays.
+
+    Cost: two passes over the logits beside those of `token_statistics`.
+
+    >>> scores = prompt_scores(jnp.log(jnp.array([3.0, 1.0])), jnp.array([1.0, -2.0]))
+    >>> [round(float(s), 4) for s in scores]
+    [-1.3863, -1.5]
+    """
+    z = logits.astype(jnp.float32)
+    top = jnp.max(z, axis=-1, keepdims=True)
+    p = jnp.exp(z - top)
+    total = jnp.sum(p, axis=-1, keepdims=True)
+    uneven = jnp.sum(jnp.abs(p / total - 1 / z.shape[-1]), axis=-1)
+    norm = jnp.sum(jnp.abs(hidden.astype(jnp.float32)), axis=-1)
+    return PromptScores(-(top + jnp.log(total))[..., 0], -norm * uneven)
 
 
 def token_uncertainty(logits: jax.Array, tokens: jax.Array, mask: jax.Array) -> SequenceScores:

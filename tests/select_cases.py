@@ -1,8 +1,26 @@
-"""What the tests of selections share: the honest comparison with the float64 twin."""
+"""What the tests of selections share: columns for every strategy, and the honest comparison with the float64 twin."""
 
 import numpy as np
 
+from edjax.data.features import SCORES
 from edjax.kernels import reference
+from edjax.selection.strategies import STRATEGIES, scores_of
+
+# Those that serve any pool and spend any budget.
+SERVING = [name for name, method in STRATEGIES.items() if not method.needs_target and not method.fewer]
+NESTED = [name for name in SERVING if STRATEGIES[name].nested]
+
+
+def scores(n, rng):
+    """Every score that a strategy of the table reads, random."""
+    read = (*SCORES, *sorted(name for method in STRATEGIES.values() for name in scores_of(method)))
+    made = {name: rng.random(n, np.float32) for name in dict.fromkeys(read) if name not in facts(n)}
+    return made | {"trajectory": rng.random((n, 4), np.float32), "tokens": rng.random((n, 3, 4), np.float32)}
+
+
+def facts(n):
+    """What they read beside: every row is the response, of one token, to a prompt of its own."""
+    return {"prompt_id": np.asarray([f"p{i}" for i in range(n)], object), "n_response_tokens": np.ones(n, np.int32)}
 
 
 def assert_greedy(picks, strategy, x, rtol=2e-5, **options):

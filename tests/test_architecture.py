@@ -23,7 +23,7 @@ ALLOWED = {  # a room of edjax/ -> the rooms it may use
     "charts": set(),
     "settings": {"keep"},
     "data": {"keep"},
-    "lm": {"keep", "kernels"},
+    "lm": {"keep", "kernels", "settings"},
     "scoring": BELOW - {"charts"},
     "selection": BELOW - {"lm"},
     "finetuning": BELOW - {"charts"},

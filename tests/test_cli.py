@@ -237,7 +237,7 @@ def test_rows_that_are_not_finite(fails, edjax_, tmp_path):
     )
     argv = ["select", found, "--pool", pool, "--strategy", "k_center", "--budget", 2, "--out", tmp_path / "out"]
     line = fails(3, *argv)
-    assert "1 row has NaN or infinite features (r1); mend them, or --drop-invalid" in line
+    assert "1 row has NaN or infinite features (r1); mend them, or --allow invalid" in line
     assert not (tmp_path / "out").exists()
     code, _, err = edjax_(*argv, "--drop-invalid")
     assert code == 0 and "edjax: note: 1 row has NaN or infinite features (r1): left out" in err

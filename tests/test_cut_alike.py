@@ -49,12 +49,94 @@ def test_the_rule():
         Bounds.of(1)
 
 
-@pytest.mark.parametrize("max_length", [40, 1024])
-def test_trained_and_evaluated_are_the_same_tokens(small, pool, max_length, monkeypatch):
+def test_the_rule_of_bounds_of_their_own():
+    """A response's bound is what prompts leave; a prompt's is its own; both together are the two."""
+    assert (Bounds.of(100, max_prompt=90).prompt, Bounds.of(100, max_response=40).prompt) == (90, 60)
+    both = Bounds.of(100, 200, max_prompt=30, max_response=50)
+    assert (both.prompt, both.response([0] * 10), both.response([0] * 30)) == (30, 50, 50)
+    assert Bounds.of(100, max_prompt=30).response([0] * 10) == 90
+    assert Bounds.of(100, max_response=40).response([0] * 60) == Bounds.of(100, max_response=40).response([0]) == 40
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (
+            {"max_length": 40, "max_prompt": 30, "max_response": 11},
+            "max_prompt 30 and max_response 11 are 41 tokens, and max_length is 40: lower one of them, or raise max_"
+            "length to 41",
+        ),
+        (
+            {"max_length": 1024, "max_prompt": 40, "max_response": 9},
+            "max_prompt 40 and max_response 9 are 49 tokens, and the model's window is 48: lower one of them, or take "
+            "a model with a longer one",
+        ),
+        ({"max_length": 40, "max_prompt": 40}, "max_prompt 40 and a token for the response are 41 tokens"),
+        ({"max_length": 40, "max_response": 40}, "max_response 40 and a token for the prompt are 41 tokens"),
+        ({"max_length": 40, "max_prompt": 0}, "max_prompt is 0; it must be 1 or more"),
+        ({"max_length": 40, "max_response": -1}, "max_response is -1; it must be 1 or more"),
+    ],
+)
+def test_bounds_that_contradict_each_other_are_refused(small, pool, tmp_path, asked, said):
+    """By every verb, and by a recipe before anything is loaded."""
+    quiet = {"loaded": small, "show_progress": False}
+    calls = [lambda: score(pool, "m", max_new_tokens=0, **asked, **quiet)]
+    calls += [lambda: evaluate(pool, "m", metrics=["response_loss"], **asked, **quiet)]
+    calls += [lambda: finetune(pool, "m", out=tmp_path / "a", config=FinetuneConfig(**asked), **quiet)]
+    for call in calls:
+        with pytest.raises(UsageError) as e:
+            call()
+        assert str(e.value).startswith(said)
+    assert not (tmp_path / "a" / "manifest.json").exists()
+
+
+def test_bounds_are_settings_where_they_are_given(small, pool, tmp_path):
+    """Not in a manifest of before, and another run's where they are."""
+    some, quiet = pool.take([0, 1]), {"loaded": small, "show_progress": False}
+    config = {"max_steps": 1, "save_steps": 0, "lora_r": 1, "per_device_train_batch_size": 2}
+
+    def made(name, **own):
+        score(some, "m", out=tmp_path / name / "f", max_new_tokens=0, max_length=40, **own, **quiet)
+        finetune(some, "m", out=tmp_path / name / "a", config=FinetuneConfig(**config, max_length=40, **own), **quiet)
+        evaluate(some, "m", out=tmp_path / name / "e", metrics=["response_loss"], max_length=40, **own, **quiet)
+        kinds = {"f": "features", "a": "adapter", "e": "evaluation"}
+        return [read_manifest(tmp_path / name / part, kind)["config"] for part, kind in kinds.items()]
+
+    without, given = made("without"), made("given", max_prompt=20, max_response=10)
+    for old, new in zip(without, given, strict=True):
+        assert not {"max_prompt", "max_response"} & set(old)
+        assert new == old | {"max_prompt": 20, "max_response": 10}
+    with pytest.raises(UsageError, match="max_prompt"):
+        score(some, "m", out=tmp_path / "without" / "f", max_new_tokens=0, max_length=40, max_prompt=9, **quiet)
+
+
+def test_a_note_names_the_bound_of_responses(small, pool):
+    said = []
+    asked = {"max_length": 40, "max_prompt": 20, "max_response": 5, "loaded": small, "show_progress": False}
+    evaluate(pool.take([0, 1, 2]), "m", metrics=["response_loss"], log=said.append, **asked)
+    assert said == [
+        "2 rows are cut to 40 tokens (max_length, or the model's window), prompts to their last 20, responses to the "
+        "first 5: row-1, row-2"
+    ]
+
+
+BOUNDS = [
+    {"max_length": 40},
+    {"max_length": 1024},
+    {"max_length": 40, "max_prompt": 20},
+    {"max_length": 40, "max_response": 5},
+    {"max_length": 1024, "max_prompt": 36, "max_response": 12},
+]
+
+
+@pytest.mark.parametrize("bounds", BOUNDS, ids=str)
+def test_trained_and_evaluated_are_the_same_tokens(small, pool, bounds, monkeypatch):
     """Of every row, by either way of evaluating; and the prompts are those that scoring embeds."""
-    encoder, quiet = Encoder.of(small, "auto", max_length), {"loaded": small, "show_progress": False}
+    encoder, quiet = Encoder.of(small, "auto", **bounds), {"loaded": small, "show_progress": False}
     rows, examples = encode_rows(pool, encoder)
-    assert max(len(e.tokens) for e in examples) == min(max_length, WINDOW)
+    assert max(len(e.tokens) for e in examples) == min(bounds["max_length"], WINDOW)
+    assert max(e.trained[0] for e in examples) <= bounds.get("max_prompt", WINDOW)
+    assert max(len(e.trained) for e in examples) <= bounds.get("max_response", WINDOW)
     trained = [(e.tokens[: e.trained[0]], [e.tokens[i] for i in e.trained]) for e in examples]
 
     def of(metrics):
@@ -79,7 +161,7 @@ def test_trained_and_evaluated_are_the_same_tokens(small, pool, max_length, monk
 
         monkeypatch.setattr(walk, "_continuations", continuations)
         monkeypatch.setattr(walk, "_evaluate_batch", one)
-        done = evaluate(pool, "m", metrics=metrics, max_length=max_length, max_new_tokens=2, batch_size=64, **quiet)
+        done = evaluate(pool, "m", metrics=metrics, **bounds, max_new_tokens=2, batch_size=64, **quiet)
         monkeypatch.undo()
         return done, seen
 
@@ -90,7 +172,7 @@ def test_trained_and_evaluated_are_the_same_tokens(small, pool, max_length, monk
     assert [seen["pairs"][i] for i in range(len(pool))] == trained
     for a, b in zip(alone.rows, together.rows, strict=True):
         assert abs(a["response_loss"] - b["response_loss"]) < 1e-4
-    scored = score(pool, "m", max_new_tokens=0, max_length=max_length, batch_size=64, **quiet)
+    scored = score(pool, "m", max_new_tokens=0, **bounds, batch_size=64, **quiet)
     assert scored.facts["n_prompt_tokens"].tolist() == [len(p) for p, _ in trained]
     cut = [i for i, (p, r) in enumerate(LENGTHS) if (len(trained[i][0]), len(trained[i][1])) != (p + 1, r + 1)]
     assert [i for i, row in enumerate(rows) if row.cut] == cut != []
@@ -193,6 +275,35 @@ def test_padding_rows_change_no_update(small, tmp_path):
         finetune(rows, "m", out=tmp_path / str(size), config=config, loaded=small, show_progress=False)
         made.append(safetensors.numpy.load_file(tmp_path / str(size) / "adapter_model.safetensors"))
     assert all(np.array_equal(made[0][k], made[1][k]) for k in made[0])
+
+
+def test_flags_and_a_recipe_say_the_bounds(small, edjax_, tmp_path):
+    """A run scores, trains and evaluates with those of its section finetune, as the verbs with their flags."""
+    from edjax.study.recipe import make_recipe
+    from edjax.study.run import run
+
+    rows = [{"id": f"p{i}", "prompt": "xy"[i % 2] * (30 + 4 * i), "response": "y" * 12} for i in range(3)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    own = {"max_prompt": 25, "max_response": 9}
+    flags = ["--max-prompt", "25", "--max-response", "9", "--model", small.directory]
+    for verb, more in {
+        "score": ["--max-new-tokens", "0"],
+        "finetune": ["--max-steps", "1", "--save-steps", "0", "--lora-r", "1"],
+        "evaluate": ["--metrics", "response_loss"],
+    }.items():
+        code, _, err = edjax_(verb, tmp_path / "rows.jsonl", *flags, "--out", tmp_path / verb, *more)
+        assert code == 0, err
+        assert own.items() <= read_json(tmp_path / verb / "manifest.json")["config"].items()
+    train = {"max_steps": 1, "save_steps": 0, "lora_r": 1, "per_device_train_batch_size": 2, **own}
+    recipe = {"pool": "rows.jsonl", "evaluation": "rows.jsonl", "out": str(tmp_path / "run"), "finetune": train}
+    recipe |= {"select": {"strategies": ["random"], "budgets": [1]}, "score": {"max_new_tokens": 0}}
+    recipe |= {"model": str(small.directory), "evaluate": {"metrics": ["response_loss"]}}
+    results = run(make_recipe(recipe, tmp_path), show_progress=False)
+    for part in ("features", "cells/random-b1-s0/adapter", "cells/random-b1-s0/evaluation", ""):
+        assert own.items() <= read_json(tmp_path / "run" / part / "manifest.json")["config"].items(), part
+    assert results["cells"][0]["response_tokens"] == 9
+    with pytest.raises(UsageError, match="max_prompt 1020 and max_response 9 are 1029 tokens"):
+        make_recipe(recipe | {"finetune": train | {"max_prompt": 1020}}, tmp_path)
 
 
 def test_a_run_says_it_once_and_keeps_it(small, tmp_path, capsys):

@@ -15,13 +15,14 @@ from edjax.demo import recipe as demo
 from edjax.keep.errors import UsageError
 from edjax.keep.store import read_json
 from edjax.kernels import plan
+from edjax.kernels.measure import dimensions
+from edjax.kernels.on_host import fit_bytes
 from edjax.selection import defaults
 from edjax.selection.choose import select
 from edjax.selection.cost import forecast
 from edjax.selection.options import Options
 from edjax.selection.prepared import prepare
 from edjax.selection.selection import read_selection
-from edjax.selection.whitening import dimensions, fit_bytes
 from edjax.study.analysis.seeds import FEWEST, NULL_FROM
 from edjax.study.recipe import Recipe, make_recipe
 from edjax.study.run import run

@@ -218,7 +218,7 @@ def test_columns_of_other_names(tmp_path):
     left = read_features(tmp_path / "f.parquet", memory=0, **names)
     np.testing.assert_array_equal(left.embeddings.read(), X)
     assert read_features(tmp_path / "f.parquet", embedding_column="vector").ids == tuple(map(str, range(40)))
-    with pytest.raises(DataError, match=r"no column \['embedding'\].*--embedding-column and --id-column"):
+    with pytest.raises(DataError, match=r"no column \['embedding'\].*FILE.parquet:COLUMN and --id-column"):
         read_features(tmp_path / "f.parquet", id_column="uid")
 
 

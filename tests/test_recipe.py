@@ -1,13 +1,20 @@
 """Recipes: what a key may hold, what a slip of the pen says."""
 
+import dataclasses
+import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 
 from edjax.data.features import SCORES
+from edjax.evaluation.config import EvaluateConfig
 from edjax.keep.errors import DataError, UsageError
+from edjax.scoring.config import ScoreConfig
+from edjax.selection.options import Options
 from edjax.selection.strategies import runnable
 from edjax.study.recipe import make_recipe, read_recipe
+from edjax.study.sections import SECTIONS
 
 ROOT = Path(__file__).parents[1]
 LEAST = "pool: p.jsonl\nevaluation: e.jsonl\nout: o\n"
@@ -24,6 +31,22 @@ def test_the_least_there_is(tmp_path):
     assert (got.pool, got.evaluation, got.out, got.model) == ("p.jsonl", "e.jsonl", "o", "smollm2")
     assert got.trained == got.strategies and got.seeds_of("random") == got.seeds == (0,)
     assert got.finetune_config(3).seed == 3
+
+
+def test_defaults_are_those_of_the_verbs(tmp_path):
+    """And every key has a row on the page of recipes, but for the grid's lists."""
+    got = recipe(tmp_path)
+    for settings, section in ((ScoreConfig(), "score"), (EvaluateConfig(), "evaluate"), (Options(), "select")):
+        own = {f.name for f in dataclasses.fields(settings)} & set(SECTIONS[section])
+        assert own and all(getattr(got, SECTIONS[section][k]) == getattr(settings, k) for k in own)
+    spec = importlib.util.spec_from_file_location("keys", ROOT / "docs" / "hooks" / "keys.py")
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    shown = set(re.findall(r"^\| `([a-z_.]+)` \|", hook.table(), re.M))
+    keys = {f"{section}.{key}" for section, keys in SECTIONS.items() for key in keys}
+    lists = "select.strategies select.budgets select.variants finetune.strategies finetune.seeds finetune.random_seeds"
+    assert keys - shown <= {*lists.split(), "evaluate.metrics"}
+    assert hook.MARK in (ROOT / "docs" / "recipes.md").read_text()
 
 
 def test_lists_may_be_single_values_and_repeats_go(tmp_path):
@@ -92,6 +115,8 @@ WRONG = {
     "max_new_tokens: '8'": "max_new_tokens holds '8', which is not a whole number",
     "max_new_tokens: -1": "max_new_tokens is -1; it must be 0 or more",
     "max_new_tokens: null": "max_new_tokens holds None",
+    "max_response: 0": "max_response is 0; it must be 1 or more",
+    "max_prompt: long": "max_prompt holds 'long', which is not a whole number",
     "score_batch_size: 0": "score_batch_size is 0; it must be 1 or more",
     "layer: last": "layer holds 'last'",
     "title: 5": "title holds 5, which is not text",

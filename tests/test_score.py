@@ -1,4 +1,4 @@
-"""Scoring a pool: embeddings and six uncertainties against float64 NumPy, batching, resuming."""
+"""Scoring a pool: embeddings and scores against float64 NumPy, batching, resuming."""
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -7,6 +7,7 @@ from lm_cases import STORIES, forward, greedy, log_softmax, make_pool, story_poo
 
 from edjax.data.features import SCORES, read_features
 from edjax.keep.errors import DataError, UsageError
+from edjax.kernels import reference
 from edjax.lm.encode import Encoder
 from edjax.scoring import score
 
@@ -40,6 +41,42 @@ def oracle(stories, pool):
         tokens, logits = greedy(stories.model, ids, NEW, stories.eos_ids)
         rows.append((ids, forward(stories.model, ids)[1].astype(np.float64), tokens, log_softmax(logits)))
     return rows
+
+
+def test_energy_and_grad_norm_are_those_at_the_end_of_the_prompt(stories, scored, pool, oracle):
+    got = scored(pool, max_new_tokens=1)
+    for i, (ids, hidden, _, _) in enumerate(oracle):
+        logits = np.asarray(forward(stories.model, ids)[0], np.float64)[None, -1]
+        energy, grad_norm = reference.prompt_scores(logits, hidden[None, -1])
+        np.testing.assert_allclose(got.scores["energy"][i], energy[0], rtol=2e-5)
+        np.testing.assert_allclose(got.scores["grad_norm"][i], grad_norm[0], rtol=2e-5)
+
+
+def test_they_change_no_bit_of_the_others_and_cost_no_product(stories):
+    """Beside a program without them."""
+    import jax
+    import jax.numpy as jnp
+
+    from edjax.kernels import sequence_scores
+    from edjax.lm.decode import decode
+    from edjax.scoring.forward import _decode
+
+    @jax.jit
+    def without(model, hidden, cache, lengths):
+        out = decode(model, hidden, cache, lengths, max_new_tokens=NEW, eos_ids=stories.eos_ids)
+        return {"tokens": out.tokens} | sequence_scores(out.entropy, out.margin, out.nll, out.mask)._asdict()
+
+    tokens = np.random.default_rng(0).integers(3, 400, (4, 12)).astype(np.int32)
+    hidden, _, cache = jax.jit(lambda m, t: m.prefill(t, layer=-1))(stories.model, tokens)
+    given = (stories.model, hidden, cache, jnp.array([12, 7, 9, 0], jnp.int32))
+    settings = {"max_new_tokens": NEW, "eos_ids": stories.eos_ids}
+    more, plain = _decode().lower(*given, **settings).compile(), without.lower(*given).compile()
+    got, want = more(*given), plain(*given)
+    for name in want:
+        np.testing.assert_array_equal(got[name], want[name], err_msg=name)
+    spent = [program.cost_analysis()["flops"] for program in (more, plain)]
+    product = 2 * 4 * hidden.shape[-1] * stories.model.config.vocab_size
+    assert spent[0] - spent[1] < 0.5 * product, "the logits of the first token are computed once"
 
 
 def six(tokens, logp):
@@ -146,10 +183,12 @@ def test_resume_makes_what_is_missing(scored, straight, tmp_path):
     out = tmp_path / "s"
     scored(story_pool(40), out)
     assert shards(out) == shards(straight)
-    kept = {p: p.stat().st_mtime_ns for p in out.glob("shard-*.parquet") if "3" not in p.name and "6" not in p.name}
+    kept = {p: p.stat().st_mtime_ns for p in out.glob("shard-*.parquet") if p.name[10] not in "236"}
     for name in ("manifest.json", "shard-00003.parquet", "shard-00006.parquet"):
         (out / name).unlink()
     (out / "shard-00006.parquet.tmp-1").write_bytes(b"half")
+    older = pq.read_table(out / "shard-00002.parquet").drop_columns(["energy", "grad_norm"])
+    pq.write_table(older, out / "shard-00002.parquet", compression="zstd")  # begun by an earlier version
     with pytest.raises(DataError, match="not complete"):
         read_features(out)
     scored(story_pool(40), out)

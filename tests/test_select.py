@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from select_cases import assert_greedy
+from select_cases import NESTED, SERVING, assert_greedy, facts, scores
 
 from edjax.data.features import SCORES, Features
 from edjax.data.pool import read_pool
@@ -14,17 +14,17 @@ from edjax.keep.store import read_json
 from edjax.selection.choose import select
 from edjax.selection.prepared import prepare
 from edjax.selection.selection import pool_rows, read_selection, write_selection
-from edjax.selection.strategies import STRATEGIES, runnable
+from edjax.selection.strategies import STRATEGIES
 
 DIVERSE = ("k_center", "d_optimal", "facility_location")
 
 
-def features(n=30, d=6, seed=0, embeddings=None, **scores):
+def features(n=30, d=6, seed=0, embeddings=None, **more):
     """Random features of n rows named r0, r1, ..."""
     rng = np.random.Generator(np.random.PCG64(seed))
     x = rng.normal(size=(n, d)).astype(np.float32) + 3 if embeddings is None else np.asarray(embeddings, np.float32)
-    given = {name: rng.random(len(x), np.float32) for name in SCORES} | scores
-    return Features(tuple(f"r{i}" for i in range(len(x))), x, given, {}, "digest")
+    given = scores(len(x), rng) | more
+    return Features(tuple(f"r{i}" for i in range(len(x))), x, given, facts(len(x)), "digest")
 
 
 def copies(groups=10, each=20, d=16):
@@ -37,22 +37,22 @@ def copies(groups=10, each=20, d=16):
 # Budgets
 
 
-@pytest.mark.parametrize("strategy", runnable(SCORES))
+@pytest.mark.parametrize("strategy", SERVING)
 def test_zero_gives_an_empty_selection(strategy):
     got = select(features(), strategy, 0)
     assert len(got) == 0 and got.ids == () and got.indices.shape == (0,) and got.warning is None
 
 
-@pytest.mark.parametrize("strategy", runnable(SCORES))
+@pytest.mark.parametrize("strategy", SERVING)
 def test_all_of_the_pool_is_a_permutation(strategy):
     got = select(features(12), strategy, 12)
     assert sorted(got.indices) == list(range(12))
     assert got.ids == tuple(f"r{i}" for i in got.indices)
 
 
-@pytest.mark.parametrize("strategy", runnable(SCORES))
+@pytest.mark.parametrize("strategy", SERVING)
 def test_more_than_the_pool_is_refused_or_allowed(strategy):
-    with pytest.raises(UsageError, match=r"budget 13 is larger than the 12 rows .* or --allow-fewer"):
+    with pytest.raises(UsageError, match=r"budget 13 is larger than the 12 rows .* or --allow fewer"):
         select(features(12), strategy, 13)
     assert len(select(features(12), strategy, 13, allow_fewer=True)) == 12
     assert len(select(features(12), strategy, 5, allow_fewer=True)) == 5
@@ -73,7 +73,7 @@ def test_numpy_integers_are_budgets():
 
 
 @pytest.mark.parametrize("n", [1, 2])
-@pytest.mark.parametrize("strategy", runnable(SCORES))
+@pytest.mark.parametrize("strategy", SERVING)
 def test_tiny_pools(strategy, n):
     assert sorted(select(features(n), strategy, n).indices) == list(range(n))
 
@@ -88,14 +88,14 @@ def test_a_negative_seed_is_refused():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("share", ["one", "half", "all"])
-@pytest.mark.parametrize("strategy", runnable(SCORES))
+@pytest.mark.parametrize("strategy", SERVING)
 def test_rows_that_are_not_finite_are_refused_or_left_out(strategy, share, value):
     found = features(10)
     bad = {"one": [4], "half": [1, 3, 5, 7, 9], "all": list(range(10))}[share]
     found.embeddings[bad, 2] = value
     with pytest.raises(DataError) as e:
         select(found, strategy, 3)
-    assert str(e.value).startswith(f"{len(bad)} row") and "--drop-invalid" in str(e.value)
+    assert str(e.value).startswith(f"{len(bad)} row") and "--allow invalid" in str(e.value)
     for i in bad[:5]:
         assert f"r{i}" in str(e.value)
     good = sorted(set(range(10)) - set(bad))
@@ -191,7 +191,7 @@ def test_normalisation_changes_what_is_chosen():
 # Orders
 
 
-@pytest.mark.parametrize("strategy", runnable(SCORES))
+@pytest.mark.parametrize("strategy", NESTED)
 def test_a_smaller_budget_is_the_beginning_of_a_larger(strategy):
     found = features(80, 5)
     whole = select(found, strategy, 40, seed=3)
@@ -237,7 +237,7 @@ def test_the_kernels_see_the_prepared_rows(strategy):
 # Rows alike
 
 
-@pytest.mark.parametrize("strategy", runnable(SCORES))
+@pytest.mark.parametrize("strategy", SERVING)
 def test_identical_rows_never_repeat_a_pick(strategy):
     got = select(features(embeddings=np.full((20, 4), 0.1)), strategy, 20)
     assert sorted(got.indices) == list(range(20))

@@ -94,7 +94,7 @@ def test_a_second_round_goes_on_where_the_first_ended(edjax_, given, kind):
 def test_labelled_rows_of_another_pool(edjax_, fails, given):
     (given / "ids.txt").write_text("r1\nx9\n")
     line = fails(3, *command(given, "--labelled", given / "ids.txt"))
-    assert "1 labelled row is not of this pool ('x9'); name the pool they were chosen from, or --allow-unknown" in line
+    assert "1 labelled row is not of this pool ('x9'); name the pool they were chosen from, or --allow unknown" in line
     code, _, err = edjax_(*command(given, "--labelled", given / "ids.txt", "--allow-unknown"))
     assert code == 0 and "edjax: note: 1 labelled row is not of this pool ('x9'): passed over" in err
     assert "r1" not in ids(given / "out")

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from select_cases import assert_greedy
+import select_cases
+from select_cases import NESTED, assert_greedy, scores
 
-from edjax.data.features import SCORES, Features
+from edjax.data.features import Features
 from edjax.keep.errors import DataError, UsageError
 from edjax.kernels import reference
 from edjax.selection.choose import Chooser, select
@@ -13,25 +14,25 @@ from edjax.selection.groups import apportion, interleave
 from edjax.selection.options import Options
 from edjax.selection.prepared import prepare
 from edjax.selection.quality import weights
-from edjax.selection.strategies import STRATEGIES, runnable
+from edjax.selection.strategies import STRATEGIES
 
 DIVERSE = ("k_center", "d_optimal", "facility_location")
 
 
-def features(n=150, d=12, seed=0, embeddings=None, facts=(), **scores):
+def features(n=150, d=12, seed=0, embeddings=None, facts=(), **more):
     """Random features of n rows named r0, r1, ... in groups g of unequal size, with a cost c each."""
     rng = np.random.Generator(np.random.PCG64(seed))
     x = rng.normal(size=(n, d)).astype(np.float32) + 3 if embeddings is None else np.asarray(embeddings, np.float32)
-    given = {name: rng.random(len(x), np.float32) for name in SCORES} | scores
+    given = scores(len(x), rng) | more
     group = np.asarray([f"g{int(i)}" for i in 5 * rng.random(len(x)) ** 2], object)
-    columns = {"g": group, "c": rng.integers(3, 60, len(x))} | dict(facts)
+    columns = select_cases.facts(len(x)) | {"g": group, "c": rng.integers(3, 60, len(x))} | dict(facts)
     return Features(tuple(f"r{i}" for i in range(len(x))), x, given, columns, "digest")
 
 
 # A second round
 
 
-@pytest.mark.parametrize("strategy", runnable(SCORES))
+@pytest.mark.parametrize("strategy", NESTED)
 def test_two_rounds_of_50_are_one_of_100(strategy):
     found = features()
     options = {"seed": 2}
@@ -68,7 +69,7 @@ def test_labelled_rows_are_never_picked(strategy):
 
 def test_a_labelled_row_of_another_pool():
     found = features(10)
-    with pytest.raises(DataError, match=r"2 labelled rows are not of this pool \('x', \.\.\.\); .*--allow-unknown"):
+    with pytest.raises(DataError, match=r"2 labelled rows are not of this pool \('x', \.\.\.\); .*--allow unknown"):
         select(found, "random", 3, labelled=("r1", "x", "y"))
     got = select(found, "random", 3, labelled=("r1", "x"), allow_unknown=True)
     assert got.warning == "1 labelled row is not of this pool ('x'): passed over"
@@ -217,6 +218,18 @@ def test_a_strategy_runs_inside_its_groups(strategy, quotas):
         elif strategy == "random":
             order = select(found, "random", 147, seed=1, labelled=("r0", "r1", "r2")).indices
             assert mine.tolist() == [i for i in order if group[i] == g][:q]
+
+
+def test_the_worked_example_of_task_diversity():
+    """SYSTEMS 1.10: confidences .9, .6, .3 and 60 rows: 10.91, 16.36, 32.73; and as many of each without weights."""
+    task = np.repeat(["sure", "so-so", "unsure"], 50).astype(object)
+    confidence = np.repeat([0.9, 0.6, 0.3], 50)
+    found = features(150, facts={"g": task}, mean_nll=-np.log(confidence).astype(np.float32))
+    for quotas, each in (("inverse_confidence", [11, 16, 33]), ("balanced", [20, 20, 20])):
+        got = select(found, "random", 60, group_by="g", quotas=quotas)
+        assert np.bincount(got.indices // 50).tolist() == each
+    turns = select(found, "random", 60, group_by="g", quotas="balanced").indices // 50
+    assert turns.tolist() == [0, 1, 2] * 20, "task after task"
 
 
 def test_small_groups_are_kept_whole():

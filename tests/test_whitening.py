@@ -5,22 +5,12 @@ import pytest
 
 from edjax.data.features import Features
 from edjax.keep.errors import UsageError
+from edjax.kernels import reference
+from edjax.kernels.measure import dimensions
 from edjax.selection.choose import Chooser, select
 from edjax.selection.options import Options
 from edjax.selection.prepared import prepare
 from edjax.selection.strategies import STRATEGIES
-from edjax.selection.whitening import dimensions
-
-
-def twin(x, q, rows=None):
-    """Whitening by its definition in float64, by a singular value decomposition."""
-    x = x.astype(np.float64)
-    own = x if rows is None else x[rows]
-    mean = own.mean(0)
-    _, s, vt = np.linalg.svd(own - mean, full_matrices=False)
-    vt = vt[:q] * np.sign(vt[:q][np.arange(q), np.abs(vt[:q]).argmax(1)])[:, None]
-    y = (x - mean) @ vt.T / (s[:q] / np.sqrt(len(own)))
-    return y / np.linalg.norm(y, axis=1, keepdims=True)
 
 
 @pytest.fixture
@@ -42,7 +32,7 @@ def features(x, **facts):
 def test_whitened_rows_are_those_of_the_definition(x, rows):
     got = prepare(x, "whiten", 10, rows)
     assert got.shape == (400, 10) and got.dtype == np.float32
-    np.testing.assert_allclose(got, twin(x, 10, rows), atol=2e-4)
+    np.testing.assert_allclose(got, reference.prepare(x, "whiten", 10, fitted_on=rows), atol=2e-4)
     np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1, rtol=1e-5)
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edjax.data.features import SCORES
+from edjax.data.features import UNCERTAINTIES
 from edjax.keep.store import atomic_write
 
 ROWS = 36_000  # a file
@@ -39,7 +39,7 @@ def read(out: Path) -> Kept | None:
     if not parts:
         return None
     rows, first = np.unique(np.concatenate([p["rows"] for p in parts]), return_index=True)
-    columns = {name: np.concatenate([p[name] for p in parts])[first] for name in (*SCORES, *LENGTHS)}
+    columns = {name: np.concatenate([p[name] for p in parts])[first] for name in (*UNCERTAINTIES, *LENGTHS)}
     return Kept(rows, np.concatenate([p["x"] for p in parts])[first], columns, str(parts[0]["pool"]))
 
 
@@ -113,7 +113,7 @@ def _shards(folder: Path, known: set[int]) -> list[_Fresh]:
             continue
         table = pq.read_table(path)
         flat = table["embedding"].combine_chunks().flatten().to_numpy()
-        columns = {name: table[name].to_numpy()[new] for name in (*SCORES, *LENGTHS)}
+        columns = {name: table[name].to_numpy()[new] for name in (*UNCERTAINTIES, *LENGTHS)}
         x = flat.reshape(len(rows), -1)[new]
         found.append(_Fresh(rows[new], x, columns, which["pool"], which["dimensions"]))
     return found

@@ -14,7 +14,7 @@ from benchmarks.accelerator import kept
 from benchmarks.accelerator.places import pool_of, recipe_of
 from benchmarks.accelerator.stage import Stage
 from benchmarks.evidence.label_efficiency import name_of
-from edjax.data.features import SCORES, Features
+from edjax.data.features import UNCERTAINTIES, Features
 from edjax.study.recipe import Recipe
 
 
@@ -23,7 +23,7 @@ def features_of(stage: Stage) -> Features | None:
     have, pool = kept.read(stage.out), pool_of(stage)
     if have is None or have.pool != pool.digest or not np.array_equal(have.rows, np.arange(len(pool))):
         return None
-    scores = {name: have.columns[name] for name in SCORES}
+    scores = {name: have.columns[name] for name in UNCERTAINTIES}
     facts = {name: have.columns[name] for name in kept.LENGTHS}
     return Features(tuple(pool.ids), have.x.astype(np.float32), scores, facts, have.pool)
 

@@ -34,7 +34,7 @@ import click
 import numpy as np
 
 from benchmarks.harness import runner
-from edjax.data.features import SCORES, Features
+from edjax.data.features import UNCERTAINTIES, Features
 
 ROWS, NEW, BATCH, TURNS = 2000, 16, 32, 4
 POOL = runner.ROOT.parent / "shared" / "data" / "ci_pool.jsonl.gz"
@@ -279,7 +279,7 @@ def speed(settings: dict[str, Any], keep: Path) -> dict[str, Any]:
             "rows": len(same),
             "same_texts": int(same.sum()),
             "worst_embedding_difference": worst("embedding"),
-            "worst_score_difference_where_texts_are_the_same": {k: worst(k, same) for k in SCORES},
+            "worst_score_difference_where_texts_are_the_same": {k: worst(k, same) for k in UNCERTAINTIES},
         },
     }
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edjax.data.features import SCORES
+from edjax.data.features import UNCERTAINTIES
 
 NAME = "transformers on torch"
 
@@ -89,7 +89,7 @@ def _batch(model: Any, rows: list[list[int]], new: int, stops: torch.Tensor) -> 
         return torch.where(live, v, least).amax(1)
 
     six = (mean(entropy), largest(entropy), mean(nll) * count, mean(nll), -mean(margin), largest(-margin))
-    found = {"embedding": embedding, "n_new_tokens": count, **dict(zip(SCORES, six, strict=True))}
+    found = {"embedding": embedding, "n_new_tokens": count, **dict(zip(UNCERTAINTIES, six, strict=True))}
     return {k: v.numpy() for k, v in found.items()} | {"tokens": tokens}
 
 

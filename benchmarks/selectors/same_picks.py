@@ -23,7 +23,7 @@ import numpy as np
 
 import edjax
 from edjax import kernels
-from edjax.data.features import SCORES, Features
+from edjax.data.features import UNCERTAINTIES, Features
 from edjax.selection.choose import select
 
 SHAPES = ((37, 2, 20, 1), (64, 16, 33, 7), (120, 24, 50, 256), (150, 8, 40, 150), (90, 5, 30, 7), (80, 20, 25, 80))
@@ -87,7 +87,7 @@ def of_verbs() -> Iterator[tuple[str, Any]]:
             {"seed": 3},
             {"bandwidth": 0.6},
         ]
-        for strategy in ("random", *SCORES, *SELECTORS, "mine"):
+        for strategy in ("random", *UNCERTAINTIES, *SELECTORS, "mine"):
             for options in asked:
                 got = select(found, strategy, None if "budget_tokens" in options else 30, **options)
                 gains = None if got.gains is None else np.asarray(got.gains, np.float64).tolist()
@@ -101,7 +101,7 @@ def pool(seed: int) -> tuple[Features, tuple[str, ...]]:
     n, d = int(rng.integers(60, 300)), int(rng.integers(4, 40))
     x = (rng.normal(size=(n, d)) * rng.uniform(0.3, 3, d) + 4).astype(np.float32)
     x[5:9] = x[1]
-    scores = {s: rng.uniform(0, 2, n).astype(np.float32) for s in SCORES}
+    scores = {s: rng.uniform(0, 2, n).astype(np.float32) for s in UNCERTAINTIES}
     scores["mine"] = np.round(rng.normal(size=n), 1).astype(np.float32)
     tasks = np.array([f"t{v}" for v in rng.integers(0, 5, n)], object)
     facts = {"task": tasks, "n_prompt_tokens": rng.integers(3, 40, n)}

@@ -8,27 +8,25 @@ from typing import Any
 import click
 
 from edjax.cli import options
+from edjax.cli.grouped import Grouped, from_settings, option
+from edjax.evaluation.config import EvaluateConfig
+from edjax.lm.session import MODEL, ROW, Session
 
 
-@click.command()
+@click.command(cls=Grouped)
 @click.argument("rows")
 @options.MODEL
-@click.option("--adapter", type=click.Path(path_type=Path), help="PEFT adapter directory to put on the model.")
-@click.option("--out", type=click.Path(path_type=Path), help="Directory for scores.json and rows.jsonl.")
-@click.option("--metrics", default="response_loss,exact_match,rouge_l,choice_accuracy", show_default=True)
-@click.option("--max-new-tokens", default=32, show_default=True, help="Longest greedy answer.")
-@click.option(
+@option("--adapter", type=click.Path(path_type=Path), help="PEFT adapter directory to put on the model.", section=MODEL)
+@option("--out", type=click.Path(path_type=Path), help="Directory for scores.json and rows.jsonl.")
+@from_settings(EvaluateConfig)
+@option(
     "--template",
     help="auto, chat (the model's chat template) or plain; by default what the adapter was trained with, else auto.",
+    section=ROW,
 )
-@options.MAX_LENGTH
-@click.option("--batch-size", default=16, show_default=True)
-@options.DTYPE
-@click.option("--quantize", default="none", show_default=True, help="Keep the model's projections in int8 or nf4.")
-@options.MESH
-@click.option("--group-by", help="Column whose values are to count alike, beside the rows.")
-@options.OVERWRITE
+@from_settings(Session, skip=("template",))
 @options.pool_options
+@options.OVERWRITE
 @options.JSON
 def evaluate(rows: str, metrics: str, reading: dict[str, Any], **settings: Any) -> None:
     """Score the model's answers on ROWS, with or without an adapter.

@@ -9,18 +9,20 @@ import click
 
 from edjax.cli import options
 from edjax.cli.grouped import Grouped, from_settings, option
-from edjax.finetuning.config import VALIDATION, FinetuneConfig
+from edjax.finetuning.config import BATCH, LENGTH, LORA, RUNNING, VALIDATION, FinetuneConfig
+from edjax.lm.session import MODEL, ROW
 
 
 @click.command(cls=Grouped)
 @click.argument("rows")
 @options.MODEL
-@options.OUT
+@from_settings(FinetuneConfig, headings=(MODEL, LENGTH, BATCH, LORA, ROW))
 @option("--validation", help="Rows to validate on while training; any pool format.", section=VALIDATION)
 @option("--validation-split-name", help="Split of VALIDATION, as --split is of ROWS.", section=VALIDATION)
-@from_settings(FinetuneConfig)
-@options.OVERWRITE
+@from_settings(FinetuneConfig, headings=(VALIDATION, RUNNING))
 @options.pool_options
+@options.OUT
+@options.OVERWRITE
 @options.JSON
 def finetune(
     rows: str,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import click
@@ -43,27 +43,46 @@ def sections(command: click.Command, ctx: click.Context) -> dict[str, list[tuple
     return found | ({RUNNING: last} if last else {})
 
 
-def from_settings(cls: Any, *, skip: Collection[str] = (), switches: bool = True) -> Callable[[Any], Any]:
-    """An option for every field of a dataclass of `edjax.settings.setting`s.
+def from_settings(
+    cls: Any,
+    *,
+    skip: Collection[str] = (),
+    headings: Collection[str] | None = None,
+    switches: bool = True,
+    types: Mapping[str, click.ParamType] | None = None,
+) -> Callable[[Any], Any]:
+    """An option for every field of a dataclass of `edjax.settings.setting`s; fields of another kind have none.
 
-    switches: a field that is true or false has a flag for each; else one that turns it on.
+    A setting that another flag says too (`within`) is taken and not shown.
+
+    Args:
+      skip: fields without one. headings: those under which options are made; None: all.
+      switches: a field that is true or false has a flag for each; else one that turns it on.
+      types: of options whose text is more than their setting's value.
     """
 
     def decorate(f: Any) -> Any:
         for field in reversed(dataclasses.fields(cls)):
-            if field.name in skip:
+            said = field.metadata
+            if not said or field.name in skip or (headings is not None and said["section"] not in headings):
                 continue
-            flag, said = "--" + field.name.replace("_", "-"), field.metadata
-            shared: dict[str, Any] = {"help": said["help"], "section": said["section"]}
-            default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-            if isinstance(default, bool) and not switches:
+            flag = said["flag"] or "--" + field.name.replace("_", "-")
+            shared: dict[str, Any] = {"help": said["help"], "section": said["section"], "hidden": bool(said["within"])}
+            default = field.default
+            if types and field.name in types:
+                shared["type"] = types[field.name]
+            if isinstance(default, tuple) and said["flag"]:  # said once a value
+                f = option(flag, field.name, multiple=True, **shared)(f)
+            elif isinstance(default, tuple):
+                f = option(flag, default=",".join(default), show_default=True, **shared)(f)
+            elif isinstance(default, bool) and not switches:
                 f = option(flag, is_flag=True, **shared)(f)
             elif isinstance(default, bool):
                 f = option(f"{flag}/--no-{flag[2:]}", field.name, default=default, show_default=True, **shared)(f)
             elif default is None:
-                f = option(flag, type=said["kind"], **shared)(f)
+                f = option(flag, **{"type": said["kind"], **shared})(f)
             else:
-                f = option(flag, default=default, show_default=True, **shared)(f)
+                f = option(flag, default=default, show_default=default != "", **shared)(f)
         return f
 
     return decorate

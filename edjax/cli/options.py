@@ -6,30 +6,27 @@ import functools
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from edjax.cli.grouped import option
+from edjax.cli.grouped import from_settings, option
+from edjax.lm.session import MODEL as ON
+from edjax.lm.session import Session
 
 READING = "What is read"
-OUT = click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory to write.")
-OVERWRITE = click.option("--overwrite", is_flag=True, help="Start again in a directory made with other settings.")
-MODEL = click.option(
+OUT = option("--out", type=click.Path(path_type=Path), required=True, help="Directory to write.")
+OVERWRITE = option("--overwrite", is_flag=True, help="Start again in a directory made with other settings.")
+MODEL = option(
     "--model",
-    default="smollm2",
+    default=Session.name,
     show_default=True,
     help="smollm2 (embedded default), a Hugging Face directory, a .gguf file, or a hub id.",
+    section=ON,
 )
-DTYPE = click.option("--dtype", default="float32", show_default=True, help="float32 or bfloat16.")
-MESH = click.option("--mesh", default="", help="Devices: data=8 shares out rows, fsdp=8 the weights too; -1: the rest.")
-TEMPLATE = click.option(
-    "--template", default="auto", show_default=True, help="auto, chat (the model's chat template) or plain."
-)
-MOST = "Most tokens of prompt and response together; prompts leave a quarter."
-MAX_LENGTH = click.option("--max-length", default=1024, show_default=True, help=MOST)
+DTYPE = from_settings(Session, skip=("quantize", "mesh", "template", "max_length", "max_prompt", "max_response"))
 JSON = click.option(
     "--json",
     is_flag=True,
@@ -54,8 +51,11 @@ class Bytes(click.ParamType):
         return int(float(found[1]) * (1024 if found[3] else 1000) ** " kmgt".index(found[2] or " "))
 
 
-def pool_options(f: Any) -> Any:
-    """What every verb that reads a pool takes, gathered in one argument `reading`: None for what was not given."""
+def pool_options(f: Any, hidden: Collection[str] = ()) -> Any:
+    """What every verb that reads a pool takes, gathered in one argument `reading`: None for what was not given.
+
+    hidden: options that another one says too, taken and not shown.
+    """
 
     @functools.wraps(f)
     def gathered(*args: Any, **settings: Any) -> Any:
@@ -64,7 +64,8 @@ def pool_options(f: Any) -> Any:
 
     g: Any = gathered
     skip = "Leave malformed lines out and count them."
-    g = option("--skip-bad-lines", is_flag=True, default=None, help=skip, section=READING)(g)
+    shown = "skip_bad_lines" not in hidden
+    g = option("--skip-bad-lines", is_flag=True, default=None, help=skip, section=READING, hidden=not shown)(g)
     g = option("--split", help="Split of a `datasets` directory or hub data set that has several.", section=READING)(g)
     g = option("--id-column", show_default="id", help="Column that names the rows.", section=READING)(g)
     text = "Column with the prompt, where the name is none edjax knows."

@@ -9,25 +9,20 @@ from typing import Any
 import click
 
 from edjax.cli import options
+from edjax.cli.grouped import Grouped, from_settings, option
+from edjax.lm.session import Session
+from edjax.scoring.config import ScoreConfig
 
 
-@click.command()
+@click.command(cls=Grouped)
 @click.argument("pool")
 @options.MODEL
 @options.OUT
-@click.option("--layer", default=-1, show_default=True, help="Hidden states to embed with; -1 last, 0 embeddings.")
-@click.option("--pooling", default="mean", show_default=True, help="mean, last or weighted_mean over prompt tokens.")
-@click.option("--max-new-tokens", default=16, show_default=True, help="Tokens decoded for uncertainty; 0 for none.")
-@options.TEMPLATE
-@options.MAX_LENGTH
-@click.option("--batch-size", default=32, show_default=True)
-@click.option("--shard-rows", default=512, show_default=True, help="Prompts a file, and at most lost when stopped.")
-@click.option("--probe", "probes", multiple=True, help="Measure more: response, how unlikely a row's response is.")
-@options.DTYPE
-@options.MESH
-@options.OVERWRITE
-@click.option("--dry-run", is_flag=True, help="Say what it would take, from a probe of ten batches; write nothing.")
+@from_settings(ScoreConfig)
+@from_settings(Session, skip=("quantize",))
 @options.pool_options
+@option("--dry-run", is_flag=True, help="Say what it would take, from a probe of ten batches; write nothing.")
+@options.OVERWRITE
 @options.JSON
 def score(
     pool: str,

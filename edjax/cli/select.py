@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from edjax.cli import options
+from edjax.cli import carried, options
 from edjax.cli.grouped import Grouped, from_settings, option
 from edjax.selection import defaults
-from edjax.selection.options import BUDGET, ROUND, Options
+from edjax.selection.options import BUDGET, LEFT_OUT, ROUND, Options
 
 
 class Several(click.ParamType):
@@ -42,6 +43,16 @@ class _Strategies(Several):
 
 
 _PATH = click.Path(path_type=Path)
+CARRIED: dict[str, Any] = {  # what may follow a value after a colon; see what settings are `within`
+    "weight_by": carried.number("strength", float),
+    "prefilter": carried.number("prefilter_ratio", float),
+    "normalise": carried.number("whiten_dims", int, of="whiten"),
+    "group_by": carried.knobs(quotas=str, keep_small=int),
+    "budget_tokens": carried.tokens,
+    "features": carried.column,
+    "embeddings": carried.column,
+    "allow": carried.allowed,
+}
 
 
 @click.command(cls=Grouped)
@@ -63,7 +74,14 @@ _PATH = click.Path(path_type=Path)
     help="Rows that have labels: ids, rows or an earlier OUT.",
     section=ROUND,
 )
-@from_settings(Options, skip=("labelled",), switches=False)
+@from_settings(Options, skip=("labelled",), switches=False, types={"budget_tokens": carried.Tokens()})
+@option(
+    "--allow",
+    type=carried.Allowed(),
+    help="Pass over, in place of an error: fewer (rows than the budget), unknown (labelled ids), invalid (rows that "
+    "hold NaN), bad-lines (of the pool); commas between.",
+    section=LEFT_OUT,
+)
 @option(
     "--pool",
     help="The pool that was scored; taken from FEATURES where it is not given and they say it.",
@@ -72,7 +90,7 @@ _PATH = click.Path(path_type=Path)
 @option(
     "--embeddings",
     type=_PATH,
-    help="In place of FEATURES: .npy, .npz, .safetensors or .parquet.",
+    help="In place of FEATURES: .npy, .npz, .safetensors, .parquet or .parquet:COLUMN.",
     section=options.READING,
 )
 @option(
@@ -84,9 +102,10 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="Of a Parquet file of your own.",
     section=options.READING,
+    hidden=True,
 )
 @option("--scores", type=_PATH, help="Further score columns, joined by id: .parquet or .csv.", section=options.READING)
-@options.pool_options
+@partial(options.pool_options, hidden=("skip_bad_lines",))
 @option(
     "--memory",
     type=options.Bytes(),
@@ -109,6 +128,8 @@ def select(out: Path | None, dry_run: bool, overwrite: bool, **settings: Any) ->
     A second round: --labelled answered.jsonl. Quality times diversity: --weight-by mean_entropy.
     Tokens are by default those of the prompt: how long a response will be is not known before it is written.
     """
+    carried.unfold(click.get_current_context(), settings, CARRIED)
+    del settings["allow"]
     source = _Source(settings)
     strategies, budgets = settings.pop("strategy"), settings.pop("budget") or (None,)
     if budgets == (None,) and settings["budget_tokens"] is None:
@@ -159,6 +180,7 @@ class _Source:
         from edjax.keep.errors import UsageError
         from edjax.selection.cost import stream_above
         from edjax.selection.selection import with_pool_column
+        from edjax.selection.strategies import in_table
 
         limits = [stream_above(s, self.given["memory"]) for s in strategies]
         limit = None if None in limits else min(n for n in limits if n is not None)
@@ -178,9 +200,10 @@ class _Source:
             self.features = join_columns(self.features, self.given["scores"], self.reading["id_column"])
         column = Options(group_by=settings["group_by"]).group_column
         wanted = [column, settings["cost_by"] if settings["budget_tokens"] is not None else None]
-        for name in filter(None, wanted):
+        wanted += [name for method in map(in_table, strategies) if method for name in method.groups]
+        for name in filter(None, dict.fromkeys(wanted)):
             if self.pool is None:
-                if name not in self.features.facts and name not in self.features.scores:
+                if name not in self.features.facts and name not in self.features.columns:
                     raise UsageError(f"{self.path} has no column {name!r}; name the pool that has it with --pool")
             elif name == column or any(name in record for record in self.pool.records):
                 self.features = with_pool_column(self.features, self.pool, name)
@@ -325,13 +348,15 @@ def strategies() -> None:
     A knob follows a colon:  --strategy facility_location:bandwidth=0.5
     A score of the features is a strategy too: the largest first.
     """
-    from edjax.selection.strategies import BROKEN, STRATEGIES, described
+    from edjax.data.features import SCORES
+    from edjax.selection.strategies import BROKEN, STRATEGIES, described, scores_of
 
     said = {name: described(method) for name, method in STRATEGIES.items()}
     wide = max(len(name) for name in said)
     lines = []
     for name, of in said.items():
-        needs = of["needs"] if of["needs"] in ("nothing", "embeddings") else "decoded tokens"
+        read = scores_of(STRATEGIES[name])
+        needs = "decoded tokens" if read and set(read) <= set(SCORES) else of["needs"]
         own = ", ".join(k["name"] if k["default"] is None else f"{k['name']}={k['default']}" for k in of["knobs"])
         lines.append(f"{name:{wide}}  needs {needs:14}  {of['summary']}{f' ({own})' if own else ''}")
     for why in BROKEN.values():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edjax.data.pool import Pool
+from edjax.evaluation.config import EvaluateConfig
 from edjax.evaluation.grouping import groups_of, macro_scores
 from edjax.evaluation.references import answers_of as answers_of
 from edjax.evaluation.result import HIGHER_IS_BETTER as HIGHER_IS_BETTER
@@ -17,7 +18,6 @@ from edjax.evaluation.result import METRICS as METRICS
 from edjax.evaluation.result import Evaluation as Evaluation
 from edjax.keep.errors import UsageError
 from edjax.keep.store import Artifact, atomic_write, write_json, writing
-from edjax.lm.bounds import Bounds
 from edjax.lm.session import Session
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def evaluate(
     max_new_tokens: int = 32,
     template: str | None = None,
     max_length: int = 1024,
+    max_prompt: int | None = None,
+    max_response: int | None = None,
     batch_size: int = 16,
     dtype: str = "float32",
     quantize: str = "none",
@@ -63,13 +65,13 @@ def evaluate(
 
     Args:
       pool: rows with responses, or with `refs` or `answer`.
-      model: a name as in `edjax.lm.load.locate`, or a `Session`, which then says dtype, quantize, mesh, max_length and,
+      model: a name as in `edjax.lm.load.locate`, or a `Session`, which then says dtype, quantize, mesh, bounds and,
         unless it is auto, template.
       adapter: a PEFT adapter directory to put on the model.
       out: directory for scores.json and rows.jsonl; None writes nothing.
       template: as in `edjax.lm.encode.Encoder`; None: the one that edjax trained the adapter with, or the adapter that
         was merged into the model, else "auto".
-      max_length: as there; prompts and responses are cut as in finetuning.
+      max_length, max_prompt, max_response: as there; prompts and responses are cut as in finetuning.
       dtype: float32 or bfloat16 weights and activations.
       quantize: none, or int8 or nf4 for the projections of the base model.
       mesh: devices to share the rows and the model among, as in `edjax.lm.mesh.parse_mesh`; of one process.
@@ -96,6 +98,8 @@ def evaluate(
         max_new_tokens=max_new_tokens,
         template=template,
         max_length=max_length,
+        max_prompt=max_prompt,
+        max_response=max_response,
         batch_size=batch_size,
         dtype=dtype,
         quantize=quantize,
@@ -120,6 +124,8 @@ def evaluate_together(
     max_new_tokens: int = 32,
     template: str | None = None,
     max_length: int = 1024,
+    max_prompt: int | None = None,
+    max_response: int | None = None,
     batch_size: int = 16,
     dtype: str = "float32",
     quantize: str = "none",
@@ -149,14 +155,11 @@ def evaluate_together(
       UsageError: not one directory of its own for each; several at once with a mesh; else as `evaluate`, which ends
         all of them. Those of earlier passes are written.
     """
-    if not metrics:
-        raise UsageError(f"no metrics are asked for; edjax computes: {', '.join(METRICS)}")
-    if unknown := [m for m in metrics if m not in METRICS]:
-        raise UsageError(f"metrics {unknown} are unknown; edjax computes: {', '.join(METRICS)}")
-    session = Session.of(model, loaded, dtype=dtype, quantize=quantize, mesh=mesh, max_length=max_length)
+    asked = EvaluateConfig(tuple(metrics), max_new_tokens, group_by, batch_size)
+    read = {"max_length": max_length, "max_prompt": max_prompt, "max_response": max_response}
+    session = Session.of(model, loaded, dtype=dtype, quantize=quantize, mesh=mesh, **read)
     if template is None and isinstance(model, Session) and session.template != "auto":
         template = session.template
-    Bounds.of(session.max_length)
     places = _places(adapters, out)
     if at_once < 0:
         raise UsageError(f"at_once is {at_once}; it must be 0 or more")
@@ -179,14 +182,12 @@ def evaluate_together(
         for i, (adapter, to) in enumerate(zip(adapters, places, strict=True)):
             own = template or trained_template(adapter or loaded.directory) or "auto"
             settings = {
-                "metrics": list(metrics),
-                "max_new_tokens": max_new_tokens,
+                **asked.record(),
                 "template": own,
                 "max_length": session.max_length,
-                "batch_size": batch_size,
+                **session.own_bounds,
                 "dtype": session.dtype,
                 "quantize": session.quantize,
-                **({} if group_by is None else {"group_by": group_by}),
             }
             begun = [] if overwrite or to is None else [to]
             day = day_of(loaded.directory, own, *begun, *(homes(adapter) if adapter is not None else []))

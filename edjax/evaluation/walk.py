@@ -47,9 +47,9 @@ class Asked(NamedTuple):
         settings: dict[str, Any],
         log: Callable[[str], None],
     ) -> Asked:
-        """With the template, date and max_length of `settings`; `log` is told which rows are cut."""
+        """With the template, date and bounds of `settings`; `log` is told which rows are cut."""
         start = time.monotonic()
-        encoder = Encoder.of(loaded, settings["template"], settings["max_length"], settings.get("date"))
+        encoder = Encoder.by(loaded, settings, settings.get("date"))
         responses = [r or a.references[0] for r, a in zip(pool.responses, answers, strict=True)]
         encoded = encoder.rows(pool.ids, pool.messages, responses, tools=pool.tools, source=pool.source)
         for note in notes_on(encoded, pool.ids, encoder.bounds):

@@ -59,7 +59,7 @@ def finetune(
 
     Args:
       pool: rows with responses.
-      model: a name as in `edjax.lm.load.locate`, or a `Session`, whose dtype, quantize, mesh, template and max_length
+      model: a name as in `edjax.lm.load.locate`, or a `Session`, whose dtype, quantize, mesh, template and bounds
         then stand in place of the config's defaults.
       out: the directory to write.
       validation: rows with responses, for evaluation during training, early stopping and the choice of the adapter.
@@ -138,8 +138,7 @@ def finetune_together(
     left: list[tuple[Job, Any, Training]] = []
     with contextlib.ExitStack() as stack:
         for job, rows, held in zip(jobs, taught, held_out, strict=True):
-            settings = {"model": session.name, **asdict(job.config)}
-            del settings["report_to"]
+            settings = {"model": session.name, **job.config.record()}
             day = day_of(loaded.directory, job.config.template, None if overwrite else job.out)
             settings |= day and {"date": date or day["date"]}
             inputs = {"pool": job.pool.digest, "model": session.digest}

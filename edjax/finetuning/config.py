@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from edjax.finetuning.trackers import names
-from edjax.lm.bounds import Bounds
-from edjax.settings import check, setting
+from edjax.lm.bounds import OWN, Bounds, own_bounds
+from edjax.lm.session import MODEL, ROW, Session
+from edjax.settings import check, same_as, setting
 
-LENGTH, BATCH, LORA, ROWS = "How long, how fast", "Batches", "Adapters", "What a row is"
-MEMORY, VALIDATION, RUNNING = "Model and memory", "Validation", "Running"
+LENGTH, BATCH, LORA = "How long, how fast", "Batches", "Adapters"
+VALIDATION, RUNNING = "Validation", "Running"
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class FinetuneConfig:
       max_length: bounds prompt plus response in tokens, and never goes beyond the model's window: a prompt keeps its
         last three quarters of it, a response its beginning, as much as is left (`edjax.lm.bounds`).
       assistant_only_loss: train every assistant turn of a conversation; else the last one only, the response.
+      max_prompt, max_response: bound each of the two, as `edjax.lm.bounds.Bounds` says; None: `max_length` alone does.
       packing: lay several rows into sequences of up to `max_length` tokens, which then count as the rows of a batch.
         They do not see each other, and the loss is the same.
       lora_target_modules: projections of the model's layers, or ("all-linear",): all of them.
@@ -60,28 +63,24 @@ class FinetuneConfig:
         ("all-linear",), "Comma-separated projections, or all-linear.", section=LORA
     )
     use_rslora: bool = setting(False, "Scale the adapter by alpha / sqrt(r) in place of alpha / r.", section=LORA)
-    max_length: int = setting(
-        1024, "Most tokens of prompt and response together; prompts leave a quarter.", section=ROWS
-    )
+    max_length: int = same_as(Session, "max_length")
+    max_prompt: int | None = same_as(Session, "max_prompt")
+    max_response: int | None = same_as(Session, "max_response")
     assistant_only_loss: bool = setting(
-        False, "Train every assistant turn; else the response, the last one, only.", section=ROWS
+        False, "Train every assistant turn; else the response, the last one, only.", section=ROW
     )
     packing: bool = setting(False, "Lay several rows into one sequence; they do not see each other.", section=BATCH)
-    template: str = setting("auto", "auto, chat (the model's chat template) or plain.", section=ROWS)
-    dtype: str = setting("float32", "float32 or bfloat16, of the base model; adapters are float32.", section=MEMORY)
-    quantize: str = setting(
-        "none",
-        "Keep the base model's projections in int8 or nf4; needs pip install 'edjax[quant]'.",
-        section=MEMORY,
+    template: str = same_as(Session, "template")
+    dtype: str = same_as(Session, "dtype", help="float32 or bfloat16, of the base model; adapters are float32.")
+    quantize: str = same_as(
+        Session,
+        "quantize",
+        help="Keep the base model's projections in int8 or nf4; needs pip install 'edjax[quant]'.",
     )
-    mesh: str = setting(
-        "",
-        "Devices: data=8 shares out rows, fsdp=8 the weights too, tensor=2 splits layers; -1: the rest.",
-        section=MEMORY,
-    )
+    mesh: str = same_as(Session, "mesh")
     group_by_length: bool = setting(True, "Batch rows of like length.", section=BATCH)
     gradient_checkpointing: bool = setting(
-        True, "Recompute activations in the backward pass: less memory.", section=MEMORY
+        True, "Recompute activations in the backward pass: less memory.", section=MODEL
     )
     validation_split: float = setting(
         0.0, "Share of ROWS held out for validation.", section=VALIDATION, least=0, below=1
@@ -110,4 +109,9 @@ class FinetuneConfig:
         check(self)
         object.__setattr__(self, "lora_target_modules", tuple(self.lora_target_modules))
         names(self.report_to)
-        Bounds.of(self.max_length)
+        Bounds.of(self.max_length, **own_bounds(vars(self)))
+
+    def record(self) -> dict[str, Any]:
+        """What decides the adapter, by name, for its manifest; bounds only where they are given."""
+        own = {k: v for k, v in asdict(self).items() if k not in (*OWN, "report_to")}
+        return own | own_bounds(vars(self))

@@ -136,7 +136,7 @@ class _Run:
         pool, validation, out, config, date = job
         self.job, self.config, self.loaded, self.writes = job, config, loaded, writes
         self.start, self.sharing = start, sharing
-        encoder = Encoder.of(loaded, config.template, config.max_length, date)
+        encoder = Encoder.by(loaded, vars(config), date)
         rows, self.validation = _rows(pool, validation, encoder, config)
         self.examples, self.ids, self.facts = rows.examples, rows.ids, rows.facts
         held = self.validation.notes if self.validation else []

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edjax.keep.errors import DataError, UsageError
-from edjax.lm.bounds import Bounds, Row
+from edjax.lm.bounds import Bounds, Row, own_bounds
 from edjax.lm.dates import dated, today
 from edjax.lm.spelling import ControlTokens, Spelling, Tokens
 from edjax.lm.tools import Message as Message
@@ -37,10 +37,11 @@ class Encoder:
         newlines and ends it with one; "auto" is "chat" where the tokenizer has a template, else "plain".
       max_length: the most tokens of prompt and response together.
       window: the most that the model can take (`max_position_embeddings`), which `max_length` does not go beyond.
+      max_prompt, max_response: the most tokens of each; None: as `edjax.lm.bounds.Bounds` shares out `max_length`.
       date: the day, as 2026-01-31, that a template prints where it asks for today's; None: today.
 
     Raises:
-      UsageError: "chat" was asked of a tokenizer without a chat template; a `max_length` below 2.
+      UsageError: "chat" was asked of a tokenizer without a chat template; bounds that `Bounds.of` refuses.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class Encoder:
         *,
         window: int | None = None,
         date: str | None = None,
+        max_prompt: int | None = None,
+        max_response: int | None = None,
     ):
         if template not in TEMPLATES:
             raise UsageError(f"template {template!r} is not one of {', '.join(TEMPLATES)}")
@@ -59,7 +62,7 @@ class Encoder:
             raise UsageError("template chat: the model's tokenizer has no chat template; use --template plain")
         self.chat = has and template != "plain"
         self.tokenizer = tokenizer
-        self.bounds = Bounds.of(max_length, window)
+        self.bounds = Bounds.of(max_length, window, max_prompt=max_prompt, max_response=max_response)
         self.control = ControlTokens(tokenizer)
         if self.chat:
             self._dated = self._on(date or today())
@@ -67,10 +70,17 @@ class Encoder:
         self._appended = 0 if self.chat else _appended(tokenizer)
 
     @classmethod
-    def of(cls, loaded: LoadedModel, template: str, max_length: int, date: str | None = None) -> Encoder:
-        """For a model, within its window."""
+    def of(
+        cls, loaded: LoadedModel, template: str, max_length: int, date: str | None = None, **own: int | None
+    ) -> Encoder:
+        """For a model, within its window; `own` are max_prompt and max_response."""
         window = loaded.model.config.max_position_embeddings
-        return cls(loaded.tokenizer, template, max_length, window=window, date=date)
+        return cls(loaded.tokenizer, template, max_length, window=window, date=date, **own)
+
+    @classmethod
+    def by(cls, loaded: LoadedModel, settings: Mapping[str, Any], date: str | None = None) -> Encoder:
+        """As the settings of a verb say, of which some are template, max_length, max_prompt and max_response."""
+        return cls.of(loaded, settings["template"], settings["max_length"], date, **own_bounds(settings))
 
     def rows(
         self,

@@ -76,6 +76,7 @@ def generate(
     ]
     answers: list[Any] = [None] * len(rows)
     for batch, tokens, lengths in batches(rows, by_length([len(r) for r in rows]), batch_size):
+        # Rows that only fill the batch draw as well, with keys of others; nobody reads what they say.
         keys = None if sampling is None else row_keys(seed, np.resize(batch, len(tokens)))
         out = _answer(loaded.model, tokens, lengths, keys, max_new_tokens, loaded.eos_ids, sampling)
         host: list[Any] = [np.asarray(a) for a in out]

@@ -9,9 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edjax.keep.errors import UsageError
+from edjax.lm.bounds import Bounds, own_bounds
+from edjax.lm.encode import TEMPLATES
+from edjax.lm.load import DTYPES
+from edjax.settings import check, setting
 
 if TYPE_CHECKING:
     from edjax.lm.load import LoadedModel
+
+MODEL, ROW = "Model and memory", "What a row is"
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,8 @@ class Session:
       mesh: the devices, as in `edjax.lm.mesh.parse_mesh`.
       template: auto, chat or plain, as in `edjax.lm.encode.Encoder`.
       max_length: most tokens of prompt and response together (`edjax.lm.bounds`).
+      max_prompt, max_response: most tokens of each; None: prompts leave a quarter of max_length to responses, or
+        max_response where that is given.
 
     >>> session = Session("smollm2", max_length=512)
     >>> session.max_length, "loaded" in vars(session)
@@ -34,11 +42,32 @@ class Session:
     """
 
     name: str = "smollm2"
-    dtype: str = "float32"
-    quantize: str = "none"
-    mesh: str = ""
-    template: str = "auto"
-    max_length: int = 1024
+    dtype: str = setting("float32", "float32 or bfloat16.", section=MODEL, choices=DTYPES)
+    quantize: str = setting("none", "Keep the model's projections in int8 or nf4.", section=MODEL)
+    mesh: str = setting(
+        "",
+        "Devices: data=8 shares out rows, fsdp=8 the weights too, tensor=2 splits layers; -1: the rest.",
+        section=MODEL,
+    )
+    template: str = setting("auto", "auto, chat (the model's chat template) or plain.", section=ROW, choices=TEMPLATES)
+    max_length: int = setting(
+        1024, "Most tokens of prompt and response together; prompts leave a quarter.", section=ROW
+    )
+    max_prompt: int | None = setting(
+        None, "Most tokens of a prompt, in place of three quarters of those.", section=ROW, kind=int, least=1
+    )
+    max_response: int | None = setting(
+        None, "Most tokens of a response, which prompts leave in place of a quarter.", section=ROW, kind=int, least=1
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        Bounds.of(self.max_length, **self.own_bounds)
+
+    @property
+    def own_bounds(self) -> dict[str, int]:
+        """max_prompt and max_response, where they are given."""
+        return own_bounds(vars(self))
 
     @classmethod
     def of(cls, model: str | Session, loaded: LoadedModel | None = None, **asked: Any) -> Session:

@@ -1,4 +1,4 @@
-"""One streaming pass of the base model over a pool: an embedding and six token uncertainties a prompt."""
+"""One streaming pass of the base model over a pool: an embedding, six token uncertainties and two scores a prompt."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edjax.data.columns import as_lists
 from edjax.data.features import SCORES, Features, from_table, read_features
 from edjax.data.pool import Pool
 from edjax.keep.memory import enough_memory
@@ -17,10 +18,11 @@ from edjax.keep.progress import progress
 from edjax.keep.store import atomic_write, read_json, sha256_json, write_json, writing
 from edjax.lm.bounds import facts_of
 from edjax.lm.session import Session
+from edjax.scoring.config import POOLINGS as POOLINGS
+from edjax.scoring.config import ScoreConfig
 from edjax.scoring.dry_run import Estimate, probe
-from edjax.scoring.job import POOLINGS as POOLINGS
-from edjax.scoring.job import Job, check, prepare
-from edjax.scoring.probes import PROBES, further
+from edjax.scoring.job import Job, prepare
+from edjax.scoring.probes import PROBES, measured
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,6 +49,8 @@ def score(
     max_new_tokens: int = 16,
     template: str = "auto",
     max_length: int = 1024,
+    max_prompt: int | None = None,
+    max_response: int | None = None,
     batch_size: int = 32,
     shard_rows: int = 512,
     probes: Sequence[str] = (),
@@ -61,17 +65,19 @@ def score(
     """Embed every prompt and measure how unsure the model is of its own greedy answer.
 
     The embedding is the chosen pooling of the hidden states of `layer` over the prompt's tokens, stored raw. The six
-    scores are those of METHODS section 1, from at most `max_new_tokens` greedily decoded tokens, end-of-text
-    included; 0 skips them. Rows run in order of length, so little is wasted on padding; padding and batch composition
-    change no result beyond float rounding. Prompts of the very same tokens are computed once, and all get the result.
+    uncertainties are those of METHODS section 1, from at most `max_new_tokens` greedily decoded tokens, end-of-text
+    included; `energy` and `grad_norm` (`edjax.kernels.prompt_scores`) need no more than 1. 0 skips all of them. Rows
+    run in order of length, so little is wasted on padding; padding and batch composition change no result beyond float
+    rounding. Prompts of the very same tokens are computed once, and all get the result.
 
     Args:
       pool: the prompts. Responses are looked at by the probe response alone.
-      model: a name as in `edjax.lm.load.locate`, or a `Session`, which then says dtype, mesh, template and max_length.
+      model: a name as in `edjax.lm.load.locate`, or a `Session`, which then says dtype, mesh, template and bounds.
       out: directory of Parquet shards, resumable shard by shard; None keeps the features in memory only.
       layer: as `transformers` counts `hidden_states`: 0 the embeddings, -1 the last after the final norm.
       pooling: "mean", "last" token, or "weighted_mean" (weights 1..t, Muennighoff 2022).
-      template, max_length: as in `edjax.lm.encode.Encoder`: of max_length tokens prompts leave a quarter to responses.
+      template, max_length, max_prompt, max_response: as in `edjax.lm.encode.Encoder`: of max_length tokens prompts
+        leave a quarter to responses, unless one of the others says more.
       batch_size: rows a batch. shard_rows: distinct prompts a shard; their copies are in the same one.
       probes: what else is measured of a row, names of `edjax.scoring.probes.PROBES`: "response", for which every row is
         passed through the model once more, with its response.
@@ -89,22 +95,16 @@ def score(
     """
     from edjax.lm.dates import day_of
 
-    session = Session.of(model, loaded, dtype=dtype, mesh=mesh, template=template, max_length=max_length)
+    asked = ScoreConfig(layer, pooling, max_new_tokens, tuple(probes), batch_size, shard_rows)
+    read = {"max_length": max_length, "max_prompt": max_prompt, "max_response": max_response}
+    session = Session.of(model, loaded, dtype=dtype, mesh=mesh, template=template, **read)
     config = {
         "model": session.name,
-        "layer": layer,
-        "pooling": pooling,
-        "max_new_tokens": max_new_tokens,
-        "template": session.template,
-        "max_length": session.max_length,
-        "batch_size": batch_size,
-        "shard_rows": shard_rows,
+        **_config(asked, session),
         "dtype": session.dtype,
         "layout": LAYOUT,
         **({} if session.quantize == "none" else {"quantize": session.quantize}),
-        **({"probes": list(more)} if (more := further(probes)) else {}),
     }
-    _check(config, session)
     day = day_of(session.directory, session.template, None if out is None or overwrite else Path(out))
     config |= day and {"date": date or day["date"]}
     facts: dict[str, Any] = {}
@@ -122,7 +122,7 @@ def score(
             spent = read_json(out / "timing.json") if (out / "timing.json").exists() else {}
             start = time.monotonic()
             with enough_memory("scoring", LESS):
-                for name, table in scorer(lambda name: (out / name).exists()):
+                for name, table in scorer(lambda name: _done(out / name, max_new_tokens > 0)):
                     _write_shard(out / name, table)
                     spent[name] = round(time.monotonic() - start, 3)
                     write_json(out / "timing.json", spent)
@@ -146,6 +146,8 @@ def estimate(
     max_new_tokens: int = 16,
     template: str = "auto",
     max_length: int = 1024,
+    max_prompt: int | None = None,
+    max_response: int | None = None,
     batch_size: int = 32,
     shard_rows: int = 512,
     dtype: str = "float32",
@@ -157,17 +159,10 @@ def estimate(
 
     Raises: as `score`.
     """
-    session = Session.of(model, loaded, dtype=dtype, mesh=mesh, template=template, max_length=max_length)
-    config = {
-        "layer": layer,
-        "pooling": pooling,
-        "max_new_tokens": max_new_tokens,
-        "template": session.template,
-        "max_length": session.max_length,
-        "batch_size": batch_size,
-        "shard_rows": shard_rows,
-    }
-    _check(config, session)
+    asked = ScoreConfig(layer, pooling, max_new_tokens, (), batch_size, shard_rows)
+    read = {"max_length": max_length, "max_prompt": max_prompt, "max_response": max_response}
+    session = Session.of(model, loaded, dtype=dtype, mesh=mesh, template=template, **read)
+    config = _config(asked, session)
     start = time.perf_counter()
     with enough_memory("scoring", LESS):
         model_now = session.loaded
@@ -178,12 +173,20 @@ def estimate(
         return probe(job, len(pool), load_s, time.perf_counter() - start - load_s, log)
 
 
-def _check(config: dict[str, Any], session: Session) -> None:
-    """Refuse settings that make no sense, before anything is loaded."""
-    check(config)
+def _config(asked: ScoreConfig, session: Session) -> dict[str, Any]:
+    """What is computed of which tokens, once it is sure that the batches divide over the devices."""
     from edjax.lm.mesh import check_rows
 
-    check_rows(config["batch_size"], session.devices)
+    check_rows(asked.batch_size, session.devices)
+    bounds = {"max_length": session.max_length, **session.own_bounds}
+    return {**asked.record(), "template": session.template, **bounds}
+
+
+def _done(path: Path, decoded: bool) -> bool:
+    """Whether a shard is there, with all scores: one that an earlier version began to write has fewer."""
+    import pyarrow.parquet as pq
+
+    return path.exists() and (not decoded or set(SCORES) <= set(pq.read_schema(path).names))
 
 
 def _write_shard(path: Path, table: pa.Table) -> None:
@@ -205,8 +208,11 @@ def _shards(
     """Yield (file name, table) for every shard that is not done yet; `facts` get what there is to say of all."""
     job = prepare(pool, session.loaded, config, session.devices)
     layout = job.layout
-    further_ones = [PROBES[name].of for name in config.get("probes", ())]
-    measures = [of(pool, job, config["batch_size"], session.devices) for of in further_ones if of]
+    measures = {
+        name: of(pool, job, config["batch_size"], session.devices)
+        for name in config.get("probes", ())
+        if (of := PROBES[name].of)
+    }
     facts |= {"distinct": layout.distinct, **facts_of(job.rows, pool.ids)}
     for note in job.notes(pool.ids):
         log(note)
@@ -224,9 +230,9 @@ def _shards(
                 parts.append(got)
                 advance(int(layout.starts[batch.stop] - layout.starts[batch.start]))
             table = _table(pool, job, i, {k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
-            for measure in measures:
-                for column, values in measure(table["row"].to_numpy()).items():
-                    table = table.append_column(column, [values])
+            for probe_name, measure in measures.items():
+                for column, values in measured(probe_name, measure, table["row"].to_numpy()).items():
+                    table = table.append_column(column, [as_lists(values)])
             yield names[i], table
 
 
@@ -235,12 +241,10 @@ def _table(pool: Pool, job: Job, shard: int, got: dict[str, np.ndarray]) -> pa.T
     import pyarrow as pa
 
     rows, which = job.layout.rows(shard)
-    width = got["embedding"].shape[1]
-    embedding = pa.FixedSizeListArray.from_arrays(pa.array(got["embedding"][which].astype(np.float32).ravel()), width)
     columns: dict[str, Any] = {
         "row": pa.array(rows, pa.int64()),
         "id": pa.array([pool.ids[i] for i in rows], pa.string()),
-        "embedding": embedding,
+        "embedding": as_lists(got["embedding"][which].astype(np.float32)),
         "n_prompt_tokens": pa.array([len(job.prompts[i]) for i in rows], pa.int32()),
     }
     if "tokens" in got:

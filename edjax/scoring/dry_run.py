@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from edjax.scoring.forward import Timed
-
 if TYPE_CHECKING:
+    from edjax.scoring.forward import Timed
     from edjax.scoring.job import Job
 
 PROBES = 10

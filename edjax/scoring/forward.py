@@ -34,14 +34,17 @@ def _decode() -> Any:
     import jax
     import jax.numpy as jnp
 
-    from edjax.kernels.uncertainty import sequence_scores
-    from edjax.lm.decode import decode
+    from edjax.kernels.uncertainty import prompt_scores, sequence_scores
+    from edjax.lm.decode import decode, last_hidden
 
     @functools.partial(jax.jit, static_argnames=("max_new_tokens", "eos_ids"))
     def run(model, hidden, cache, lengths, *, max_new_tokens, eos_ids):
         out = decode(model, hidden, cache, lengths, max_new_tokens=max_new_tokens, eos_ids=eos_ids)
         scores = sequence_scores(out.entropy, out.margin, out.nll, out.mask)
-        return {"tokens": out.tokens, "n_new_tokens": out.mask.sum(1).astype(jnp.int32)} | scores._asdict()
+        last = last_hidden(hidden, lengths)
+        before = prompt_scores(model.logits(last), last)  # the logits of the first token: XLA computes them once
+        found = scores._asdict() | before._asdict()
+        return {"tokens": out.tokens, "n_new_tokens": out.mask.sum(1).astype(jnp.int32)} | found
 
     return run
 
@@ -61,7 +64,7 @@ class Forward:
     """The pass of one model with the settings of `edjax.scoring.score`.
 
     Given tokens (b, t) int32, right-padded, and lengths (b,) int32, it computes `embedding` (b, d) float32 and, where
-    tokens are decoded, `tokens` (b, max_new_tokens), `n_new_tokens` (b,) and the six scores, each (b,) float32.
+    tokens are decoded, `tokens` (b, max_new_tokens), `n_new_tokens` (b,) and the eight scores, each (b,) float32.
     """
 
     def __init__(self, loaded: Any, config: dict[str, Any], mesh: Any):

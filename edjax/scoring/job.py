@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edjax.data.pool import Pool
 from edjax.keep.errors import UsageError
-from edjax.lm.bounds import Bounds, Row, notes_on
-from edjax.scoring.forward import Forward
+from edjax.lm.bounds import Row, notes_on
 from edjax.scoring.layout import Layout, lay_out
 
 if TYPE_CHECKING:
     from edjax.lm.load import LoadedModel
-
-POOLINGS = ("mean", "last", "weighted_mean")
+    from edjax.scoring.forward import Forward
 
 
 class Job(NamedTuple):
@@ -32,15 +30,6 @@ class Job(NamedTuple):
         return notes_on(self.rows, ids, self.encoder.bounds)
 
 
-def check(config: dict[str, Any]) -> None:
-    """Refuse settings that make no sense whatever the model."""
-    if config["pooling"] not in POOLINGS:
-        raise UsageError(f"pooling {config['pooling']!r} is not one of {', '.join(POOLINGS)}")
-    if config["max_new_tokens"] < 0 or min(config["batch_size"], config["shard_rows"]) < 1:
-        raise UsageError("max_new_tokens is 0 or more; batch_size and shard_rows are 1 or more")
-    Bounds.of(config["max_length"])
-
-
 def prepare(pool: Pool, loaded: LoadedModel, config: dict[str, Any], mesh: Any) -> Job:
     """Encode and lay out the pool's prompts.
 
@@ -51,12 +40,13 @@ def prepare(pool: Pool, loaded: LoadedModel, config: dict[str, Any], mesh: Any) 
 
     from edjax.lm.encode import Encoder
     from edjax.lm.mesh import place
+    from edjax.scoring.forward import Forward
 
     loaded = replace(loaded, model=place(loaded.model, mesh))
     layers = loaded.model.config.num_layers
     if not -layers - 1 <= config["layer"] <= layers:
         raise UsageError(f"layer {config['layer']} is outside the model's {-layers - 1}..{layers}")
-    encoder = Encoder.of(loaded, config["template"], config["max_length"], config.get("date"))
+    encoder = Encoder.by(loaded, config, config.get("date"))
     rows = encoder.rows(pool.ids, pool.messages, tools=pool.tools, source=pool.source)
     prompts = [row.prompt for row in rows]
     layout = lay_out(prompts, config["batch_size"], config["shard_rows"], jax.default_backend())

@@ -9,7 +9,6 @@ choose.py       select(), and several strategies and budgets at once
 order.py        how a method orders the rows
 labelled.py     rows that have labels already: a second round goes on where the first ended
 quality.py      quality times diversity: weights, prefilter
-whitening.py    principal components of unit variance
 clusters.py     groups that nobody named
 groups.py       quotas, and an order whose beginnings are balanced
 tokens.py       budgets of tokens

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from edjax.data.features import Features, not_a_score
+from edjax.data.columns import unfit
+from edjax.data.features import Features
 from edjax.data.stream import Spill, Stream
 from edjax.keep.errors import UsageError
 from edjax.keep.memory import enough_memory
-from edjax.kernels import Method, Sorted, streams
+from edjax.kernels import Method, streams
 from edjax.selection import clusters, defaults, duplicates, gains, groups, labelled, quality, tokens
 from edjax.selection.candidates import columns_of, finite, valid
 from edjax.selection.options import Options, whole
@@ -38,7 +39,8 @@ def select(
       budget: how many rows. 0 gives an empty selection. None: as many as `budget_tokens` buys.
       seed: for "random".
       normalise, whiten_dims: as in `prepare`; whitening is fitted on all rows that are looked at, labelled ones too.
-      allow_fewer: take all rows where the budget is larger, instead of an error.
+      allow_fewer: take all rows there are, or that the strategy may pick, where the budget is larger, instead of an
+        error.
       drop_invalid: leave rows with NaN or infinite features out, instead of an error.
       labelled: ids of rows that have labels. They start the state of the diversity strategies and are never picked;
         50 rows, and then 50 more given these, are the 100 rows of one go. allow_unknown: pass over ids that are of no
@@ -77,7 +79,7 @@ def usable(features: Features, compared: Iterable[tuple[str, Options]]) -> np.nd
       UsageError: an unknown strategy.
       DataError: a score that the features do not hold.
     """
-    read = (columns_of(strategy_of(name, features.scores), options) for name, options in compared)
+    read = (columns_of(features, _strategy(name, features), options) for name, options in compared)
     return finite(features, tuple(dict.fromkeys(column for columns in read for column in columns)))
 
 
@@ -133,11 +135,11 @@ class Chooser:
         """Ids of the rows that this strategy could use and others of the comparison cannot."""
         if self.candidates is None or self.candidates.all():
             return []
-        own = finite(self.features, columns_of(strategy_of(strategy, self.features.scores), self.options))
+        own = finite(self.features, columns_of(self.features, _strategy(strategy, self.features), self.options))
         return [self.features.ids[i] for i in np.flatnonzero(own & ~self.candidates)]
 
     def _part(self, chosen: Method) -> _Part:
-        columns = columns_of(chosen, self.options)
+        columns = columns_of(self.features, chosen, self.options)
         if columns not in self._parts:
             self._parts[columns] = _Part(self.features, self.options, columns, self.candidates)
         return self._parts[columns]
@@ -202,7 +204,7 @@ class _Part:
             without = f" that are not labelled ({len(self.given)} are)" if len(self.given) else ""
             raise UsageError(
                 f"budget {budget} is larger than the {len(self.free)} rows to choose from{without}; lower it or "
-                "--allow-fewer"
+                "--allow fewer"
             )
         return len(self.free)
 
@@ -213,9 +215,9 @@ class _Part:
             return np.zeros(0, np.int64), None
         if o.prefilter is not None and budget is not None:
             candidates = quality.prefilter(self.features.scores[o.prefilter], candidates, budget, o.prefilter_ratio)
-        weights = None if isinstance(chosen, Sorted) else self.weights
+        weights = None if chosen.valued else self.weights
         x: Any = self.prepared() if diverse(chosen) else self.features.embeddings
-        problem = Problem(self.features, x, candidates, 0, o.seed, self.given, weights)
+        problem = Problem(self.features, x, candidates, 0, o.seed, self.given, weights, fewer=o.allow_fewer)
         if o.bandwidth is not None and "bandwidth" in knobs(chosen):
             chosen = dataclasses.replace(chosen, bandwidth=o.bandwidth)  # type: ignore[call-arg]
 
@@ -245,12 +247,12 @@ class _Part:
     def selection(self, chosen: Method, picks: np.ndarray, gain: np.ndarray | None, start: float) -> Selection:
         o, notes = self.o, list(self.notes)
         name = strategy_name(chosen)
-        if o.weight_by is not None and isinstance(chosen, Sorted):
+        if o.weight_by is not None and chosen.valued:
             notes.append(f"{name} is not weighted by {o.weight_by}: only the diversity strategies are")
         cost = None if o.budget_tokens is None else float(self.price[picks].sum())
         if o.budget_tokens and not len(picks) and len(self.free):
             notes.append(f"no row costs {o.budget_tokens} or less: nothing is chosen")
-        if not isinstance(chosen, Sorted) and (said := gains.warn(chosen, gain, grouped=o.group_by is not None)):
+        if not chosen.valued and (said := gains.warn(chosen, gain, grouped=o.group_by is not None)):
             notes.append(said)
         indices = self.keep[picks]
         ids = tuple(self.features.ids[i] for i in picks)
@@ -259,9 +261,9 @@ class _Part:
 
 
 def _strategy(name: str, features: Features) -> Method:
-    """`strategy_of` features, of which a column may have the name and hold no numbers."""
+    """`strategy_of` features, of which a column may have the name and not hold a number a row."""
     known = name in STRATEGIES or name in features.scores
-    if not known and (wrong := not_a_score(features, name)):
+    if not known and (wrong := unfit(features, name)):
         raise wrong
     return strategy_of(name, features.scores)
 

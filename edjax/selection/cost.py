@@ -8,8 +8,9 @@ from typing import NamedTuple
 from edjax.data.features import Features, Survey
 from edjax.data.stream import Stream
 from edjax.keep.errors import UsageError
+from edjax.kernels import on_host
 from edjax.kernels import streams as may_stream
-from edjax.selection import whitening
+from edjax.kernels.measure import dimensions
 from edjax.selection.clusters import wanted
 from edjax.selection.options import Options
 from edjax.selection.prepared import PART
@@ -112,9 +113,9 @@ def _preparing(n: int, d: int, asked: Options, streamed: bool) -> _Preparing:
     if asked.normalise != "whiten":
         kept = 0 if streamed or asked.normalise == "none" else size
         return _Preparing(d, kept, 2 * kept, "")
-    q, rows = whitening.dimensions(n, d, asked.whiten_dims), min(n, PART)
+    q, rows = dimensions(n, d, asked.whiten_dims), min(n, PART)
     kept = 0 if streamed else 4 * n * q
     applied = 8 * rows * d if streamed else size + kept
-    flops = whitening.flops(n, d, q)
+    flops = on_host.flops(n, d, q)
     said = f"; whitened from {d:,} to {q:,} dimensions first, {flops / 1e9:,.0f} GFLOP"
-    return _Preparing(q, kept, max(applied, whitening.fit_bytes(rows, d)), said)
+    return _Preparing(q, kept, max(applied, on_host.fit_bytes(rows, d)), said)

@@ -4,5 +4,6 @@ Nothing is imported here, so that the command line knows it without loading what
 """
 
 STRATEGY = "facility_location"
-NORMALISE = "whiten"
+NORMALISE = "whiten"  # one of WAYS
+WAYS = ("l2", "whiten", "centre", "none")  # those of `edjax.kernels.measure`
 WHITEN_DIMS = 200  # principal components; benchmarks.evidence.tuning tried others

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from edjax.data.columns import unfit
 from edjax.data.features import Features
 from edjax.keep.errors import DataError, UsageError
 
@@ -19,6 +20,8 @@ def labels(features: Features, column: str) -> tuple[np.ndarray, list[str]]:
       DataError: no such column.
     """
     values = features.facts.get(column, features.scores.get(column))
+    if wrong := unfit(features, column) if column in features.arrays else None:
+        raise wrong
     if values is None:
         found = ", ".join((*features.facts, *features.scores)) or "none"
         raise DataError(f"neither the features nor the pool have a column {column!r} to group by (features: {found})")
@@ -62,7 +65,7 @@ def apportion(sizes: np.ndarray, share: np.ndarray, budget: int, keep_small: int
     if quota.sum() > budget:
         raise UsageError(
             f"the {np.count_nonzero(quota)} groups of at most {keep_small} rows hold {quota.sum()} rows, more than the "
-            f"budget {budget}; lower --keep-small or raise the budget"
+            f"budget {budget}; lower keep_small or raise the budget"
         )
     open_, left = (sizes > keep_small) & (share > 0), min(budget, int(sizes.sum())) - int(quota.sum())
     while left > 0:

@@ -66,5 +66,5 @@ def find(labelled: Iterable[str], features: Features, allow_unknown: bool) -> tu
     said = f"{len(unknown)} labelled {'row is' if len(unknown) == 1 else 'rows are'} not of this pool ({unknown[0]!r}"
     said += ", ...)" if len(unknown) > 1 else ")"
     if not allow_unknown:
-        raise DataError(f"{said}; name the pool they were chosen from, or --allow-unknown to pass over them")
+        raise DataError(f"{said}; name the pool they were chosen from, or --allow unknown to pass over them")
     return np.unique(np.asarray(rows, np.int64)), f"{said}: passed over"

@@ -9,7 +9,6 @@ from typing import Any
 
 from edjax.keep.errors import UsageError
 from edjax.selection import clusters, defaults
-from edjax.selection.prepared import NORMALISE
 from edjax.settings import setting
 
 BUDGET, ROUND, SEEN, LEFT_OUT = "What to choose", "A second round", "How rows are seen", "What is left out"
@@ -26,40 +25,84 @@ class Options:
     """
 
     labelled: tuple[str, ...] = setting((), "Rows that have labels.", section=ROUND)
-    allow_unknown: bool = setting(False, "Pass over labelled ids that are of no row.", section=ROUND)
-    budget_tokens: int | None = setting(
-        None, "Tokens to spend; beside --budget both limits hold.", section=BUDGET, kind=int
+    allow_unknown: bool = setting(
+        False, "Pass over labelled ids that are of no row.", section=ROUND, within="--allow unknown"
     )
-    cost_by: str = setting("n_prompt_tokens", "Column with what a row costs.", section=BUDGET)
-    allow_fewer: bool = setting(False, "Take all rows where the budget is larger than the pool.", section=BUDGET)
+    budget_tokens: int | None = setting(
+        None,
+        "Tokens to spend; beside --budget both limits hold. What a row costs: 3600:COLUMN.",
+        section=BUDGET,
+        kind=int,
+    )
+    cost_by: str = setting(
+        "n_prompt_tokens", "Column with what a row costs.", section=BUDGET, within="--budget-tokens TOKENS:COLUMN"
+    )
+    allow_fewer: bool = setting(
+        False, "Take all rows where the budget is larger than the pool.", section=BUDGET, within="--allow fewer"
+    )
     seed: int = setting(0, "For the strategy random.", section=BUDGET)
     normalise: str = setting(
         defaults.NORMALISE,
-        "What strategies see: whiten (principal components, alike), l2 (centred, length 1), centre, none.",
+        "What strategies see: whiten (principal components, alike; whiten:50 keeps 50), l2 (centred, length 1), "
+        "centre, none.",
         section=SEEN,
+        choices=NORMALISE,
     )
-    whiten_dims: int = setting(defaults.WHITEN_DIMS, "Principal components that whiten keeps.", section=SEEN)
+    whiten_dims: int = setting(
+        defaults.WHITEN_DIMS,
+        "Principal components that whiten keeps.",
+        section=SEEN,
+        least=1,
+        within="--normalise whiten:DIMS",
+    )
     bandwidth: float | None = setting(
-        None, "Kernel width of facility_location; default 0.25.", section=SEEN, kind=float
+        None,
+        "Kernel width of facility_location; default 0.25.",
+        section=SEEN,
+        kind=float,
+        within="--strategy facility_location:bandwidth=0.5",
     )
     weight_by: str | None = setting(
-        None, "Score that scales the diversity strategies: quality times diversity.", section=QUALITY, kind=str
+        None,
+        "Score that scales the diversity strategies, by its rank; to the power of 2: SCORE:2.",
+        section=QUALITY,
+        kind=str,
     )
-    strength: float = setting(1.0, "Power of that score's rank; 0 for no weighting.", section=QUALITY)
-    prefilter: str | None = setting(None, "Score whose largest rows alone are looked at.", section=QUALITY, kind=str)
-    prefilter_ratio: float = setting(3.0, "How many: so many times the budget.", section=QUALITY)
+    strength: float = setting(
+        1.0, "Power of that score's rank; 0 for no weighting.", section=QUALITY, within="--weight-by SCORE:POWER"
+    )
+    prefilter: str | None = setting(
+        None,
+        "Score whose largest rows alone are looked at: 3 times the budget; 10 times: SCORE:10.",
+        section=QUALITY,
+        kind=str,
+    )
+    prefilter_ratio: float = setting(
+        3.0, "How many: so many times the budget.", section=QUALITY, within="--prefilter SCORE:RATIO"
+    )
     group_by: str | None = setting(
         None,
-        "Column to choose inside each group of; cluster:N makes N groups of the embeddings.",
+        "Column to choose inside each group of, or cluster:N, so many groups of the embeddings. Then :quotas=balanced "
+        "or inverse_confidence in place of proportional, :keep_small=5 to take groups of at most 5 rows whole.",
         section=GROUPS,
         kind=str,
     )
-    quotas: str = setting("proportional", "proportional, balanced or inverse_confidence.", section=GROUPS)
-    keep_small: int = setting(0, "Groups of at most so many rows are taken whole.", section=GROUPS)
+    quotas: str = setting(
+        "proportional",
+        "proportional, balanced or inverse_confidence.",
+        section=GROUPS,
+        choices=QUOTAS,
+        within="--group-by COLUMN:quotas=balanced",
+    )
+    keep_small: int = setting(
+        0, "Groups of at most so many rows are taken whole.", section=GROUPS, within="--group-by COLUMN:keep_small=5"
+    )
     near_duplicates: float | None = setting(
         None, "Cosine similarity from which rows are one, such as 0.98.", section=LEFT_OUT, kind=float
     )
-    drop_invalid: bool = setting(False, "Leave rows with NaN or infinite features out.", section=LEFT_OUT)
+    drop_invalid: bool = setting(
+        False, "Leave rows with NaN or infinite features out.", section=LEFT_OUT, within="--allow invalid"
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.labelled, str):
@@ -67,8 +110,8 @@ class Options:
         object.__setattr__(self, "labelled", tuple(self.labelled))
         if self.seed < 0:
             raise UsageError(f"seed {self.seed} is negative; it is 0 or more")
-        if self.normalise not in NORMALISE:
-            raise UsageError(f"normalise {self.normalise!r} is not one of {', '.join(NORMALISE)}")
+        if self.normalise not in defaults.WAYS:
+            raise UsageError(f"normalise {self.normalise!r} is not one of {', '.join(defaults.WAYS)}")
         if whole("whiten_dims", self.whiten_dims, "dimensions") < 1:
             raise UsageError("whiten_dims is 0; whitening keeps at least 1 dimension")
         clusters.wanted(self.group_by)

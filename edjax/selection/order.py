@@ -11,7 +11,8 @@ from edjax.data.features import Features
 from edjax.data.stream import Spill, Stream, View
 from edjax.keep.errors import UsageError
 from edjax.kernels import Ground, Method, Scaled, Sorted, select, select_streamed
-from edjax.selection.strategies import diverse, scores_of
+from edjax.selection.groups import labels
+from edjax.selection.strategies import diverse, reads
 
 _SMALL = 64 << 20  # bytes of rows that are read into memory where the rest of the pool stays on disk
 Order = tuple[np.ndarray, np.ndarray | None]
@@ -24,7 +25,8 @@ class Problem(NamedTuple):
     `x` (n, d) are the embeddings as prepared by `edjax.selection.prepared.prepare`, for methods that read them.
     `candidates` (m,) int64 ascending are the rows that may be picked, `labelled` (p,) those that start the state; other
     rows do not count at all. `weights` (n,) float32 scale diversity by quality, see `edjax.selection.quality`. `alike`:
-    shapes are padded, so that many problems of about one size share a compilation.
+    shapes are padded, so that many problems of about one size share a compilation. `fewer`: a method that may not pick
+    as many rows picks those it may.
     """
 
     features: Features
@@ -35,6 +37,7 @@ class Problem(NamedTuple):
     labelled: np.ndarray = np.zeros(0, np.int64)
     weights: np.ndarray | None = None
     alike: bool = False
+    fewer: bool = False
 
 
 def order(method: Method, p: Problem) -> Order:
@@ -46,7 +49,7 @@ def order(method: Method, p: Problem) -> Order:
 
 def _by_value(method: Sorted, p: Problem) -> Order:
     """Largest value first, on the host and in the value's own dtype; ties go to the lowest row."""
-    columns = _scores(method, p.features)
+    columns = _columns(method, p.features)
     if diverse(method):
         columns["embedding"] = np.asarray(p.x)
     if "draw" in method.takes:
@@ -69,7 +72,9 @@ def _by_gain(method: Method, p: Problem) -> Order:
     whole = len(rows) == len(p.features)
     labelled, budget = np.searchsorted(rows, np.unique(p.labelled)), p.budget
     given = labelled if len(labelled) else None
-    columns = {name: values[rows] for name, values in _scores(method, p.features).items()}
+    columns = {name: values[rows] for name, values in _columns(method, p.features).items()}
+    for name in method.groups:
+        columns[name] = np.unique(columns[name], return_inverse=True)[1]  # numbered among these rows
     if "draw" in method.takes:
         columns["draw"] = _draw(len(p.features), p.seed)[rows]
     quality = None
@@ -84,7 +89,7 @@ def _by_gain(method: Method, p: Problem) -> Order:
         if isinstance(p.x, Spill) and not small:
             some = p.x if whole else View(p.x, rows)
             got = select_streamed(method, some, budget, labelled=given, weights=columns.get("weight"))
-            return _places(method, rows, got, budget)
+            return _places(method, rows, got, budget, p.fewer)
         columns["embedding"] = p.x if whole and isinstance(p.x, np.ndarray) else p.x[rows]
         if p.alike and method.nested:
             columns, budget = _padded(columns, labelled, budget)
@@ -93,27 +98,29 @@ def _by_gain(method: Method, p: Problem) -> Order:
         got = select(method, Ground(columns, given=given), budget, key=key)
     except ValueError as e:  # of a knob or a column, in the method's words
         raise UsageError(f"{method.name}: {e}") from e
-    return _places(method, rows, got, p.budget)
+    return _places(method, rows, got, p.budget, p.fewer or method.fewer)
 
 
-def _places(method: Method, rows: np.ndarray, got: Any, budget: int) -> Order:
+def _places(method: Method, rows: np.ndarray, got: Any, budget: int, fewer: bool) -> Order:
     """The picks as rows of the features; padding's, beyond the budget, are cut off.
 
     Raises:
-      UsageError: the method found fewer, and is none that may.
+      UsageError: the method found fewer, and that is not allowed.
     """
     picks, gains = np.asarray(got.indices)[:budget], np.asarray(got.gains)[:budget]
     there = picks >= 0
-    if not there.all() and not method.fewer:
-        few = int((picks >= 0).sum())
-        raise UsageError(f"{method.name} finds {few} of {budget} rows that it may pick; lower the budget")
-    return rows[picks[there]], gains[there]
+    if not there.all() and not fewer:
+        few = f"{method.name} finds {int(there.sum())} of {budget} rows that it may pick"
+        raise UsageError(f"{few}; lower the budget, or --allow-fewer")
+    return rows[picks[there]], None if method.drawn and method.valued else gains[there]
 
 
-def _scores(method: Method, features: Features) -> dict[str, Any]:
-    """The columns of the features that it needs, and those it takes where they are there."""
-    taken = [name for name in method.takes if name in features.scores and name not in ("draw", "quality", "weight")]
-    return {name: features.scores[name] for name in (*scores_of(method), *taken)}
+def _columns(method: Method, features: Features) -> dict[str, Any]:
+    """The columns of the features that it needs, and those it takes where they are there; of any shape."""
+    held = features.columns
+    named = {name: labels(features, name)[0] for name in method.groups}
+    known = features.facts | dict(held) | named
+    return {name: known[name] for name in reads(method, held)}
 
 
 def _padded(columns: dict[str, np.ndarray], labelled: np.ndarray, budget: int) -> tuple[dict[str, np.ndarray], int]:

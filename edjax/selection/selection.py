@@ -76,7 +76,7 @@ def write_selection(
     with writing(out, kind="selection", config=config, inputs=read, overwrite=overwrite) as artifact:
         if not artifact.complete:
             from edjax.data.pool import write_rows
-            from edjax.selection.strategies import diverse, in_table
+            from edjax.selection.strategies import in_table
 
             if pool is not None:
                 write_rows(out / "selected.jsonl", pool, rows)
@@ -84,7 +84,7 @@ def write_selection(
             if selection.removed:
                 files["near_duplicates.csv"] = _removed_file(selection)
             method = in_table(selection.strategy)
-            if method and diverse(method) and (drawn := picture(selection.strategy, selection.gains)):
+            if method and not method.valued and (drawn := picture(selection.strategy, selection.gains)):
                 files["gains.svg"] = drawn
             for name, text in files.items():
                 with atomic_write(out / name, "w") as f:
@@ -138,7 +138,7 @@ def with_pool_column(features: Features, pool: Pool, name: str) -> Features:
     Raises:
       DataError: a column that no row of the pool has, or an id that the pool does not have.
     """
-    if name in features.facts or name in features.scores:
+    if name in features.facts or name in features.columns:
         return features
     column = pool.column(name)
     values = np.empty(len(features), object)

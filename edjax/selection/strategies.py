@@ -113,24 +113,30 @@ def diverse(method: Method) -> bool:
 
 
 def scores_of(method: Method) -> tuple[str, ...]:
-    """The scores that it reads."""
+    """The columns that it needs beside the embeddings: scores, and arrays where its `dims` say so."""
     return tuple(name for name in method.needs if name != "embedding")
 
 
 def runnable(scored: Collection[str]) -> tuple[str, ...]:
     """The strategies of the table that need no target and no other scores than these, and spend any budget."""
-    return tuple(
-        name
-        for name, method in STRATEGIES.items()
-        if set(scores_of(method)) <= set(scored) and not method.needs_target and not method.fewer
-    )
+
+    def can(method: Method) -> bool:
+        return set(scores_of(method)) <= set(scored) and not method.needs_target and not method.fewer
+
+    return tuple(name for name, method in STRATEGIES.items() if can(method))
+
+
+def reads(method: Method, held: Collection[str]) -> tuple[str, ...]:
+    """The columns of features that it is given: those it needs, and what it takes of those that are `held`."""
+    taken = [name for name in method.takes if name in held and name not in ("draw", "quality", "weight")]
+    return tuple(dict.fromkeys((*scores_of(method), *taken)))
 
 
 def described(method: Method) -> dict[str, Any]:
     """What `edjax strategies --json` says of it."""
     reads = [*(["embeddings"] if diverse(method) else []), *scores_of(method)]
-    reads += ["a target"] if method.needs_target else []
     own = [{"name": k, "default": f.default, "help": f.metadata["help"]} for k, f in knobs(method).items()]
+    reads += ["a target"] if method.needs_target else []
     needs = ", ".join(reads) or "nothing"
     return {"needs": needs, "summary": method.summary, "paper": method.paper, "knobs": own}
 

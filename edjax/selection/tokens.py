@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from edjax.data.columns import unfit
 from edjax.data.features import Features
 from edjax.keep.errors import DataError
 
@@ -20,10 +21,12 @@ def costs(features: Features, column: str) -> np.ndarray:
       DataError: no such column, or a price that is not a number of 0 or more.
     """
     values = features.facts.get(column, features.scores.get(column))
+    if wrong := unfit(features, column) if column in features.arrays else None:
+        raise wrong
     if values is None:
         found = ", ".join((*features.facts, *features.scores)) or "none"
         raise DataError(
-            f"the features have no column {column!r} with the cost of a row (found: {found}); see --cost-by"
+            f"the features have no column {column!r} with the cost of a row (found: {found}): --budget-tokens N:COLUMN"
         )
     try:
         price = np.asarray([np.nan if v is None else float(v) for v in values])

@@ -11,20 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from edjax.data.features import SCORES
-from edjax.evaluation import METRICS
+from edjax.evaluation.config import EvaluateConfig
+from edjax.evaluation.result import METRICS
 from edjax.finetuning import FinetuneConfig
 from edjax.keep.errors import DataError, UsageError
-from edjax.lm.encode import TEMPLATES
-from edjax.lm.load import DTYPES
-from edjax.scoring import POOLINGS
+from edjax.lm.session import Session
+from edjax.scoring.config import ScoreConfig
 from edjax.selection import defaults
 from edjax.selection.options import Options
-from edjax.selection.prepared import NORMALISE
 from edjax.selection.strategies import BROKEN, STRATEGIES, directory, knobs, of_table, runnable, spelled, strategy_name
-from edjax.settings import typed
+from edjax.settings import check, same_as, setting, typed
 from edjax.study.sections import FINETUNE, flat, written_flat
 
-_TEXTS = ("pool", "evaluation", "out", "title", "model", "metric", "template", "dtype", "pooling", "normalise")
 _LISTS = {
     "strategies": str,
     "finetune_strategies": str,
@@ -33,20 +31,7 @@ _LISTS = {
     "seeds": int,
     "random_seeds": int,
 }
-_NUMBERS = {  # and the least value that makes sense
-    "pool_rows": 1,
-    "evaluation_rows": 1,
-    "warm_start": 1,
-    "max_prompt_characters": 1,
-    "slice_seed": 0,
-    "layer": None,
-    "whiten_dims": 1,
-    "max_new_tokens": 0,
-    "score_batch_size": 1,
-    "evaluation_batch_size": 1,
-    "evaluation_max_new_tokens": 1,
-    "cells_at_once": 0,
-}
+FILES, ROWS, GRID = "What is read and written", "Which rows", "The grid"
 
 
 @dataclass(frozen=True)
@@ -56,37 +41,45 @@ class Recipe:
     Every field of `edjax.finetuning.FinetuneConfig` but its seed and quantize may stand beside these in the file.
     """
 
-    pool: str
-    evaluation: str
-    out: str
-    title: str = ""
-    model: str = "smollm2"
-    pool_split: str | None = None  # of a `datasets` directory or hub data set
-    evaluation_split: str | None = None
-    pool_rows: int | None = None  # a random slice of so many rows, drawn with slice_seed
-    evaluation_rows: int | None = None
-    max_prompt_characters: int | None = None  # longer prompts are left out of both before a slice is drawn
-    slice_seed: int = 0
-    warm_start: int | None = None  # so many rows, drawn with slice_seed, are trained on in every cell and never chosen
+    pool: str = setting(dataclasses.MISSING, "Rows with responses: labels are bought of them.", section=FILES, kind=str)
+    evaluation: str = setting(dataclasses.MISSING, "Rows that every cell is evaluated on.", section=FILES, kind=str)
+    out: str = setting(dataclasses.MISSING, "Directory to write.", section=FILES, kind=str)
+    title: str = setting("", "Of the page.", section=FILES)
+    model: str = setting(Session.name, "As --model.", section=FILES)
+    pool_split: str | None = setting(None, "Of a datasets directory or hub data set.", section=FILES, kind=str)
+    evaluation_split: str | None = setting(None, "Likewise.", section=FILES, kind=str)
+    pool_rows: int | None = setting(
+        None, "A random slice of so many rows, drawn with slice_seed.", section=ROWS, kind=int, least=1
+    )
+    evaluation_rows: int | None = setting(None, "Likewise.", section=ROWS, kind=int, least=1)
+    max_prompt_characters: int | None = setting(
+        None, "Longer prompts are left out of both before a slice is drawn.", section=ROWS, kind=int, least=1
+    )
+    slice_seed: int = setting(0, "Of the slices and of the warm start.", section=ROWS, least=0)
+    warm_start: int | None = setting(
+        None, "So many rows are trained on in every cell and never chosen.", section=ROWS, kind=int, least=1
+    )
     strategies: tuple[str, ...] = ("random", defaults.STRATEGY)  # also {NAME: {a knob, or an option of select}}
     finetune_strategies: tuple[str, ...] | None = None  # those that are also trained; None: all
     budgets: tuple[int, ...] = (100,)
     seeds: tuple[int, ...] = (0,)
     random_seeds: tuple[int, ...] | None = None  # seeds of the strategy random; None: seeds
-    metric: str = "response_loss"
-    evaluation_group_by: str | None = None  # a column of the evaluation whose values count alike (macro); None: rows do
+    metric: str = setting("response_loss", "The one that verdict and savings are of.", section=GRID)
+    evaluation_group_by: str | None = same_as(EvaluateConfig, "group_by")
     metrics: tuple[str, ...] = METRICS
-    template: str = "auto"
-    dtype: str = "float32"
-    layer: int = -1
-    pooling: str = "mean"
-    normalise: str = defaults.NORMALISE
-    whiten_dims: int = defaults.WHITEN_DIMS  # of normalise: whiten
-    max_new_tokens: int = 16
-    score_batch_size: int = 32
-    evaluation_batch_size: int = 16
-    evaluation_max_new_tokens: int = 32
-    cells_at_once: int = 0  # adapters trained and evaluated together; 0: as many as fit, 1 on a CPU
+    template: str = same_as(Session, "template")
+    dtype: str = same_as(Session, "dtype")
+    layer: int = same_as(ScoreConfig, "layer")
+    pooling: str = same_as(ScoreConfig, "pooling")
+    normalise: str = same_as(Options, "normalise", help="whiten, l2, centre or none: what strategies see.")
+    whiten_dims: int = same_as(Options, "whiten_dims")
+    max_new_tokens: int = same_as(ScoreConfig, "max_new_tokens")
+    score_batch_size: int = same_as(ScoreConfig, "batch_size")
+    evaluation_batch_size: int = same_as(EvaluateConfig, "batch_size")
+    evaluation_max_new_tokens: int = same_as(EvaluateConfig, "max_new_tokens")
+    cells_at_once: int = setting(
+        0, "Adapters trained and evaluated together; 0: as many as fit, 1 on a CPU.", section=GRID, least=0
+    )
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)  # names for a strategy with options of select
     finetune: dict[str, Any] = field(default_factory=dict)
 
@@ -114,25 +107,7 @@ class Recipe:
         self._check()
 
     def _check(self) -> None:
-        for name in _TEXTS:
-            typed(name, getattr(self, name), str)
-        for name in ("pool_split", "evaluation_split", "evaluation_group_by"):
-            if getattr(self, name) is not None:
-                typed(name, getattr(self, name), str)
-        for name, least in _NUMBERS.items():
-            value = getattr(self, name)
-            if value is not None or _DEFAULTS[name] is not None:
-                typed(name, value, int)
-                if least is not None and value < least:
-                    raise UsageError(f"{name} is {value}; it must be {least} or more")
-        for name, known in {
-            "template": TEMPLATES,
-            "dtype": DTYPES,
-            "pooling": POOLINGS,
-            "normalise": NORMALISE,
-        }.items():
-            if getattr(self, name) not in known:
-                raise UsageError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
+        check(self)
         strategies = [*STRATEGIES, *self.variants]
         for name in (*self.strategies, *(self.finetune_strategies or ())):
             if name not in self.variants and name.split(":")[0] in BROKEN:
@@ -190,9 +165,6 @@ class Recipe:
         """The seed of the choice that a cell of this training seed is made of: 0 for a strategy that does not draw."""
         method = of_table(self.choice(strategy)[0])
         return seed if method is not None and method.drawn else 0
-
-
-_DEFAULTS = {f.name: f.default for f in dataclasses.fields(Recipe)}
 
 
 def _entry(entry: Any, variants: dict[str, dict[str, Any]]) -> Any:

@@ -78,7 +78,7 @@ def run(
     grows = ("variants", "metric", "whiten_dims")  # what was done under a variant's name says itself what was asked for
     rows = ("pool", "evaluation", "pool_split", "evaluation_split")  # these by their digests
     named = ("out", "title", "finetune_strategies", "report_to", "cells_at_once", *rows)
-    settings = asdict(recipe) | asdict(recipe.finetune_config(0))
+    settings = asdict(recipe) | recipe.finetune_config(0).record()
     fixed = {k: v for k, v in settings.items() if k not in (*grid, *grows, *named, "finetune", "seed")}
     directory = locate(recipe.model)
     fixed |= day_of(directory, recipe.template, None if overwrite else out)
@@ -127,15 +127,23 @@ class _Walk:
     @cached_property
     def session(self) -> Session:
         r, config = self.recipe, self.recipe.finetune_config(0)
-        return Session(r.model, r.dtype, mesh=config.mesh, template=r.template, max_length=config.max_length)
+        return Session(
+            r.model,
+            r.dtype,
+            mesh=config.mesh,
+            template=r.template,
+            max_length=config.max_length,
+            max_prompt=config.max_prompt,
+            max_response=config.max_response,
+        )
 
     @cached_property
     def noted(self) -> dict[str, dict[str, Any]]:
         """Which rows of the pool, with the responses that may be trained on, the model does not see as written."""
         from edjax.lm.encode import Encoder
 
-        r, pool = self.recipe, self.pool
-        encoder = Encoder.of(self.session.loaded, r.template, self.session.max_length, self.date)
+        pool = self.pool
+        encoder = Encoder.by(self.session.loaded, vars(self.session), self.date)
         rows = encoder.rows(pool.ids, pool.messages, pool.responses, tools=pool.tools, source=pool.source)
         for note in notes_on(rows, pool.ids, encoder.bounds):
             self.say(f"note: {pool.source}: {note}")

@@ -7,20 +7,23 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from edjax.evaluation.config import EvaluateConfig
 from edjax.finetuning import FinetuneConfig
 from edjax.keep.errors import UsageError
+from edjax.scoring.config import ScoreConfig
 
 _ELSEWHERE = ("seed", "template", "dtype", "quantize")  # seeds are a list, two are of the whole run, one not offered
 FINETUNE = tuple(f.name for f in dataclasses.fields(FinetuneConfig) if f.name not in _ELSEWHERE)  # as a recipe has them
 
+
+def _keys(settings: Any) -> dict[str, str]:
+    """Of a verb's settings those that are keys of a recipe, and their names in `Recipe`."""
+    return {f.name: f.metadata["recipe"] for f in dataclasses.fields(settings) if f.metadata["recipe"]}
+
+
 # Keys of each section, and their names in `Recipe`.
 SECTIONS: dict[str, dict[str, str]] = {
-    "score": {
-        "layer": "layer",
-        "pooling": "pooling",
-        "max_new_tokens": "max_new_tokens",
-        "batch_size": "score_batch_size",
-    },
+    "score": _keys(ScoreConfig),
     "select": {name: name for name in ("strategies", "budgets", "normalise", "whiten_dims", "variants")},
     "finetune": {
         "strategies": "finetune_strategies",
@@ -28,10 +31,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "evaluate": {
         "metric": "metric",
-        "metrics": "metrics",
-        "group_by": "evaluation_group_by",
-        "batch_size": "evaluation_batch_size",
-        "max_new_tokens": "evaluation_max_new_tokens",
+        **_keys(EvaluateConfig),
     },
 }
 _PLACE = {flat: f"{section}.{key}" for section, keys in SECTIONS.items() for key, flat in keys.items()}

@@ -26,5 +26,5 @@ def warm_tokens(pool: Pool, rows: list[int], recipe: Recipe, loaded: Any, date: 
 
     config = recipe.finetune_config(0)
     taught = teaching(pool.take(rows), config.assistant_only_loss)
-    encoder = Encoder.of(loaded, recipe.template, config.max_length, date)
+    encoder = Encoder.by(loaded, vars(config), date)
     return sum(len(e.trained) for e in encode_rows(taught, encoder, every_turn=config.assistant_only_loss)[1])

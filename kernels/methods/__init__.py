@@ -1,6 +1,7 @@
 """The methods, a file each; `METHODS` is the only list of their names."""
 
 from ..ground import Method
+from .clusters import Aloe, Densest, InClusters, Nearest, one_a_cluster
 from .cobra import COBRA, cobra
 from .combined import AtMost, Cost, Plus, Scaled
 from .d_optimal import DOptimal, d_optimal
@@ -12,11 +13,25 @@ from .flmi import FLMI, flmi
 from .flqmi import FLQMI, flqmi
 from .gist import Gist
 from .go import Go, Sal
+from .grape import Grape
 from .graph_cut import GraphCut, graph_cut
 from .k_center import KCenter, k_center
 from .rds_plus import RdsPlus
 from .rocket import Rocket
-from .scores import LeastConfidence, MaxEntropy, MeanEntropy, MeanMargin, MeanNll, MinMargin, Random, Sorted, score_of
+from .s2l import S2L
+from .scores import (
+    Energy,
+    GradNorm,
+    LeastConfidence,
+    MaxEntropy,
+    MeanEntropy,
+    MeanMargin,
+    MeanNll,
+    MinMargin,
+    Random,
+    Sorted,
+    score_of,
+)
 
 METHODS: dict[str, Method] = {
     made.name: made
@@ -28,6 +43,8 @@ METHODS: dict[str, Method] = {
         MeanNll(),
         MeanMargin(),
         MinMargin(),
+        Energy(),
+        GradNorm(),
         KCenter(),
         DOptimal(),
         FacilityLocation(),
@@ -43,6 +60,11 @@ METHODS: dict[str, Method] = {
         FeatureBased(),
         Gist(),
         Fisher(),
+        Aloe(),
+        Nearest(),
+        Densest(),
+        Grape(),
+        S2L(),
     )
 }
 
@@ -52,16 +74,22 @@ __all__ = [
     "FLMI",
     "FLQMI",
     "METHODS",
+    "S2L",
+    "Aloe",
     "AtMost",
     "Cost",
     "DOptimal",
+    "Densest",
     "FacilityLocation",
     "FeatureBased",
     "Fisher",
     "Gist",
     "Go",
+    "Grape",
     "GraphCut",
+    "InClusters",
     "KCenter",
+    "Nearest",
     "Plus",
     "RdsPlus",
     "Rocket",
@@ -76,5 +104,6 @@ __all__ = [
     "flqmi",
     "graph_cut",
     "k_center",
+    "one_a_cluster",
     "score_of",
 ]

@@ -23,7 +23,7 @@ class COBRA(FLQMI):
     name = "cobra"
     summary = "like the target, of many groups, and of high quality"
     paper = "Das, Bhatt, Kumari, Verma & Bilmes 2024, arXiv 2412.17684; the form of each term is our reading"
-    takes = ("group", "weight", "similarity")
+    takes: ClassVar[tuple[str, ...]] = ("group", "weight", "similarity")
 
     balance: Any = option("weight of groups in balance", default=1.0, traced=True, least=0)
 
@@ -35,7 +35,7 @@ class COBRA(FLQMI):
             ground = ground._replace(columns={**ground.columns, "group": groups})
         return super().ready(ground, key)
 
-    def terms(self, at: Measured, ground: Ground, block: int) -> dict[str, jax.Array]:
+    def terms(self, at: Measured, ground: Ground, block: int) -> dict[str, Any]:
         made = super().terms(at, ground, block)
         return {"bonus": made["bonus"] + ground.columns.get("weight", 0.0)}
 

@@ -1,5 +1,6 @@
 """Methods of methods: quality, quotas, prefilters, prices and sums around any method; see `edjax.kernels.combine`."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -42,6 +43,18 @@ class _Around(Method):
     @property
     def takes(self) -> tuple[str, ...]:
         return self.inside.takes
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return self.inside.groups
+
+    @property
+    def valued(self) -> bool:
+        return self.inside.valued
+
+    @property
+    def dims(self) -> Mapping[str, int]:
+        return self.inside.dims
 
     @property
     def targets(self) -> bool:
@@ -116,6 +129,10 @@ class AtMost(_Limit):
     @property
     def name(self) -> str:
         return f"{self.of.name} at most {self.each} a {self.by}"
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return (*self.inside.groups, self.by)
 
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[AtMost, Ground]":
         groups = checks.check_groups(ground.columns[self.by], ground.n, self.by)
@@ -207,6 +224,14 @@ class Plus(Method):
         return all(part.shrinks for part in self.parts)
 
     @property
+    def groups(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.groups))
+
+    @property
+    def valued(self) -> bool:
+        return all(part.valued for part in self.parts)
+
+    @property
     def name(self) -> str:
         return " + ".join(part.name for part in self.parts)
 
@@ -225,6 +250,10 @@ class Plus(Method):
     @property
     def takes(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for part in self.parts for name in part.takes))
+
+    @property
+    def dims(self) -> Mapping[str, int]:
+        return {name: dims for part in self.parts for name, dims in part.dims.items()}
 
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[Plus, Ground]":
         if not self.parts:

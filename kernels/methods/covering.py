@@ -38,7 +38,7 @@ class Definition(NamedTuple):
 class Covering(Similar):
     """A member of the family; what is its own it says in `covers_pool`, `terms` and `definition`."""
 
-    takes = ("weight", "quality", "similarity")
+    takes: ClassVar[tuple[str, ...]] = ("weight", "quality", "similarity")
     targets = True
 
     form: Form = option("resident, tiled, or auto", default="auto", engine=True)
@@ -51,7 +51,7 @@ class Covering(Similar):
     halves: ClassVar[bool] = True  # s_ij = s_ji serves both rows, where the pool covers itself
     looks: ClassVar[bool] = False  # at the similarity of each row to the target, beside what it covers
 
-    def terms(self, at: Measured, ground: Ground, block: int) -> dict[str, jax.Array]:
+    def terms(self, at: Measured, ground: Ground, block: int) -> dict[str, Any]:
         """gap, floor and bonus of `cover.objective`, traceable."""
         return {}
 
@@ -170,8 +170,8 @@ class Covering(Similar):
 def spent(picks: int, targets: int) -> str | None:
     """The sentence for a budget that outlives the target; None where it does not, or where no target is known.
 
-    >>> spent(10, 2), spent(11, 2)[:35]
-    (None, '11 picks of a target of 2 rows: beyo')
+    >>> spent(10, 2), spent(11, 2)[:34]
+    (None, '11 picks of a target of 2 rows: be')
     """
     if not targets or picks <= SPENT * targets:
         return None

@@ -102,8 +102,9 @@ def facility_location(
     """
     covering = FacilityLocation(similarity, bandwidth, form, similarity_dtype, memory, epsilon)
     ground = grounded(x, None, represented, labelled=labelled, of_target=similarities, quality=quality)
-    if weights is not None and ground.target is None:
-        ground = ground._replace(columns={**ground.columns, "weight": weights})
-    elif weights is not None:
-        ground = ground._replace(target={**ground.target, "weight": weights})
+    if weights is not None:  # of the rows that are covered
+        if ground.target is None:
+            ground = ground._replace(columns={**ground.columns, "weight": weights})
+        else:
+            ground = ground._replace(target={**ground.target, "weight": weights})
     return select(covering, ground, budget, key=key, block=block, precision=precision, shards=shards)

@@ -1,5 +1,6 @@
 """Feature-based functions: a row counts for the features that the picks hold little of."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -55,6 +56,10 @@ class FeatureBased(Method):
     @property
     def needs(self) -> tuple[str, ...]:
         return (self.column,)
+
+    @property
+    def dims(self) -> Mapping[str, int]:
+        return {"counts": 2}
 
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[FeatureBased, Ground]":
         for name, value, known in (

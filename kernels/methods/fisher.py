@@ -1,5 +1,6 @@
 """FisherSFT: the rows whose tokens together carry the most information about the last layer."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -52,13 +53,17 @@ class Fisher(Method):
     paper = "Deb et al. 2025, arXiv 2505.14826"
     needs = ("tokens",)
 
+    @property
+    def dims(self) -> Mapping[str, int]:
+        return {"tokens": 3}
+
     def block_for(self, n: int, m: int) -> int:
         return 64
 
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[Fisher, Ground]":
         h = ground.columns["tokens"]
-        if len(h.shape) != 3 or 0 in h.shape[1:]:
-            raise ValueError(f"tokens must be 3-dimensional (rows, tokens, features), got shape {tuple(h.shape)}")
+        if 0 in h.shape[1:]:
+            raise ValueError(f"tokens must hold a token and a feature at least, got shape {tuple(h.shape)}")
         n, t, r = h.shape
         h = checks.check_pool(h.reshape(n, t * r), "tokens").reshape(n, t, r)
         made = replace(self, ridge=check_ridge(self.ridge), per_token=bool(self.per_token))

@@ -27,7 +27,7 @@ class FLCG(Covering):
     shares: ClassVar[tuple[str, ...]] = ("nu",)
     looks: ClassVar[bool] = True
 
-    def terms(self, at: Measured, ground: Ground, block: int) -> dict[str, jax.Array]:
+    def terms(self, at: Measured, ground: Ground, block: int) -> dict[str, Any]:
         most, given = at.own.most, jnp.zeros(0, jnp.int32) if ground.given is None else ground.given
         unlike = cover.closest(at.pool.take(given), at.own, at.pool, block)
         if at.target is not None:

@@ -30,7 +30,7 @@ class FLMI(Covering):
     halves: ClassVar[bool] = False
     looks: ClassVar[bool] = True
 
-    def terms(self, at: Measured, ground: Ground, block: int) -> dict[str, jax.Array]:
+    def terms(self, at: Measured, ground: Ground, block: int) -> dict[str, Any]:
         assert at.target is not None
         most, unlike = at.back.most, cover.closest(at.target, at.back, at.pool, block)
         # 1 - eta s of what is held as 1 - s, so that eta = 1 is exactly that.

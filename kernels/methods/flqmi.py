@@ -20,7 +20,7 @@ class FLQMI(Covering):
     name = "flqmi"
     summary = "every target has a similar chosen prompt, and every chosen prompt a similar target"
     paper = "Kothawade et al. 2022, arXiv 2103.00128"
-    takes = ("quality", "similarity")
+    takes: ClassVar[tuple[str, ...]] = ("quality", "similarity")
     needs_target = True
 
     eta: Any = option("weight of a pick's own similarity to the target", default=1.0, traced=True, least=0)
@@ -31,7 +31,7 @@ class FLQMI(Covering):
     def covers_pool(self, targeted: bool) -> bool:
         return False
 
-    def terms(self, at: Measured, ground: Ground, block: int) -> dict[str, jax.Array]:
+    def terms(self, at: Measured, ground: Ground, block: int) -> dict[str, Any]:
         assert at.target is not None
         return {"bonus": self.eta * (at.back.most - cover.closest(at.target, at.back, at.pool, block))}
 
@@ -62,7 +62,8 @@ def flqmi(
     """Pick rows greedily to maximise F(A) = sum_q max_{j in A} s_qj + eta sum_{j in A} max_q s_qj.
 
     The facility-location mutual information with a target, in its query form (Kothawade, Kaushal, Ramakrishnan, Bilmes
-    & Iyer 2022, "PRISM", arXiv 2103.00128; `FacilityLocationVariantMutualInformation` of submodlib). s is max(0, cosine), or as in `facility_location`. Differs from submodlib in exact zeros for what is unlike, and in
+    & Iyer 2022, "PRISM", arXiv 2103.00128; `FacilityLocationVariantMutualInformation` of submodlib). s is
+    max(0, cosine), or as in `facility_location`. Differs from submodlib in exact zeros for what is unlike, and in
     ties, which go to the lowest row.
 
     With eta = 0 at most m picks gain anything, and the rest are ties; with eta > 0 what comes after them is ordered by

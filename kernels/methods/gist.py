@@ -50,6 +50,7 @@ class Gist(Method):
     summary = "largest scores that keep their distance from each other"
     paper = "Fahrbach et al. 2024, arXiv 2405.18754"
     nested = False
+    valued = True
     fewer = True
 
     @property
@@ -105,7 +106,7 @@ class Gist(Method):
     def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
         return np.asarray(ground.columns[self.utility], np.float64)
 
-    def defined_picks(self, ground: Ground, budget: int) -> list[int]:
+    def picks(self, ground: Ground, budget: int) -> list[int]:
         x, free = float64.clean(ground.columns["embedding"])
         u = self.gains(ground, [])
         given = [] if ground.given is None else [int(j) for j in ground.given if free[int(j)]]
@@ -130,9 +131,6 @@ class Gist(Method):
             pair = np.unravel_index(int(np.argmax(among)), among.shape)
             sets.append(sorted((int(i) for i in pair), key=lambda i: (-u[i], i)))
         return max((rows for rows in sets if rows), key=worth, default=[])
-
-    def advise(self, gains: np.ndarray, *, targets: int = 0) -> str | None:
-        return None  # utilities are no gains that a budget could outlive
 
     def plan(self, shape: Shape, *, form: str | None = None, **how: Any) -> Plan:
         n, d, count = shape.n, shape.d, len(self.shares())

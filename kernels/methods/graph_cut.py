@@ -88,7 +88,7 @@ def graph_cut(
     The generalised graph cut (Iyer & Bilmes 2013, arXiv 1311.2110; `GraphCut` of submodlib). The gain of j is
     sum_i s_ij - lam (s_jj + sum_{a in A} (s_ja + s_aj)). As s is 0 or more, f is submodular for every lam of 0 or more;
     for symmetric s it is monotone for lam up to 1/2, where greedy reaches 1 - 1/e of the best value. Beyond, gains may
-    be negative, and picks go on in their order: end them with `until`. lam = 1 is the cut between A and the rest itself.
+    be negative, and picks go on in their order: end them with `until`. lam = 1 is the cut between A and the rest.
     Gains that are equal in exact numbers may differ by rounding.
 
     Its mutual information with a target Q is 2 lam sum_{j in A} sum_q s_qj (Iyer, Khargoankar, Bilmes & Asnani 2021,
@@ -109,10 +109,10 @@ def graph_cut(
     Cost: n^2 d FLOPs for the sums of similarities, then 2 n d a pick. Memory: one copy of x; no similarity is kept.
 
     >>> import jax.numpy as jnp
-    >>> x = jnp.array([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.0, 1.0]])
-    >>> picks = graph_cut(x[:3], 3)
+    >>> x = jnp.array([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]])
+    >>> picks = graph_cut(x, 3, lam=0.4)
     >>> picks.indices.tolist(), [round(float(g), 2) for g in picks.gains]
-    ([1, 2, 0], [2.26, 0.9, 0.5])
+    ([1, 2, 0], [2.36, 1.39, 0.88])
     """
     ground = grounded(x, similarities, labelled=labelled)
     chosen = GraphCut(similarity=similarity, bandwidth=bandwidth, lam=lam)
@@ -132,7 +132,7 @@ def objective(
     """Graph cut as an `Objective`; the state is the gain of every row, (n,) float32, exact after each commit.
 
     both: how (s_ij + s_ji) / 2 is measured. whole, itself, sums: (n,) sum_i s_ij, s_jj and sum_i (s_ij + s_ji).
-    Internal gains count from the least that a gain can come to, which is that of a row picked last, where that is below 0.
+    Internal gains count from the least that a gain can come to, that of a row picked last, where that is below 0.
     """
     chosen = jnp.zeros(0, jnp.int32) if given is None else given
     least = jnp.min(jnp.where(pool.valid, whole - lam * (sums - itself), 0), initial=0)

@@ -51,6 +51,7 @@ class RdsPlus(Method):
     paper = "Ivison et al. 2025, arXiv 2503.01807"
     targets = True
     needs_target = True
+    valued = True
 
     @property
     def shrinks(self) -> bool:

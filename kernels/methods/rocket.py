@@ -56,6 +56,7 @@ class Rocket(Method):
     paper = "Yang et al. 2024, arXiv 2408.15915"
     targets = True
     needs_target = True
+    valued = True
     nested = False
     fewer = True
 

@@ -1,5 +1,6 @@
 """Scores: the rows of largest value in a column, whatever else was picked."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,6 +17,8 @@ from ..shapes import Plan, Shape, made
 
 class Sorted(Method):
     """A method whose order is a sort: no pick changes what another row is worth."""
+
+    valued = True
 
     def order_by(self, ground: Ground) -> Any:
         """(n,) what falls along the order; ties go to the lowest row."""
@@ -51,6 +54,10 @@ class Score(Sorted):
     @property
     def needs(self) -> tuple[str, ...]:
         return (self.column,)
+
+    @property
+    def dims(self) -> Mapping[str, int]:
+        return {self.column: 1}
 
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[Score, Ground]":
         values = checks.check_scores(ground.columns[self.column], ground.n, self.column)
@@ -125,6 +132,22 @@ class MinMargin(Score):
     name = "min_margin"
     summary = "smallest gap between the two most likely tokens, anywhere in the answer"
     paper = "Scheffer, Decomain & Wrobel 2001; Bhatt et al. 2024, arXiv 2401.06692"
+
+
+@method
+class Energy(Score):
+    name = "energy"
+    summary = "largest energy of the model at the end of the prompt: unlike what it knows"
+    paper = "Liu, Wang, Owens & Li 2020, arXiv 2010.03759; Xie et al. 2024, arXiv 2411.06353"
+
+
+@method
+class GradNorm(Score):
+    """Largest negative norm first, so the smallest norm."""
+
+    name = "grad_norm"
+    summary = "smallest gradient of the output head at the end of the prompt: unlike what the model knows"
+    paper = "Huang, Geng & Li 2021, arXiv 2110.00218; Xie et al. 2024, arXiv 2411.06353"
 
 
 @method

@@ -45,7 +45,7 @@ class Likeness(NamedTuple):
 class Similar(Method):
     """A method of similarities of 0 or more."""
 
-    takes = ("similarity",)
+    takes: ClassVar[tuple[str, ...]] = ("similarity",)
 
     similarity: Similarity = option("rbf or cosine", default="cosine", choices=("rbf", "cosine"))
     bandwidth: Any = option(
@@ -62,7 +62,7 @@ class Similar(Method):
         if self.similarity not in ("rbf", "cosine"):
             raise ValueError(f"similarity must be 'rbf' or 'cosine', got {self.similarity!r}")
         checks.check_positive(self.bandwidth, "bandwidth")
-        traced = {name: checks.check_share(getattr(self, name), name) for name in self.shares}
+        traced: dict[str, Any] = {name: checks.check_share(getattr(self, name), name) for name in self.shares}
         if by_matrix(ground):
             ground = self._matrices(ground)
         elif ground.target is not None:

@@ -38,6 +38,9 @@ def ground_for(method: Method, seed: int = 0, n: int = 61, **more) -> Ground:
         if name not in columns:
             values = rng.normal(size=(n, *WIDE.get(name, ()))).astype(np.float32)
             columns[name] = values if name in WIDE or isinstance(method, Sorted) else np.abs(values)
+    columns |= {name: rng.permutation(n) for name in method.groups}
+    if "n_response_tokens" in method.needs:
+        columns["n_response_tokens"] = rng.integers(1, 9, n)
     if "draw" in method.takes:
         columns["draw"] = rng.permutation(n).astype(np.float32)
     target = {"embedding": mixture(seed + 100, 4, 5)} if method.needs_target else None

@@ -5,6 +5,7 @@ import pytest
 from kernel_cases import mixture
 
 from edjax.kernels import AtMost, DOptimal, FeatureBased, Fisher, Gist, Ground, Scaled, plan, select
+from edjax.kernels.contract import check_method
 from edjax.kernels.partition import select_streamed
 from edjax.kernels.reference import greedy
 
@@ -69,7 +70,7 @@ def test_gist_is_its_definition_on_50_problems():
         there = Ground({"embedding": mixture(seed, 60, 6), "u": u})
         method = Gist(strength=float(10 ** (seed % 5 - 2)), utility="u")
         got = select(method, there, 9).indices.tolist()
-        rows = method.defined_picks(there, 9)
+        rows = method.picks(there, 9)
         assert got == rows + [-1] * (9 - len(rows)), seed
         fewer += len(rows) < 9
     assert 5 < fewer < 45
@@ -97,7 +98,8 @@ def test_gist_with_labelled_rows_keeps_its_distance_from_them():
     for strength in (0.01, 1.0, 100.0):
         method = Gist(strength=strength)
         got = [j for j in select(method, there, 20).indices.tolist() if j >= 0]
-        assert got == method.defined_picks(there, 20) and not {3, 50} & set(got)
+        assert got == method.picks(there, 20) and not {3, 50} & set(got)
+    check_method(method, there._replace(valid=np.arange(61) % 3 > 0), 20)
 
 
 # FisherSFT
@@ -157,7 +159,7 @@ def test_what_makes_no_sense_is_refused():
         (FeatureBased(column="counts"), there, "counts must be 0 or more, and row"),
         (FeatureBased(weights=np.ones(3)), there, r"weights must have shape \(6,\)"),
         (FeatureBased(cap=0), there, "cap must be a positive"),
-        (Fisher(), there, r"tokens must be 3-dimensional \(rows, tokens, features\)"),
+        (Fisher(), there, r"tokens must have shape \(20, \*, \*\), got"),
         (Fisher(ridge=0), there._replace(columns={"tokens": x[:, None]}), "ridge must be a positive"),
         (Gist(), there, "mean_entropy must be finite and not negative"),
         (Gist(strength=-1.0), fine, "strength must be a finite number of 0 or more"),

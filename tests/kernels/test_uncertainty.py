@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edjax.kernels import (
+    prompt_scores,
     reference,
     sequence_scores,
     token_statistics,
@@ -107,3 +108,29 @@ def test_bad_shapes_are_named():
         token_uncertainty(jnp.zeros((2, 2, 4)), jnp.zeros((2, 3), int), jnp.zeros((2, 3), bool))
     with pytest.raises(ValueError, match="do not fit"):
         token_statistics_from_hidden(jnp.zeros((2, 3)), jnp.zeros((5, 4)), jnp.zeros(2, int))
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e4, -1e4])
+def test_scores_of_a_prompt_are_the_twins(case, shift):
+    """Of 54 prompts; and the closed form is the gradient that a machine takes."""
+    logits = case[0].reshape(-1, V) + np.float32(shift)
+    hidden = np.random.default_rng(1).normal(size=(B * T, 7)).astype(np.float32)
+    ours, twin = prompt_scores(jnp.asarray(logits), jnp.asarray(hidden)), reference.prompt_scores(logits, hidden)
+    for a, b in zip(ours, twin, strict=True):
+        assert a.shape == (B * T,) and a.dtype == jnp.float32
+        np.testing.assert_allclose(a, b, rtol=2e-5)
+    if not shift:
+        head = np.linalg.lstsq(hidden[:7], logits[:7], rcond=None)[0].astype(np.float32)  # of these 7 logits
+
+        def loss(w, h):
+            return -jnp.mean(jax.nn.log_softmax(h @ w))
+
+        slopes = [np.abs(jax.grad(loss)(jnp.asarray(head), h)).sum() for h in hidden[:7]]
+        np.testing.assert_allclose(-np.asarray(ours.grad_norm[:7]), slopes, rtol=1e-3)
+
+
+def test_an_even_distribution_has_no_gradient_and_tokens_that_cannot_occur_no_energy():
+    even = prompt_scores(jnp.zeros((1, V)), jnp.ones((1, 3)))
+    assert abs(float(even.grad_norm[0])) < 1e-5 and np.isclose(even.energy[0], -np.log(V))
+    some = prompt_scores(jnp.array([[0.0, 0.0, -jnp.inf, -jnp.inf]]), jnp.ones((1, 2)))
+    np.testing.assert_allclose([some.energy[0], some.grad_norm[0]], [-np.log(2), -2.0], rtol=1e-6)

@@ -1,0 +1,47 @@
+"""The settings of a scoring pass beside those of the model's `edjax.lm.session.Session`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edjax.scoring.probes import further
+from edjax.settings import check, setting
+
+MEASURED, BATCH = "What is measured", "Batches"
+POOLINGS = ("mean", "last", "weighted_mean")
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """The settings of `edjax.scoring.score`, which says what each is; checked when made.
+
+    Raises:
+      UsageError: naming the value that makes no sense.
+    """
+
+    layer: int = setting(-1, "Hidden states to embed with; -1 last, 0 embeddings.", section=MEASURED, recipe="layer")
+    pooling: str = setting(
+        "mean",
+        "mean, last or weighted_mean over prompt tokens.",
+        section=MEASURED,
+        choices=POOLINGS,
+        recipe="pooling",
+    )
+    max_new_tokens: int = setting(
+        16, "Tokens decoded for uncertainty; 0 for none.", section=MEASURED, least=0, recipe="max_new_tokens"
+    )
+    probes: tuple[str, ...] = setting(
+        (), "Measure more: response, how unlikely a row's response is.", section=MEASURED, flag="--probe"
+    )
+    batch_size: int = setting(32, "Prompts a batch.", section=BATCH, least=1, recipe="score_batch_size")
+    shard_rows: int = setting(512, "Prompts a file, and at most lost when stopped.", section=BATCH, least=1)
+
+    def __post_init__(self) -> None:
+        check(self)
+        object.__setattr__(self, "probes", further(self.probes))
+
+    def record(self) -> dict[str, object]:
+        """What decides the features, by name, for their manifest; probes only where some are asked for."""
+        return {k: v for k, v in vars(self).items() if k != "probes"} | (
+            {"probes": list(self.probes)} if self.probes else {}
+        )
