@@ -47,7 +47,7 @@ class Options:
         "What strategies see: whiten (principal components, alike; whiten:50 keeps 50), l2 (centred, length 1), "
         "centre, none.",
         section=SEEN,
-        choices=NORMALISE,
+        choices=defaults.WAYS,
     )
     whiten_dims: int = setting(
         defaults.WHITEN_DIMS,
