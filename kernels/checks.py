@@ -34,6 +34,13 @@ def check_shape(shape: tuple[int, ...], name: str = "x") -> None:
         raise ValueError(f"{name} must have at least one feature, got shape {tuple(shape)}")
 
 
+def check_dims(shape: tuple[int, ...], dims: int, name: str) -> None:
+    """A ValueError unless it has so many dimensions, rows included."""
+    if len(shape) != dims:
+        wanted = ", ".join([str(shape[0]), *["*"] * (dims - 1)]) if dims > 1 else f"{shape[0]},"
+        raise ValueError(f"{name} must have shape ({wanted}), got {tuple(shape)}")
+
+
 def check_dtype(dtype: Any, name: str = "x") -> None:
     """A ValueError unless it is of real numbers; booleans, objects, text and complex numbers are not."""
     if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):

@@ -23,8 +23,8 @@ class Ground(NamedTuple):
     >>> Ground({"embedding": jnp.zeros((5, 2)), "mean_entropy": jnp.arange(5.0)}, given=jnp.array([3])).n
     5
 
-    columns: by name, each with n rows: "embedding" (n, d), "weight" (n,), scores (n,), ... What a method reads is in
-        its `needs`; what it also reads where it is there, in its `takes`.
+    columns: by name, each with n rows: "embedding" (n, d), "weight" (n,), scores (n,), "trajectory" (n, t), ... What a
+        method reads is in its `needs`; what it also reads where it is there, in its `takes`.
     valid: (n,) bool, the rows that may be picked; None: all. The others still count where a method covers rows.
     given: (p,) int rows that are chosen already: they start the state and are never picked; one that holds NaN counts
         for nothing.
@@ -96,9 +96,10 @@ class Method:
     """A way to spend a budget: a frozen dataclass of its own knobs (`option`), made by `@method`.
 
     What it must say of itself: name, summary (a clause), paper (where from), needs (columns it reads); beside these,
-    where they are not as below: takes (columns it reads where they are there), targets (whether it reads a target),
-    groups, valued, drawn, nested, shrinks. What it must do: `objective` (JAX) and `gains` (its definition in NumPy,
-    which the tests hold the other to). A whole example: docs/how-to/add-a-method.md.
+    where they are not as below: takes (columns it reads where they are there), dims (of columns that are not a number
+    a row), groups, targets (whether it reads a target), valued, drawn, nested, shrinks. What it must do: `objective`
+    (JAX) and `gains` (its definition in NumPy, which the tests hold the other to). A whole example:
+    docs/how-to/add-a-method.md.
     """
 
     @property
@@ -120,6 +121,12 @@ class Method:
     @property
     def takes(self) -> tuple[str, ...]:
         return ()
+
+    @property
+    def dims(self) -> Mapping[str, int]:
+        """How many dimensions columns must have, rows included: {"trajectory": 2} is (n, t), and 1 a number a row.
+        Those that are not named are the method's own to check."""
+        return {}
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -286,6 +293,9 @@ def _checked(method: Method, ground: Ground) -> tuple[Ground, int]:
         columns["embedding"] = checks.check_pool(columns["embedding"])
     if scalar := [name for name, c in columns.items() if not c.ndim]:
         raise ValueError(f"the column {scalar[0]!r} is a single value, not one a row")
+    for name, column in columns.items():
+        if name in read and name in method.dims:
+            checks.check_dims(column.shape, method.dims[name], name)
     names = sorted((name for name in columns if name in read), key=lambda name: name != "embedding")  # n is the first's
     n = columns[names[0] if names else next(iter(columns))].shape[0]
     kept = {name: columns[name] for name in names} or {"row": jnp.arange(n)}

@@ -182,7 +182,7 @@ class _Source:
         wanted += [name for method in map(in_table, strategies) if method for name in method.groups]
         for name in filter(None, dict.fromkeys(wanted)):
             if self.pool is None:
-                if name not in self.features.facts and name not in self.features.scores:
+                if name not in self.features.facts and name not in self.features.columns:
                     raise UsageError(f"{self.path} has no column {name!r}; name the pool that has it with --pool")
             elif name == column or any(name in record for record in self.pool.records):
                 self.features = with_pool_column(self.features, self.pool, name)
@@ -328,13 +328,14 @@ def strategies() -> None:
     A score of the features is a strategy too: the largest first.
     """
     from edjax.data.features import SCORES
-    from edjax.selection.strategies import BROKEN, STRATEGIES, described
+    from edjax.selection.strategies import BROKEN, STRATEGIES, described, scores_of
 
     said = {name: described(method) for name, method in STRATEGIES.items()}
     wide = max(len(name) for name in said)
     lines = []
     for name, of in said.items():
-        needs = "decoded tokens" if of["needs"] in SCORES else of["needs"]
+        read = scores_of(STRATEGIES[name])
+        needs = "decoded tokens" if read and set(read) <= set(SCORES) else of["needs"]
         own = ", ".join(k["name"] if k["default"] is None else f"{k['name']}={k['default']}" for k in of["knobs"])
         lines.append(f"{name:{wide}}  needs {needs:14}  {of['summary']}{f' ({own})' if own else ''}")
     for why in BROKEN.values():

@@ -1,4 +1,5 @@
-"""One two-dimensional array of numbers in a .npy, .npz or .safetensors file, read a part at a time.
+"""One two-dimensional array of numbers in a .npy, .npz or .safetensors file, read a part at a time; what else a .npz
+file says of the same rows is read whole.
 
 The headers are checked by the libraries; the data are read here and not mapped, since a mapped file's pages count as
 memory of the process. Nothing is unpickled: an array of Python objects is refused.
@@ -15,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,7 @@ SUFFIXES = (".npy", ".npz", ".safetensors")
 NAMES = ("embeddings", "embedding")
 _KINDS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _NUMPY = ("float16", "float32", "float64")
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, NotImplementedError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -133,29 +135,76 @@ def _npy(path: Path) -> ArrayFile:
     return _long_enough(ArrayFile(path, shape, kind, start, by_columns), path.stat().st_size)
 
 
-def _npz(path: Path) -> ArrayFile:
-    heads: dict[str, tuple[tuple[int, ...], bool, np.dtype, int]] = {}
+class _Head(NamedTuple):
+    """What the header of a part of a .npz file says; its data begin at `start` and the part is `size` bytes long."""
+
+    shape: tuple[int, ...]
+    by_columns: bool
+    kind: np.dtype
+    start: int
+    size: int
+
+
+def _heads(path: Path) -> dict[str, _Head]:
+    """Of every array, by the name of its part."""
+    heads = {}
     try:
         with zipfile.ZipFile(path) as z:
-            sizes = {info.filename: info.file_size for info in z.infolist() if info.filename.endswith(".npy")}
-            for member in sizes:
-                with z.open(member) as f:
-                    heads[member] = (*_header(f), f.tell())
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, NotImplementedError, RuntimeError) as e:
+            for info in z.infolist():
+                if info.filename.endswith(".npy"):
+                    with z.open(info) as f:
+                        heads[info.filename] = _Head(*_header(f), f.tell(), info.file_size)
+    except _UNREADABLE as e:
         raise _damaged(path, e) from None
-    tables = {m.removesuffix(".npy"): m for m, (shape, *_) in heads.items() if len(shape) == 2}
-    held = ", ".join(f"{m.removesuffix('.npy')} {shape} {kind}" for m, (shape, _, kind, _) in heads.items()) or "none"
+    return heads
+
+
+def others(found: ArrayFile) -> dict[str, _Head]:
+    """The other arrays of numbers or text in the same .npz file with as many rows, by name; none of other files."""
+    if found.member is None:
+        return {}
+    return {
+        member.removesuffix(".npy"): head
+        for member, head in _heads(found.path).items()
+        if member != found.member and head.shape[:1] == found.shape[:1] and head.kind.kind in "fiubU"
+    }
+
+
+def read_others(found: ArrayFile) -> dict[str, np.ndarray]:
+    """`others`, read whole.
+
+    Raises:
+      DataError: the file is damaged.
+    """
+    made: dict[str, np.ndarray] = {}
+    names = others(found)
+    if not names:
+        return made
+    try:
+        with zipfile.ZipFile(found.path) as z:
+            for name in names:
+                with z.open(f"{name}.npy") as f:
+                    made[name] = np.lib.format.read_array(f, allow_pickle=False)
+    except _UNREADABLE as e:
+        raise _damaged(found.path, e) from None
+    return made
+
+
+def _npz(path: Path) -> ArrayFile:
+    heads = _heads(path)
+    tables = {m.removesuffix(".npy"): m for m, head in heads.items() if len(head.shape) == 2}
+    held = ", ".join(f"{m.removesuffix('.npy')} {head.shape} {head.kind}" for m, head in heads.items()) or "none"
     name = _only(tables)
     if name is None:
         raise DataError(
             f"{path} needs one array (rows, features), or one of that shape named embeddings; it holds: {held}"
         )
-    shape, by_columns, kind, start = heads[tables[name]]
-    if kind.name not in _NUMPY:
-        raise _unfit(f"{path}: {name}", shape, kind)
-    rows, columns = shape
-    found = ArrayFile(path, (rows, columns), kind, start, by_columns, tables[name])
-    return _long_enough(found, sizes[tables[name]])
+    head = heads[tables[name]]
+    if head.kind.name not in _NUMPY:
+        raise _unfit(f"{path}: {name}", head.shape, head.kind)
+    rows, columns = head.shape
+    found = ArrayFile(path, (rows, columns), head.kind, head.start, head.by_columns, tables[name])
+    return _long_enough(found, head.size)
 
 
 def _header(f: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:

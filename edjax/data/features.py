@@ -1,18 +1,18 @@
-"""What is known of every prompt before anyone labels it: an embedding, and scores by name."""
+"""What is known of every prompt before anyone labels it: an embedding, and columns by name."""
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from edjax.data import columns
 from edjax.data.arrays import is_array as is_array
-from edjax.data.arrays import open_array
+from edjax.data.arrays import open_array, others, read_others
 from edjax.data.ids import as_known, check_ids, id_of
 from edjax.data.stream import Stream, matrix, width
 from edjax.keep.errors import DataError, UsageError
@@ -28,7 +28,7 @@ class Features:
 
     `embeddings` is (n, d) float32, as the model gave them, in memory or a `Stream`; `scores` maps a name to (n,)
     float32, larger meaning more uncertain; `facts` holds further columns (`n_prompt_tokens`, `n_new_tokens`,
-    `generated`).
+    `generated`), (n,) of any dtype; `arrays` those with more than a number in each row, (n, ...) float32 of any shape.
     """
 
     ids: tuple[str, ...]
@@ -36,9 +36,15 @@ class Features:
     scores: dict[str, np.ndarray]
     facts: dict[str, np.ndarray]
     digest: str
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """The numbers that a method can read by name beside the embeddings: scores and arrays."""
+        return self.scores | self.arrays
 
 
 def read_features(
@@ -53,8 +59,9 @@ def read_features(
     """Read a directory that `edjax score` wrote, or embeddings of one's own.
 
     These are a Parquet file with ids and embeddings, or an (n, d) array in a .npy, .npz or .safetensors file (see
-    `edjax.data.arrays`) with `ids` beside it. Every further column of floating-point numbers of a Parquet file becomes
-    a score, to select by its name: the largest first.
+    `edjax.data.arrays`) with `ids` beside it. Every further column of floating-point numbers of a Parquet or .npz file
+    becomes a score, to select by its name: the largest first. Every column of lists of numbers of one shape, nested or
+    not, and every array of a .npz file with a row an id becomes one of `arrays`, for methods that read it.
 
     Args:
       memory: bytes that the embeddings may take; where they would take more they stay on disk, as a `Stream`.
@@ -78,16 +85,17 @@ def read_features(
     id_column = id_column_of(path, id_column)
     table = _other_columns(files, path, id_column, embedding_column)
     ids = _ids(table, str(path), id_column)
-    place = np.arange(len(ids))
+    place, order = np.arange(len(ids)), None
     if "row" in table.column_names:
         order = np.argsort(table["row"].to_numpy(), kind="stable")
         place[order] = np.arange(len(ids))
-        table = table.take(order)
         ids = tuple(ids[i] for i in order)
     shape = (len(ids), width(files, embedding_column))
     embeddings = Stream(tuple(files), shape, place, place_for, embedding_column)
-    table = table.drop_columns([n for n in (id_column, "row") if n in table.column_names])
-    return Features(ids, _within(embeddings, memory), *_scores_and_facts(table), digest)
+    rest = columns.of_table(table.drop_columns([n for n in (id_column, "row") if n in table.column_names]))
+    if order is not None:
+        rest = rest.take(order)
+    return Features(ids, _within(embeddings, memory), rest.scores, rest.facts, digest, rest.arrays)
 
 
 def _array_features(path: Path, ids: Sequence[str] | None, memory: int | None, scratch: Path) -> Features:
@@ -102,7 +110,8 @@ def _array_features(path: Path, ids: Sequence[str] | None, memory: int | None, s
     check_ids(ids, "ids")
     embeddings = Stream((file,), file.shape, np.arange(len(ids)), scratch)
     digest = sha256_json({"array": sha256_file(path), "ids": sha256_json(list(ids))})
-    return Features(tuple(ids), _within(embeddings, memory), {}, {}, digest)
+    rest = columns.of_arrays(read_others(file))
+    return Features(tuple(ids), _within(embeddings, memory), rest.scores, rest.facts, digest, rest.arrays)
 
 
 def _within(embeddings: Stream, memory: int | None) -> np.ndarray | Stream:
@@ -123,7 +132,8 @@ def id_column_of(path: Path, wanted: str) -> str:
 
 
 def join_columns(features: Features, path: str | Path, id_column: str = "id") -> Features:
-    """The features with the further columns of a .parquet or .csv(.gz) file, joined by id: numbers become scores.
+    """The features with the further columns of a .parquet or .csv(.gz) file, joined by id: numbers become scores,
+    lists of numbers arrays.
 
     Raises:
       DataError: a row of the features that the file does not have, an id that stands twice, a column that the features
@@ -139,13 +149,18 @@ def join_columns(features: Features, path: str | Path, id_column: str = "id") ->
     if missing:
         raise DataError(f"{path} has no row with id {missing[0]!r} ({len(missing)} such); every row needs its scores")
     table = table.drop_columns(id_column)
-    if twice := [n for n in table.column_names if n in features.scores or n in features.facts]:
+    if twice := [n for n in table.column_names if n in features.columns or n in features.facts]:
         raise DataError(f"{path}: the features have a column {twice[0]!r} already; rename it")
     if not table.column_names:
         raise DataError(f"{path} holds ids and no further column")
-    scores, facts = _scores_and_facts(table.take([place[i] for i in features.ids]), whole=True)
-    digest = sha256_json([features.digest, sha256_file(path)])
-    return replace(features, scores=features.scores | scores, facts=features.facts | facts, digest=digest)
+    rest = columns.of_table(table, whole=True).take(np.asarray([place[i] for i in features.ids]))
+    return replace(
+        features,
+        scores=features.scores | rest.scores,
+        facts=features.facts | rest.facts,
+        arrays=features.arrays | rest.arrays,
+        digest=sha256_json([features.digest, sha256_file(path)]),
+    )
 
 
 def _table(path: Path, id_column: str) -> Any:
@@ -202,24 +217,6 @@ def joined_columns(path: str | Path, id_column: str = "id") -> tuple[str, ...]:
     return tuple(n for n in _table(Path(path), id_column).column_names if n != id_column)
 
 
-def not_a_score(features: Features, name: str) -> DataError | None:
-    """What is wrong with a column of the features that is taken for a score and holds no numbers."""
-    if name not in features.facts:
-        return None
-    dtype, values = features.facts[name].dtype, features.facts[name].tolist()
-    odd = next((i for i, v in enumerate(values) if isinstance(v, bool) or not isinstance(v, int | float)), None)
-    if odd is None:
-        return DataError(
-            f"the column {name!r} holds {dtype.name}; of features, columns of floats are scores: write it as "
-            "such, or join it with --scores FILE"
-        )
-    comma = isinstance(values[odd], str) and re.fullmatch(r"\s*-?\d+,\d+\s*", values[odd])
-    remedy = "with a point in place of the comma" if comma else "in every row, or leave the cell empty"
-    kind = "text" if isinstance(values[odd], str) else type(values[odd]).__name__
-    found = f"{kind} ({values[odd]!r} in row {features.ids[odd]!r})"
-    return DataError(f"the column {name!r} holds {found} and is no score; write numbers {remedy}")
-
-
 class Survey(NamedTuple):
     """What features on disk hold: n rows, embeddings of length d, and columns that are scores."""
 
@@ -238,7 +235,9 @@ def survey(path: str | Path, *, id_column: str = "id", embedding_column: str = "
 
     path = Path(path)
     if is_array(path):
-        return Survey(*open_array(path).shape, ())
+        file = open_array(path)
+        scores = (name for name, head in others(file).items() if len(head.shape) == 1 and head.kind.kind == "f")
+        return Survey(*file.shape, tuple(scores))
     files, _ = _files(path)
     id_column = id_column_of(path, id_column)
     names = _column_names(files, id_column, embedding_column)
@@ -246,7 +245,7 @@ def survey(path: str | Path, *, id_column: str = "id", embedding_column: str = "
     schema = pq.read_schema(files[0])
     if not n * d:
         raise DataError(f"{path} holds no embeddings; score a pool first")
-    return Survey(n, d, tuple(c for c in names if c != id_column and _is_fraction(schema.field(c).type)))
+    return Survey(n, d, tuple(c for c in names if c != id_column and columns.is_fraction(schema.field(c).type)))
 
 
 def _files(path: Path) -> tuple[list[Path], dict[str, str] | None]:
@@ -294,7 +293,8 @@ def from_table(table: Any, digest: str, where: str) -> Features:
     ids = _ids(table, where)
     embeddings = matrix(table["embedding"].combine_chunks(), where)
     rest = [n for n in table.column_names if n not in ("id", "row", "embedding")]
-    return Features(ids, embeddings, *_scores_and_facts(table.select(rest)), digest)
+    made = columns.of_table(table.select(rest))
+    return Features(ids, embeddings, made.scores, made.facts, digest, made.arrays)
 
 
 def _ids(table: Any, where: str, column: str = "id") -> tuple[str, ...]:
@@ -309,23 +309,3 @@ def _ids(table: Any, where: str, column: str = "id") -> tuple[str, ...]:
         raise DataError(f"{where}: row {at + 1} has the id {values[at]!r}; text or an integer is needed")
     check_ids(ids, where)  # type: ignore[arg-type]
     return tuple(ids)  # type: ignore[arg-type]
-
-
-def _is_fraction(kind: Any) -> bool:
-    import pyarrow.types as t
-
-    return bool(t.is_floating(kind) or t.is_decimal(kind))
-
-
-def _scores_and_facts(table: Any, *, whole: bool = False) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Columns of fractions, floating-point or decimal, and the others. whole: integers too (CSV has no other 3)."""
-    import pyarrow.types as t
-
-    scores: dict[str, np.ndarray] = {}
-    facts: dict[str, np.ndarray] = {}
-    for name in table.column_names:
-        column = table[name].cast("float64") if t.is_decimal(table[name].type) else table[name]
-        values, kind = column.to_numpy(), column.type
-        numeric = _is_fraction(table[name].type) or (whole and t.is_integer(kind))
-        (scores if numeric else facts)[name] = values.astype(np.float32) if numeric else values
-    return scores, facts

@@ -31,7 +31,8 @@ def attend(q: Array, k: Array, v: Array, mask: Array | None, *, scale: float, so
       mask: (b or 1, 1, t, s) bool, True where a query sees a key; None: causal, s = t.
       softcap: bounds the scores before the softmax.
     """
-    if jax.default_backend() != "cpu" and softcap is None and q.dtype != jnp.float64:  # its softmax is in float32
+    # jax's own knows no softcap, has its softmax in float32, and on a CPU transposes the scores (docs/log.md).
+    if jax.default_backend() != "cpu" and softcap is None and q.dtype != jnp.float64:
         y = jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=mask is None, scale=scale)
         return checkpoint_name(y, KEPT)
     if mask is None:
@@ -57,6 +58,7 @@ def _forward(q: Array, k: Array, v: Array, mask: Array, scale: float, softcap: f
     total = shares.sum(axis=-1, keepdims=True)
     shares = (shares / total).astype(v.dtype).reshape(*shares.shape[:2], -1, shares.shape[-1])
     y = _tokens(jnp.einsum("bgqs,bsgd->bgqd", shares, v), q.shape[1])
+    # With q, k and v these are all that the backward pass needs; the shares, t s numbers a head, are found again.
     y, top, total = (checkpoint_name(kept, KEPT) for kept in (y, top, total))
     return y, (q, k, v, mask, y, top, total)
 
@@ -64,6 +66,8 @@ def _forward(q: Array, k: Array, v: Array, mask: Array, scale: float, softcap: f
 def _backward(scale: float, softcap: float | None, kept, dy: Array):
     q, k, v, mask, y, top, total = kept
     t, rows, drows = q.shape[1], _rows(q, k), _rows(dy, k)
+    # Of shares p with gradient g the scores' gradient is p (g - sum p g), and sum p g over the keys is dy . y
+    # (Dao et al. 2022, appendix B.2): so neither sum takes a pass over the scores.
     common = _rows((dy.astype(top.dtype) * y).sum(axis=-1, keepdims=True), k).reshape(top.shape)
     scores, pull = jax.vjp(lambda raw: _bounded(raw, mask, scale, softcap), _products(rows, k, t))
     shares = jnp.exp(scores - top) / total
@@ -95,6 +99,7 @@ def _products(rows: Array, k: Array, t: int) -> Array:
 
 
 def _bounded(raw: Array, mask: Array, scale: float, softcap: float | None) -> Array:
+    # Not minus infinity: a query that sees no key would then have the scores -inf - -inf, which is NaN.
     return jnp.where(mask[:, :, None], softcapped(scale * raw, softcap), jnp.finfo(raw.dtype).min)
 
 

@@ -62,10 +62,12 @@ def make_batch(rows: Sequence[Sequence[Example]], batch_size: int, *, packed: bo
             end, more = start + len(example.tokens), len(example.trained)
             tokens[i, start:end] = example.tokens
             segments[i, start:end] = number
+            # A token is foretold by the state before it. Places are above 0, so it is never that of another example.
             where[i, n : n + more] = np.asarray(example.trained) + start - 1
             targets[i, n : n + more] = np.asarray(example.tokens)[example.trained]
             weights[i, n : n + more] = 1.0
             start, n = end, n + more
+    # Rows of one example are plainly causal, which attention knows without a mask.
     return Batch(tokens, where, targets, weights, segments if packed else None)
 
 

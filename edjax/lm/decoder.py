@@ -48,6 +48,8 @@ class RMSNorm(nnx.Module):
     def __call__(self, x: Array) -> Array:
         y = x.astype(wide(x.dtype))
         y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+        # In 16 bits the order shows: Gemma, whose norms have the offset, multiplies and then rounds to the model's
+        # dtype; Llama rounds and then multiplies.
         if self.offset:
             return ((self.offset + self.weight[...].astype(y.dtype)) * y).astype(x.dtype)
         return self.weight[...].astype(x.dtype) * y.astype(x.dtype)
@@ -100,11 +102,13 @@ class Block(nnx.Module):
             q, k, v = jnp.split(self.qkv_proj(x, key), ends, axis=-1)
         else:
             q, k, v = project(x, (self.q_proj, self.k_proj, self.v_proj), key)
+        # "full" norms all heads of a token as one vector, so before they are told apart; "head" each by itself.
         if c.qk_norm == "full":
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (constrain(y.reshape(b, t, -1, c.head_dim), ROWS, None, TENSOR) for y in (q, k, v))
         if c.qk_norm == "head":
             q, k = self.q_norm(q), self.k_norm(k)
+        # Attention's backward pass needs queries and keys rotated; v was kept where it was projected.
         return checkpoint_name(rotate(q, rope), KEPT), checkpoint_name(rotate(k, rope), KEPT), v
 
     def attend(self, x: Array, q: Array, k: Array, v: Array, mask: Array | None, key: Array | None = None) -> Array:
@@ -140,6 +144,7 @@ class PerLayer(NamedTuple):
     @classmethod
     def of(cls, c: LMConfig, length: int) -> PerLayer:
         """For sequences of at most `length` tokens."""
+        # No window is one that reaches beyond any row: layers with and without one are then steps of one scan.
         far, kinds = jnp.iinfo(jnp.int32).max, _distinct(c.ropes)
         return cls(
             jnp.asarray([w or far for w in c.sliding_windows], jnp.int32) if c.windowed(length) else None,
@@ -202,6 +207,8 @@ class CausalLM(nnx.Module):
             rope, mask = sight.of(layer)
             return block.attend(x, *block.qkv(x, rope, key), mask, key), None
 
+        # Inside a scan the forward and the backward pass are loops of their own, so XLA cannot merge what is computed
+        # again with what was computed first, and the barriers that would keep it from that only cost.
         policy = None if remat else jax.checkpoint_policies.save_only_these_names(KEPT)
         step = jax.checkpoint(step, prevent_cse=False, policy=policy)
         x, _ = jax.lax.scan(step, x, (self.layers, layers, keys))
@@ -209,6 +216,7 @@ class CausalLM(nnx.Module):
 
     def _embedded(self, tokens: Array) -> Array:
         x = rows(gather_table(self.embed[...])[tokens])
+        # Gemma's factor is rounded to the model's dtype itself: 55.5 in bfloat16 where sqrt(3072) is 55.43.
         return x if self.config.embed_scale == 1.0 else x * jnp.asarray(self.config.embed_scale, x.dtype)
 
     def _ropes(self, positions: Array, dtype) -> tuple[Array, Array]:
@@ -221,6 +229,9 @@ class CausalLM(nnx.Module):
         distance = None if layers.window is None else (place[:, None] - place)[None, None]
         visible = None if distance is None else distance >= 0
         if segments is not None:
+            # The latest beginning at or before a token is its own sequence's. `distance` stands as it is: inside a
+            # sequence, places in the row are as far apart as positions. Padding is segment 0 and sees padding, so no
+            # token has an empty row of the mask.
             first = jnp.pad(segments[:, 1:] != segments[:, :-1], ((0, 0), (1, 0)))
             positions = place - jax.lax.cummax(jnp.where(first, place, 0), axis=1)
             visible = (segments[:, None, :, None] == segments[:, None, None, :]) & (place[:, None] >= place)
@@ -242,6 +253,8 @@ class CausalLM(nnx.Module):
         c = self.config
         wanted = [i % (c.num_layers + 1) for i in ((layer,) if isinstance(layer, int) else layer)]
         inner = sorted({*wanted} - {0, c.num_layers})
+        # The ends of the stack are at hand outside the scan. States in between go into as many places of the carry:
+        # as outputs of the scan those of every layer would be kept. A place beyond the last is dropped.
         place = jnp.asarray([inner.index(i) if i in inner else len(inner) for i in range(1, c.num_layers + 1)])
         x = self._embedded(tokens)
         sight, layers = self._whole(tokens, x.dtype)
@@ -279,9 +292,11 @@ class CausalLM(nnx.Module):
         place = jnp.arange(slots)
         ahead = place[None, :] - slot - jnp.arange(t)[:, None]
         own = (place >= slot)[None, :] & (ahead <= 0)
-        earlier = valid & (place < slot)
+        earlier = valid & (place < slot)  # what `valid` says of slots that are written here is not looked at
         layers, distance = PerLayer.of(self.config, slots), None
         if layers.window is not None:
+            # Prompts of unlike length share slots, so a slot is no position: that of a key is how many real ones lie
+            # before it in its row.
             where = jnp.cumsum(earlier | (place >= slot), axis=1) - 1
             distance = (positions[:, :, None] - where[:, None, :])[:, None]
         sight = Sight(self._ropes(positions, x.dtype), earlier[:, None, None, :] | own[None, None], distance)
@@ -291,7 +306,7 @@ class CausalLM(nnx.Module):
             block = gather_layer(block)
             rope, mask = sight.of(layer)
             q, k, v = block.qkv(x, rope)
-            at = (index, 0, slot, 0, 0)
+            at = (index, 0, slot, 0, 0)  # the cache is carried and not scanned over: outputs would be a second one
             cache = Cache(
                 jax.lax.dynamic_update_slice(cache.k, k[None], at), jax.lax.dynamic_update_slice(cache.v, v[None], at)
             )

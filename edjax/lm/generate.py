@@ -70,6 +70,7 @@ def generate(
     rows = [encoder.prompt([{"role": "user", "content": p}] if isinstance(p, str) else p) for p in prompts]
     answers: list[Any] = [None] * len(rows)
     for batch, tokens, lengths in batches(rows, by_length([len(r) for r in rows]), batch_size):
+        # Rows that only fill the batch draw as well, with keys of others; nobody reads what they say.
         keys = None if sampling is None else row_keys(seed, np.resize(batch, len(tokens)))
         out = _answer(loaded.model, tokens, lengths, keys, max_new_tokens, loaded.eos_ids, sampling)
         host: list[Any] = [np.asarray(a) for a in out]

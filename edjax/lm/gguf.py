@@ -113,6 +113,7 @@ def convert(gguf_path: Path, out: Path) -> Path:
             f"{gguf_path} is one of {split[0]} parts of a split file, {split[1]} tensors in all; keep every part under "
             "the name it came with (...-00001-of-00002.gguf), or join them with `llama-gguf-split --merge`"
         )
+    # GGUF names the dimension that varies fastest first.
     shapes = {t.name: tuple(int(n) for n in t.shape[::-1]) for t in found}
     try:
         _check(meta, gguf_path, shapes)
@@ -142,6 +143,7 @@ def convert(gguf_path: Path, out: Path) -> Path:
                 continue
             tensors[hf_name(t.name, gguf_path)] = np.ascontiguousarray(value)
         _fill_biases(tensors, config)
+        # There are versions of transformers that refuse a file which does not name its format.
         save_file(tensors, tmp / "model.safetensors", metadata={"format": "pt"})
         _write(tmp / "config.json", config)
         _write_tokenizer(meta, gguf_path, tmp)
@@ -226,8 +228,10 @@ def hf_config(meta: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> dict[
         "num_attention_heads": heads,
         "num_key_value_heads": int(meta.get(f"{a}head_count_kv", heads)),
         "head_dim": int(meta.get(f"{a}key_length", hidden // heads)),
+        # Of the table and not of the tokenizer: it may have rows that no token is of.
         "vocab_size": shapes["token_embd.weight"][0],
         "max_position_embeddings": int(meta["llama.context_length"]),
+        # Stored as float32, 1e-5 comes back as 9.99999974e-06; six digits are what the original config said.
         "rms_norm_eps": float(f"{meta[f'{a}layer_norm_rms_epsilon']:.6g}"),
         "rope_theta": float(meta.get("llama.rope.freq_base", 10_000.0)),
         "hidden_act": "silu",

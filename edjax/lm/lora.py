@@ -85,12 +85,13 @@ def add_lora(model: CausalLM, config: LoraConfig, seed: int = 0) -> CausalLM:
     key = jax.random.key(seed)
     for i, linear in enumerate(targets(adapted, config).values()):
         layers, n_in, n_out = linear.kernel.shape
-        bound = 1.0 / math.sqrt(n_in)
+        bound = 1.0 / math.sqrt(n_in)  # what PEFT's kaiming_uniform_(a=sqrt(5)) comes to
         a = jax.random.uniform(
             jax.random.fold_in(key, i), (layers, n_in, config.lora_r), jnp.float32, minval=-bound, maxval=bound
         )
         linear.lora_a = nnx.LoRAParam(a)
         linear.lora_b = nnx.LoRAParam(jnp.zeros((layers, config.lora_r, n_out), jnp.float32))
+        # The scale is no part of A or B, so that an export holds them as PEFT would, which scales again.
         linear.lora_scale, linear.lora_dropout, linear.lora_place = config.scale, config.lora_dropout, i
     return adapted
 

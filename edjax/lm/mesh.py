@@ -31,6 +31,9 @@ DATA, FSDP, TENSOR = AXES = ("data", "fsdp", "tensor")
 ROWS = (DATA, FSDP)
 P = PartitionSpec
 
+# A ROW projection takes its inputs split as the COLUMN ones before it left their outputs, so that heads and MLP units
+# stay on their device and each pair costs one sum over "tensor" (Shoeybi et al. 2019, section 3). Of an adapter the
+# same sides are split; the rank is too thin to be.
 COLUMN = ("q_proj", "k_proj", "v_proj", "qkv_proj", "gate_proj", "up_proj", "gate_up_proj")
 ROW = ("o_proj", "down_proj")
 TABLE: dict[tuple[str, ...], PartitionSpec] = {
@@ -126,6 +129,7 @@ def row_shards(mesh: Mesh | AbstractMesh | None = None) -> int:
 def spec_of(path: Sequence[Any], shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """How the parameter at a path (names or jax's keys) of this shape lies on the mesh."""
     names = [re.sub(r"\W", "", str(getattr(k, "name", getattr(k, "key", k)))) for k in path]
+    # Paths of an nnx.State end in the variable's value; those of an optimiser's state begin with its own fields.
     names = names[:-1] if names and names[-1] == "value" else names
     spec = TABLE.get(tuple(names[-1:]), TABLE.get(tuple(names[-2:]), P()))
     return _fitted(spec, shape, mesh)
@@ -134,7 +138,7 @@ def spec_of(path: Sequence[Any], shape: Sequence[int], mesh: Mesh | AbstractMesh
 def _fitted(spec: Any, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """The spec without axes that the mesh has not, or that do not divide their dimension."""
     fitted = []
-    for size, axes in zip(shape, spec, strict=False):
+    for size, axes in zip(shape, spec, strict=False):  # a spec may be shorter than the shape, or padded by `constrain`
         kept = tuple(a for a in ((axes,) if isinstance(axes, str) else axes or ()) if mesh.shape.get(a, 1) > 1)
         parts = math.prod(mesh.shape[a] for a in kept)
         fitted.append((kept[0] if len(kept) == 1 else kept) if kept and size % parts == 0 else None)
@@ -222,7 +226,9 @@ def gather_layer(block: Any) -> Any:
         return block
 
     def put(path, x):
-        stored = P(*spec_of(path, (0, *x.shape), mesh)[1:])
+        stored = P(
+            *spec_of(path, (0, *x.shape), mesh)[1:]
+        )  # the table is of stacks: a layer's axis before, and off again
         return _without_fsdp(x, _fitted(stored, x.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(put, block)

@@ -77,8 +77,10 @@ def quantized(kernel: Array, kind: str) -> Quantized:
         return Quantized(q.qvalue, q.scale, kind)
     if n_in % 2:
         raise DataError(f"nf4 packs two inputs into a byte, and a projection of this model has {n_in}; use int8")
+    # QLoRA's 64 where it divides: qwix cuts an axis into equal tiles only.
     block = max(d for d in range(1, BLOCK + 1) if n_in % d == 0)
     q = qwix.quantize(kernel, kind, channelwise_axes=(0, 2), tiled_axes={1: block})
+    # Halves and not neighbours share a byte: then unpacking is a concatenation, and nothing is interleaved.
     low, high = jnp.split(q.qvalue.astype(jnp.uint8), 2, axis=1)
     return Quantized(low | (high << 4), q.scale, kind)
 

@@ -43,6 +43,7 @@ def schedule(kind: str, learning_rate: float, steps: int, warmup_ratio: float) -
 
     Step i of n warm-up steps has rate learning_rate (i + 1) / (n + 1), so no step is wasted at rate 0.
     """
+    # However long the warm-up, one step is left for the kind of schedule that was asked for.
     warmup = min(round(warmup_ratio * steps), max(steps - 1, 0))
     rest = max(steps - warmup, 1)
     kinds = {
@@ -138,6 +139,7 @@ class Trainer:
 
 @functools.lru_cache(maxsize=8)
 def _programs(graph: nnx.GraphDef, max_grad_norm: float, weight_decay: float, remat: bool, dropout: bool):
+    # Without a learning rate: the step multiplies by it, and the decay with the rest, as torch's AdamW does.
     optimizer = optax.chain(
         optax.clip_by_global_norm(max_grad_norm), optax.scale_by_adam(), optax.add_decayed_weights(weight_decay)
     )
@@ -150,6 +152,7 @@ def _programs(graph: nnx.GraphDef, max_grad_norm: float, weight_decay: float, re
 
     def accumulated(lora, frozen, batch, key):
         """The loss of all micro-batches together and its gradient, one micro-batch in memory at a time."""
+        # Sums are added and divided once: in a mean of the parts' means, a token of a short part would weigh more.
         trained = jnp.maximum(batch.weights.sum(), 1.0)
 
         def add(total, part):
@@ -168,8 +171,11 @@ def _programs(graph: nnx.GraphDef, max_grad_norm: float, weight_decay: float, re
         value, grads = gradients(state.lora, frozen, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.lora)
         lora = optax.apply_updates(state.lora, jax.tree.map(lambda u: -learning_rate * u, updates))
+        # Left to itself the compiler may lay the new state out otherwise: the donated buffers would then not do for it,
+        # and the next step, whose input it is, would be compiled anew.
         return pin(TrainState(lora, opt_state)), StepInfo(value, optax.tree.norm(grads))
 
+    # Runs trained together have a state, batch, rate and seed each, and share the frozen weights and the step's number.
     compiled = functools.partial(jax.jit, donate_argnums=0, compiler_options=eigen.options())
     alone, together = compiled(step), compiled(jax.vmap(step, (0, None, 0, 0, 0, None)))
     return optimizer, alone, together, jax.jit(jax.value_and_grad(loss)), jax.jit(nll)

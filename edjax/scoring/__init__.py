@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edjax.data.columns import as_lists
 from edjax.data.features import SCORES, Features, from_table, read_features
 from edjax.data.pool import Pool
 from edjax.keep.memory import enough_memory
@@ -20,7 +21,7 @@ from edjax.lm.session import Session
 from edjax.scoring.dry_run import Estimate, probe
 from edjax.scoring.job import POOLINGS as POOLINGS
 from edjax.scoring.job import Job, check, prepare
-from edjax.scoring.probes import PROBES, further
+from edjax.scoring.probes import PROBES, further, measured
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -213,8 +214,11 @@ def _shards(
     """Yield (file name, table) for every shard that is not done yet; `facts` get what there is to say of all."""
     job = prepare(pool, session.loaded, config, session.devices)
     layout = job.layout
-    further_ones = [PROBES[name].of for name in config.get("probes", ())]
-    measures = [of(pool, job, config["batch_size"], session.devices) for of in further_ones if of]
+    measures = {
+        name: of(pool, job, config["batch_size"], session.devices)
+        for name in config.get("probes", ())
+        if (of := PROBES[name].of)
+    }
     facts |= {"distinct": layout.distinct, **facts_of(job.rows, pool.ids)}
     for note in job.notes(pool.ids):
         log(note)
@@ -232,9 +236,9 @@ def _shards(
                 parts.append(got)
                 advance(int(layout.starts[batch.stop] - layout.starts[batch.start]))
             table = _table(pool, job, i, {k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
-            for measure in measures:
-                for column, values in measure(table["row"].to_numpy()).items():
-                    table = table.append_column(column, [values])
+            for probe_name, measure in measures.items():
+                for column, values in measured(probe_name, measure, table["row"].to_numpy()).items():
+                    table = table.append_column(column, [as_lists(values)])
             yield names[i], table
 
 
@@ -243,12 +247,10 @@ def _table(pool: Pool, job: Job, shard: int, got: dict[str, np.ndarray]) -> pa.T
     import pyarrow as pa
 
     rows, which = job.layout.rows(shard)
-    width = got["embedding"].shape[1]
-    embedding = pa.FixedSizeListArray.from_arrays(pa.array(got["embedding"][which].astype(np.float32).ravel()), width)
     columns: dict[str, Any] = {
         "row": pa.array(rows, pa.int64()),
         "id": pa.array([pool.ids[i] for i in rows], pa.string()),
-        "embedding": embedding,
+        "embedding": as_lists(got["embedding"][which].astype(np.float32)),
         "n_prompt_tokens": pa.array([len(job.prompts[i]) for i in rows], pa.int32()),
     }
     if "tokens" in got:

@@ -1,25 +1,28 @@
-"""What a pass can measure of a row; `PROBES` is the table. Each probe is columns of the features."""
+"""What a pass can measure of a row; `PROBES` is the table. Each probe is columns of the features, of any shape."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from edjax.data.features import SCORES
 from edjax.data.pool import Pool
 from edjax.keep.errors import DataError, UsageError
 from edjax.scoring.job import Job
 
-Measure = Callable[[np.ndarray], dict[str, np.ndarray]]  # the pool's rows (r,) -> columns (r,)
+Measure = Callable[[np.ndarray], dict[str, np.ndarray]]  # the pool's rows (r,) -> columns (r, ...)
 
 
 class Probe(NamedTuple):
-    """summary: a clause. of: (pool, job, batch_size, mesh) -> what measures some rows; None where it is part of the
-    pass over the prompts."""
+    """summary: a clause. columns: what it leaves in the features, by name, and how many dimensions that has, rows
+    included: 1 for a number a row, 2 for (n, t); a column of `r` rows has the same shape whatever the rows. of: (pool,
+    job, batch_size, mesh) -> what measures some rows; None where it is part of the pass over the prompts."""
 
     summary: str
+    columns: Mapping[str, int]
     of: Callable[[Pool, Job, int, Any], Measure] | None = None
 
 
@@ -64,9 +67,15 @@ def _program() -> Any:
 
 
 PROBES: dict[str, Probe] = {
-    "embedding": Probe("pooled hidden states of the prompt"),
-    "uncertainty": Probe("how unsure the model is of its own greedy answer"),
-    "response": Probe("how unlikely the model finds the response that a row has", responses),
+    "embedding": Probe("pooled hidden states of the prompt", {"embedding": 2, "n_prompt_tokens": 1}),
+    "uncertainty": Probe(
+        "how unsure the model is of its own greedy answer", dict.fromkeys(("n_new_tokens", *SCORES, "generated"), 1)
+    ),
+    "response": Probe(
+        "how unlikely the model finds the response that a row has",
+        {"response_nll": 1, "mean_response_nll": 1, "n_response_tokens": 1},
+        responses,
+    ),
 }
 
 
@@ -80,3 +89,18 @@ def further(names: Sequence[str]) -> tuple[str, ...]:
         if name not in PROBES:
             raise UsageError(f"unknown probe {name!r}; there are {', '.join(PROBES)}")
     return tuple(name for name in dict.fromkeys(names) if PROBES[name].of is not None)
+
+
+def measured(name: str, measure: Measure, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """What a probe says of some rows of the pool, held to what its `columns` promise of it.
+
+    Raises:
+      ValueError: other columns, or one of other dimensions; the probe is at fault.
+    """
+    got = {column: np.asarray(values) for column, values in measure(rows).items()}
+    found = {column: values.ndim for column, values in got.items()}
+    if found != dict(PROBES[name].columns):
+        raise ValueError(f"the probe {name} promises columns of dimensions {dict(PROBES[name].columns)}: got {found}")
+    if short := [column for column, values in got.items() if len(values) != len(rows)]:
+        raise ValueError(f"the probe {name} has {len(got[short[0]])} rows in {short[0]!r} of {len(rows)}")
+    return got

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edjax.data.features import SCORES, Features, not_a_score
+from edjax.data.columns import unfit
+from edjax.data.features import SCORES, Features
 from edjax.data.stream import Stream
 from edjax.keep.errors import DataError
 from edjax.kernels import Method
 from edjax.selection.options import Options
-from edjax.selection.strategies import scores_of
+from edjax.selection.strategies import reads, scores_of
 
 _OF_RESPONSES = ("response_nll", "mean_response_nll", "n_response_tokens")
 REMEDIES = dict.fromkeys(SCORES, "score with --max-new-tokens above 0")
@@ -19,29 +20,39 @@ REMEDIES |= {name: f"{REMEDIES[name]}, anew if the features are older" for name 
 REMEDIES |= dict.fromkeys(_OF_RESPONSES, "score with --probe response")
 
 
-def columns_of(chosen: Method, options: Options, features: Features) -> tuple[str, ...]:
-    """The scores that a strategy reads with these options; names of groups and whole numbers are always sound."""
+def columns_of(features: Features, chosen: Method, options: Options) -> tuple[str, ...]:
+    """The columns that a strategy needs with these options; names of groups and whole numbers, always sound, are none.
+
+    Raises:
+      DataError: a column that the features do not hold, or that has not the dimensions that are read.
+    """
     counts = {name for name, of in features.facts.items() if of.dtype.kind in "iu"}
-    read = (name for name in scores_of(chosen) if name not in chosen.groups and name not in counts)
-    return tuple(dict.fromkeys((*read, *options.columns())))
+    sound = counts.union(chosen.groups).difference(options.columns())
+    for name in reads(chosen, features.columns):
+        if name not in sound:
+            _check(features, name, chosen.dims.get(name))
+    for name in options.columns():
+        _check(features, name, 1)
+    own = (name for name in scores_of(chosen) if name not in sound)
+    return tuple(dict.fromkeys((*own, *options.columns())))
+
+
+def _check(features: Features, name: str, dims: int | None) -> None:
+    if wrong := unfit(features, name, dims):
+        raise wrong
+    if name not in features.columns:
+        kind, held = ("score", features.scores) if dims in (None, 1) else ("column", features.columns)
+        remedy = REMEDIES.get(name, "join it with --scores FILE")
+        raise DataError(f"the features hold no {kind} {name!r} (found: {', '.join(held) or 'none'}); {remedy}")
 
 
 def finite(features: Features, columns: Sequence[str]) -> np.ndarray:
-    """Which rows have a finite embedding and these scores finite, (n,) bool.
-
-    Raises:
-      DataError: a score that the features do not hold.
-    """
+    """Which rows have a finite embedding and these columns finite, (n,) bool; of an array, all of a row's numbers."""
     x = features.embeddings
     found = x.finite.copy() if isinstance(x, Stream) else np.isfinite(x).all(axis=1)
     for name in columns:
-        if name not in features.scores:
-            if wrong := not_a_score(features, name):
-                raise wrong
-            held = ", ".join(features.scores) or "none"
-            remedy = REMEDIES.get(name, "join it with --scores FILE")
-            raise DataError(f"the features hold no score {name!r} (found: {held}); {remedy}")
-        found &= np.isfinite(features.scores[name]).reshape(len(found), -1).all(axis=1)
+        values = features.columns[name]
+        found &= np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     return found
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from edjax.data.features import Features, not_a_score
+from edjax.data.columns import unfit
+from edjax.data.features import Features
 from edjax.data.stream import Spill, Stream
 from edjax.keep.errors import UsageError
 from edjax.keep.memory import enough_memory
@@ -78,7 +79,7 @@ def usable(features: Features, compared: Iterable[tuple[str, Options]]) -> np.nd
       UsageError: an unknown strategy.
       DataError: a score that the features do not hold.
     """
-    read = (columns_of(strategy_of(name, features.scores), options, features) for name, options in compared)
+    read = (columns_of(features, _strategy(name, features), options) for name, options in compared)
     return finite(features, tuple(dict.fromkeys(column for columns in read for column in columns)))
 
 
@@ -129,12 +130,11 @@ class Chooser:
         """Ids of the rows that this strategy could use and others of the comparison cannot."""
         if self.candidates is None or self.candidates.all():
             return []
-        chosen = strategy_of(strategy, self.features.scores)
-        own = finite(self.features, columns_of(chosen, self.options, self.features))
+        own = finite(self.features, columns_of(self.features, _strategy(strategy, self.features), self.options))
         return [self.features.ids[i] for i in np.flatnonzero(own & ~self.candidates)]
 
     def _part(self, chosen: Method) -> _Part:
-        columns = columns_of(chosen, self.options, self.features)
+        columns = columns_of(self.features, chosen, self.options)
         if columns not in self._parts:
             self._parts[columns] = _Part(self.features, self.options, columns, self.candidates)
         return self._parts[columns]
@@ -256,9 +256,9 @@ class _Part:
 
 
 def _strategy(name: str, features: Features) -> Method:
-    """`strategy_of` features, of which a column may have the name and hold no numbers."""
+    """`strategy_of` features, of which a column may have the name and not hold a number a row."""
     known = name in STRATEGIES or name in features.scores
-    if not known and (wrong := not_a_score(features, name)):
+    if not known and (wrong := unfit(features, name)):
         raise wrong
     return strategy_of(name, features.scores)
 

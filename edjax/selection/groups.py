@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from edjax.data.columns import unfit
 from edjax.data.features import Features
 from edjax.keep.errors import DataError, UsageError
 
@@ -19,6 +20,8 @@ def labels(features: Features, column: str) -> tuple[np.ndarray, list[str]]:
       DataError: no such column.
     """
     values = features.facts.get(column, features.scores.get(column))
+    if wrong := unfit(features, column) if column in features.arrays else None:
+        raise wrong
     if values is None:
         found = ", ".join((*features.facts, *features.scores)) or "none"
         raise DataError(f"neither the features nor the pool have a column {column!r} to group by (features: {found})")

@@ -12,7 +12,7 @@ from edjax.data.stream import Spill, Stream, View
 from edjax.keep.errors import UsageError
 from edjax.kernels import Ground, Method, Scaled, Sorted, select, select_streamed
 from edjax.selection.groups import labels
-from edjax.selection.strategies import diverse, scores_of
+from edjax.selection.strategies import diverse, reads
 
 _SMALL = 64 << 20  # bytes of rows that are read into memory where the rest of the pool stays on disk
 Order = tuple[np.ndarray, np.ndarray | None]
@@ -49,7 +49,7 @@ def order(method: Method, p: Problem) -> Order:
 
 def _by_value(method: Sorted, p: Problem) -> Order:
     """Largest value first, on the host and in the value's own dtype; ties go to the lowest row."""
-    columns = _scores(method, p.features)
+    columns = _columns(method, p.features)
     if diverse(method):
         columns["embedding"] = np.asarray(p.x)
     if "draw" in method.takes:
@@ -72,7 +72,7 @@ def _by_gain(method: Method, p: Problem) -> Order:
     whole = len(rows) == len(p.features)
     labelled, budget = np.searchsorted(rows, np.unique(p.labelled)), p.budget
     given = labelled if len(labelled) else None
-    columns = {name: values[rows] for name, values in _scores(method, p.features).items()}
+    columns = {name: values[rows] for name, values in _columns(method, p.features).items()}
     for name in method.groups:
         columns[name] = np.unique(columns[name], return_inverse=True)[1]  # numbered among these rows
     if "draw" in method.takes:
@@ -111,12 +111,10 @@ def _places(method: Method, rows: np.ndarray, got: Any, budget: int, fewer: bool
     return rows[picks[there]], None if method.drawn and method.valued else gains[there]
 
 
-def _scores(method: Method, features: Features) -> dict[str, Any]:
-    """The columns of the features that it needs, and those it takes where they are there."""
-    taken = [name for name in method.takes if name in features.scores and name not in ("draw", "quality", "weight")]
-    named = {name: labels(features, name)[0] for name in method.groups}
-    known = features.facts | features.scores | named
-    return {name: known[name] for name in (*scores_of(method), *taken)}
+def _columns(method: Method, features: Features) -> dict[str, Any]:
+    """The columns of the features that it needs, and those it takes where they are there; of any shape."""
+    held = features.facts | features.columns | {name: labels(features, name)[0] for name in method.groups}
+    return {name: held[name] for name in reads(method, features.columns)}
 
 
 def _padded(columns: dict[str, np.ndarray], labelled: np.ndarray, budget: int) -> tuple[dict[str, np.ndarray], int]:

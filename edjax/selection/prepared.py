@@ -7,6 +7,7 @@ from typing import overload
 
 import numpy as np
 
+from edjax.data.columns import Columns
 from edjax.data.features import Features
 from edjax.data.stream import Spill, Stream
 from edjax.keep.errors import UsageError
@@ -136,10 +137,13 @@ def take(features: Features, rows: np.ndarray) -> Features:
     """The features of these rows alone, in this order; all of them as they are."""
     if len(rows) == len(features):
         return features
+    parts = Columns(features.scores, features.facts, features.arrays).take(rows)
+    x = features.embeddings
     return Features(
         tuple(features.ids[i] for i in rows),
-        features.embeddings.take(rows) if isinstance(features.embeddings, Stream) else features.embeddings[rows],
-        {k: v[rows] for k, v in features.scores.items()},
-        {k: v[rows] for k, v in features.facts.items()},
+        x.take(rows) if isinstance(x, Stream) else x[rows],
+        parts.scores,
+        parts.facts,
         features.digest,
+        parts.arrays,
     )

@@ -138,7 +138,7 @@ def with_pool_column(features: Features, pool: Pool, name: str) -> Features:
     Raises:
       DataError: a column that no row of the pool has, or an id that the pool does not have.
     """
-    if name in features.facts or name in features.scores:
+    if name in features.facts or name in features.columns:
         return features
     column = pool.column(name)
     values = np.empty(len(features), object)

@@ -113,13 +113,19 @@ def diverse(method: Method) -> bool:
 
 
 def scores_of(method: Method) -> tuple[str, ...]:
-    """The scores that it reads."""
+    """The columns that it needs beside the embeddings: scores, and arrays where its `dims` say so."""
     return tuple(name for name in method.needs if name != "embedding")
 
 
 def runnable(scored: Collection[str]) -> tuple[str, ...]:
     """The strategies of the table that need no other scores than these."""
     return tuple(name for name, method in STRATEGIES.items() if set(scores_of(method)) <= set(scored))
+
+
+def reads(method: Method, held: Collection[str]) -> tuple[str, ...]:
+    """The columns of features that it is given: those it needs, and what it takes of those that are `held`."""
+    taken = [name for name in method.takes if name in held and name not in ("draw", "quality", "weight")]
+    return tuple(dict.fromkeys((*scores_of(method), *taken)))
 
 
 def described(method: Method) -> dict[str, Any]:

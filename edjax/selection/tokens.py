@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from edjax.data.columns import unfit
 from edjax.data.features import Features
 from edjax.keep.errors import DataError
 
@@ -20,6 +21,8 @@ def costs(features: Features, column: str) -> np.ndarray:
       DataError: no such column, or a price that is not a number of 0 or more.
     """
     values = features.facts.get(column, features.scores.get(column))
+    if wrong := unfit(features, column) if column in features.arrays else None:
+        raise wrong
     if values is None:
         found = ", ".join((*features.facts, *features.scores)) or "none"
         raise DataError(

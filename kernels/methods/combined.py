@@ -1,5 +1,6 @@
 """Methods of methods: quality, quotas, prefilters, prices and sums around any method; see `edjax.kernels.combine`."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -42,6 +43,10 @@ class _Around(Method):
     @property
     def takes(self) -> tuple[str, ...]:
         return self.inside.takes
+
+    @property
+    def dims(self) -> Mapping[str, int]:
+        return self.inside.dims
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -229,6 +234,10 @@ class Plus(Method):
     @property
     def takes(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for part in self.parts for name in part.takes))
+
+    @property
+    def dims(self) -> Mapping[str, int]:
+        return {name: dims for part in self.parts for name, dims in part.dims.items()}
 
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[Plus, Ground]":
         if not self.parts:

@@ -1,5 +1,6 @@
 """Scores: the rows of largest value in a column, whatever else was picked."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -53,6 +54,10 @@ class Score(Sorted):
     @property
     def needs(self) -> tuple[str, ...]:
         return (self.column,)
+
+    @property
+    def dims(self) -> Mapping[str, int]:
+        return {self.column: 1}
 
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[Score, Ground]":
         values = checks.check_scores(ground.columns[self.column], ground.n, self.column)
