@@ -106,7 +106,7 @@ class Fisher(Method):
         return from_gains((h, tokens), start, gains, add, given=ground.given, valid=sound)
 
     def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
-        h: np.ndarray = np.asarray(ground.columns["tokens"], np.float64)
+        h: Any = np.asarray(ground.columns["tokens"], np.float64)
         flat, sound = float64.clean(h.reshape(len(h), -1))
         h = flat.reshape(h.shape)
         ridge = self.ridge

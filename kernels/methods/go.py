@@ -83,7 +83,7 @@ class _Posterior(Method):
         chosen = x[[j for j in rows if valid[j]]]
         information = np.eye(x.shape[1]) / self.tau**2 + chosen.T @ chosen / noise
         after = np.linalg.inv(information + x[:, :, None] * x[:, None, :] / noise)
-        of = np.max if self.worst else np.mean
+        of: Any = np.max if self.worst else np.mean
         now = of(np.sum(z @ np.linalg.inv(information) * z, axis=1))
         return now - of(np.einsum("kd,nde,ke->nk", z, after, z), axis=1)
 
