@@ -16,6 +16,7 @@ from edjax.selection.prepared import prepare
 from edjax.selection.selection import pool_rows, read_selection, write_selection
 from edjax.selection.strategies import STRATEGIES
 
+ALONE = [name for name, method in STRATEGIES.items() if not method.needs_target]
 DIVERSE = ("k_center", "d_optimal", "facility_location")
 
 
@@ -37,20 +38,26 @@ def copies(groups=10, each=20, d=16):
 # Budgets
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - set(ALONE)))
+def test_a_strategy_without_its_target_is_refused(strategy):
+    with pytest.raises(UsageError, match=f"^{strategy} needs a target"):
+        select(features(), strategy, 3)
+
+
+@pytest.mark.parametrize("strategy", ALONE)
 def test_zero_gives_an_empty_selection(strategy):
     got = select(features(), strategy, 0)
     assert len(got) == 0 and got.ids == () and got.indices.shape == (0,) and got.warning is None
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ALONE)
 def test_all_of_the_pool_is_a_permutation(strategy):
     got = select(features(12), strategy, 12)
     assert sorted(got.indices) == list(range(12))
     assert got.ids == tuple(f"r{i}" for i in got.indices)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ALONE)
 def test_more_than_the_pool_is_refused_or_allowed(strategy):
     with pytest.raises(UsageError, match=r"budget 13 is larger than the 12 rows .* or --allow-fewer"):
         select(features(12), strategy, 13)
@@ -73,7 +80,7 @@ def test_numpy_integers_are_budgets():
 
 
 @pytest.mark.parametrize("n", [1, 2])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ALONE)
 def test_tiny_pools(strategy, n):
     assert sorted(select(features(n), strategy, n).indices) == list(range(n))
 
@@ -88,7 +95,7 @@ def test_a_negative_seed_is_refused():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("share", ["one", "half", "all"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ALONE)
 def test_rows_that_are_not_finite_are_refused_or_left_out(strategy, share, value):
     found = features(10)
     bad = {"one": [4], "half": [1, 3, 5, 7, 9], "all": list(range(10))}[share]
@@ -191,7 +198,7 @@ def test_normalisation_changes_what_is_chosen():
 # Orders
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ALONE)
 def test_a_smaller_budget_is_the_beginning_of_a_larger(strategy):
     found = features(80, 5)
     whole = select(found, strategy, 40, seed=3)
@@ -237,7 +244,7 @@ def test_the_kernels_see_the_prepared_rows(strategy):
 # Rows alike
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ALONE)
 def test_identical_rows_never_repeat_a_pick(strategy):
     got = select(features(embeddings=np.full((20, 4), 0.1)), strategy, 20)
     assert sorted(got.indices) == list(range(20))

@@ -110,6 +110,8 @@ class Chooser:
             raise UsageError(f"{strategy} says its bandwidth, and the option bandwidth says {o.bandwidth}; give one")
         if diverse(chosen) and not streams(chosen) and isinstance(self.features.embeddings, Stream):
             raise UsageError(f"{strategy} needs the embeddings in memory; read the features with a larger memory")
+        if chosen.needs_target:
+            raise UsageError(f"{strategy} needs a target, which there is not; edjax.kernels.select takes one")
         start = time.perf_counter()
         part = self._part(chosen)
         if not (o.nested and chosen.nested):

@@ -107,7 +107,8 @@ def _places(method: Method, rows: np.ndarray, got: Any, budget: int) -> Order:
 
 def _scores(method: Method, features: Features) -> dict[str, Any]:
     """The columns of the features that it needs, and those it takes where they are there."""
-    taken = [name for name in method.takes if name in features.scores and name not in ("draw", "quality", "weight")]
+    own = ("draw", "group", "quality", "similarity", "weight")  # what these are to a method no score of that name is
+    taken = [name for name in method.takes if name in features.scores and name not in own]
     return {name: features.scores[name] for name in (*scores_of(method), *taken)}
 
 

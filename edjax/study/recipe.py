@@ -105,7 +105,8 @@ class Recipe:
         for name, kind in _LISTS.items():
             value = getattr(self, name)
             if value is not None:
-                items = tuple(STRATEGIES) if name == "strategies" and value == "all" else value
+                every = tuple(s for s, made in STRATEGIES.items() if not made.needs_target)
+                items = every if name == "strategies" and value == "all" else value
                 if not isinstance(items, (list, tuple)):
                     items = (items,)
                 for item in items:

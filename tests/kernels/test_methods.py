@@ -40,6 +40,10 @@ def ground(method, seed=0, **more):
     columns |= {name: rng.normal(size=N).astype(np.float32) for name in method.needs if name not in columns}
     if "draw" in method.takes:
         columns["draw"] = rng.permutation(N).astype(np.float32)
+    if "group" in method.takes:
+        columns["group"] = group()
+    if method.needs_target:
+        more["target"] = {"embedding": mixture(seed + 100, 7, 5)}
     return Ground(columns, **more)
 
 
@@ -47,17 +51,15 @@ def ground(method, seed=0, **more):
 def test_keeps_the_laws(name):
     method = METHODS[name]
     assert method.name == name
-    check_method(method, ground(method), 20)
-    check_method(method, ground(method, 1, given=np.array([3, 50])), 20)
-    some = np.arange(N) % 3 > 0
-    check_method(method, ground(method, 2, valid=some), 20)
+    there = ground(method, 1, given=np.array([3, 50]), valid=np.arange(N) % 3 > 0)
+    weight = {"weight": np.random.default_rng(3).uniform(0.5, 2, N).astype(np.float32)}
+    columns = {**there.columns, **(weight if "weight" in method.takes else {})}
+    check_method(method, there._replace(columns=columns), 20)
 
 
-@pytest.mark.parametrize("name", [n for n, m in METHODS.items() if "weight" in m.takes])
-def test_keeps_them_with_weights(name):
-    there = ground(METHODS[name], 3)
-    weight = np.random.default_rng(3).uniform(0.5, 2, N).astype(np.float32)
-    check_method(METHODS[name], there._replace(columns={**there.columns, "weight": weight}), 20)
+@pytest.mark.parametrize("name", ["random", "mean_entropy", "k_center", "d_optimal", "facility_location"])
+def test_keeps_them_from_nothing(name):
+    check_method(METHODS[name], ground(METHODS[name]), 20)
 
 
 @pytest.mark.parametrize("name", METHODS)
