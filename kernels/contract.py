@@ -25,7 +25,8 @@ def check_method(method: Method, ground: Ground, budget: int, *, rtol: float = R
     Not for methods that draw: chance has no definition to be held to.
 
     Args:
-        ground: columns of NumPy arrays; at least `budget` rows may be picked, 3 or more.
+        ground: columns of NumPy arrays, and those of a target where the method reads one; at least `budget` rows may
+            be picked, 3 or more.
 
     Raises:
         AssertionError: naming the law, and the pick.
@@ -80,8 +81,13 @@ def _with_nan(ground: Ground) -> Ground:
 
 def _arrays(ground: Ground) -> Ground:
     rows: Any = ground.given
+
+    def floats(columns: Any) -> Any:
+        return {name: jnp.asarray(np.asarray(c, np.float32)) for name, c in columns.items()}
+
     return ground._replace(
-        columns={name: jnp.asarray(np.asarray(c, np.float32)) for name, c in ground.columns.items()},
+        columns=floats(ground.columns),
+        target=None if ground.target is None else floats(ground.target),
         valid=None if ground.valid is None else jnp.asarray(ground.valid),
         given=None if rows is None else jnp.asarray(rows, jnp.int32),
     )

@@ -12,8 +12,8 @@ def value(method: Method, ground: Ground, rows: Sequence[int]) -> float:
     """F(S) - F(given) of rows in this order: the sum of the gains that `select` would report of them.
 
     For the methods whose gains are those of a set function (facility location and its family, D-optimal) the order does
-    not matter. Of k-center it is a sum of distances, with an infinite first one where nothing is given; of a score, the
-    sum of its values. A row that holds NaN adds nothing.
+    not matter, unless a quality scales them. Of k-center it is a sum of distances, with an infinite first one where
+    nothing is given; of a score, the sum of its values. A row that holds NaN adds nothing.
 
     Args:
         rows: distinct rows that are not given ones.

@@ -16,6 +16,7 @@ from edjax.selection.prepared import prepare
 from edjax.selection.selection import pool_rows, read_selection, write_selection
 from edjax.selection.strategies import STRATEGIES
 
+ALONE = [name for name, method in STRATEGIES.items() if not method.needs_target]
 DIVERSE = ("k_center", "d_optimal", "facility_location")
 
 

@@ -16,6 +16,7 @@ from edjax.selection.prepared import prepare
 from edjax.selection.quality import weights
 from edjax.selection.strategies import STRATEGIES
 
+ALONE = [name for name, method in STRATEGIES.items() if not method.needs_target]
 DIVERSE = ("k_center", "d_optimal", "facility_location")
 
 

@@ -129,7 +129,7 @@ class Similar(Method):
             scale = max(self.bandwidth * float(float64.squared_distances(x[valid], x[valid]).mean()), 1e-300)
             s = np.exp(-float64.squared_distances(x, z) / scale)
         else:
-            lengths = [np.maximum(np.linalg.norm(a, axis=1), 1e-300) for a in (x, z)]
+            lengths = [np.maximum(np.linalg.norm(a, axis=1), 1e-150) for a in (x, z)]
             s = np.maximum(x @ z.T / (lengths[0][:, None] * lengths[1]), 0)
         return Likeness(np.where(valid[:, None] & counts, s, 0), valid, counts)
 

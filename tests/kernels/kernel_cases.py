@@ -41,6 +41,8 @@ def ground_for(method: Method, seed: int = 0, n: int = 61, **more) -> Ground:
     columns |= {name: rng.permutation(n) for name in method.groups}
     if "n_response_tokens" in method.needs:
         columns["n_response_tokens"] = rng.integers(1, 9, n)
+    if "group" in method.takes:
+        columns["group"] = rng.integers(0, 4, n)
     if "draw" in method.takes:
         columns["draw"] = rng.permutation(n).astype(np.float32)
     target = {"embedding": mixture(seed + 100, 4, 5)} if method.needs_target else None

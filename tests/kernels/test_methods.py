@@ -19,7 +19,6 @@ from edjax.kernels import (
     Method,
     Plus,
     Scaled,
-    Sorted,
     from_gains,
     maximize,
     option,
@@ -41,17 +40,15 @@ ground = ground_for
 def test_keeps_the_laws(name):
     method = METHODS[name]
     assert method.name == name
-    if isinstance(method, Sorted) or "weight" in method.takes:  # others are held to it alone in tests of their own
-        check_method(method, ground(method), 20)
-    some = np.arange(N) % 3 > 0
-    check_method(method, ground(method, 1, given=np.array([3, 50]), valid=some), 20)
+    there = ground(method, 1, given=np.array([3, 50]), valid=np.arange(N) % 3 > 0)
+    weight = {"weight": np.random.default_rng(3).uniform(0.5, 2, N).astype(np.float32)}
+    columns = {**there.columns, **(weight if "weight" in method.takes else {})}
+    check_method(method, there._replace(columns=columns), 20)
 
 
-@pytest.mark.parametrize("name", [n for n, m in METHODS.items() if "weight" in m.takes])
-def test_keeps_them_with_weights(name):
-    there = ground(METHODS[name], 3)
-    weight = np.random.default_rng(3).uniform(0.5, 2, N).astype(np.float32)
-    check_method(METHODS[name], there._replace(columns={**there.columns, "weight": weight}), 20)
+@pytest.mark.parametrize("name", ["random", "mean_entropy", "k_center", "d_optimal", "facility_location"])
+def test_keeps_them_from_nothing(name):
+    check_method(METHODS[name], ground(METHODS[name]), 20)
 
 
 @pytest.mark.parametrize("name", METHODS)
