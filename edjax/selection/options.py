@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from edjax.keep.errors import UsageError
-from edjax.kernels.measure import NORMALISE
 from edjax.selection import clusters, defaults
 from edjax.settings import setting
 
