@@ -14,13 +14,19 @@ NESTED = [name for name in SERVING if STRATEGIES[name].nested]
 def scores(n, rng):
     """Every score that a strategy of the table reads, random."""
     read = (*SCORES, *sorted(name for method in STRATEGIES.values() for name in scores_of(method)))
-    made = {name: rng.random(n, np.float32) for name in dict.fromkeys(read) if name not in facts(n)}
-    return made | {"trajectory": rng.random((n, 4), np.float32), "tokens": rng.random((n, 3, 4), np.float32)}
+    other = facts(n) | arrays(n)
+    return {name: rng.random(n, np.float32) for name in dict.fromkeys(read) if name not in other}
 
 
 def facts(n):
     """What they read beside: every row is the response, of one token, to a prompt of its own."""
     return {"prompt_id": np.asarray([f"p{i}" for i in range(n)], object), "n_response_tokens": np.ones(n, np.int32)}
+
+
+def arrays(n):
+    """And with more than a number in each row."""
+    rng = np.random.default_rng(0)
+    return {"trajectory": rng.random((n, 4), np.float32), "tokens": rng.random((n, 3, 4), np.float32)}
 
 
 def assert_greedy(picks, strategy, x, rtol=2e-5, **options):

@@ -22,7 +22,7 @@ ALLOWED = {  # a room of edjax/ -> the rooms it may use
     "keep": set(),
     "charts": set(),
     "settings": {"keep"},
-    "data": {"keep"},
+    "data": {"keep", "settings"},
     "lm": {"keep", "kernels", "settings"},
     "scoring": BELOW - {"charts"},
     "selection": BELOW - {"lm"},

@@ -202,6 +202,7 @@ def test_the_command_chooses_by_it(tmp_path, edjax_, fails):
     assert said in fails(3, *argv, "random", "--group-by", "trajectory", "--out", tmp_path / "w")
     spent = ("--budget-tokens", 50, "--cost-by", "trajectory", "--out", tmp_path / "w")
     assert said in fails(3, *argv, "random", *spent)
+    assert "covered of 5 rows from 30: reads tokens" in edjax_(*argv, "covered", "--dry-run")[1]
     needs = {line.split()[0]: line for line in edjax_("strategies")[1].splitlines()}
     assert "needs trajectory" in needs["forgotten"] and "needs decoded tokens" in needs["mean_nll"]
     assert json.loads(edjax_("strategies", "--json")[1])["covered"]["needs"] == "tokens"
@@ -213,9 +214,9 @@ def test_the_command_chooses_by_it(tmp_path, edjax_, fails):
         ({}, r"the features hold no column 'trajectory' \(found: none\); join it with --scores FILE"),
         (
             {"arrays": {"trajectory": TOKENS}},
-            r"holds 3 x 2 numbers a row, shape \(30, 3, 2\); an array of 1 dimensions",
+            r"holds 3 x 2 numbers a row, shape \(30, 3, 2\); a list of numbers a row",
         ),
-        ({"scores": {"trajectory": RISE}}, r"holds one number a row, shape \(30,\); an array of 1 dimensions a row"),
+        ({"scores": {"trajectory": RISE}}, r"holds one number a row, shape \(30,\); a list of numbers a row"),
     ],
 )
 def test_a_column_of_other_dimensions_is_refused(held, said):

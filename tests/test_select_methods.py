@@ -27,6 +27,7 @@ def given(tmp_path):
         "energy": rng.normal(size=N).astype(np.float32),
         "response_nll": rng.uniform(1, 9, N).astype(np.float32),
         "n_response_tokens": rng.integers(1, 5, N).astype(np.int32),
+        "trajectory": (np.arange(N) % 3 + rng.random((4, N)) / 9).T.tolist(),
     }
     pq.write_table(pa.table(table), tmp_path / "f.parquet")
     return tmp_path
@@ -60,6 +61,12 @@ def test_a_response_of_each_prompt(edjax_, given):
     assert chosen(edjax_, given, "grape:by=prompt", 20, "--allow-fewer") == sorted(best, key=lambda i: mean[i])
 
 
+def test_rows_of_every_kind_of_trajectory(edjax_, given):
+    assert np.bincount(np.asarray(chosen(edjax_, given, "s2l:clusters=3", 9, "--seed", 1)) % 3).tolist() == [3, 3, 3]
+    half = chosen(edjax_, given, "s2l:clusters=1:by=prompt_id", 12)
+    assert np.bincount(np.asarray(half) // 4).tolist() == [2] * 6
+
+
 def responses(prompts, **more):
     facts = {"prompt_id": np.asarray(prompts, object), "n_response_tokens": TOKENS}
     x = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)
@@ -91,7 +98,7 @@ def test_trajectories_of_every_source_give_alike():
     x = rng.normal(size=(40, 3)).astype(np.float32)
     falls = rng.random((40, 5), np.float32) + 5 * (np.arange(40) % 2)[:, None]
     source = np.asarray(["big"] * 30 + ["small"] * 10, object)
-    found = Features(tuple(f"r{i}" for i in range(40)), x, {"trajectory": falls}, {"source": source}, "d")
+    found = Features(tuple(f"r{i}" for i in range(40)), x, {}, {"source": source}, "d", {"trajectory": falls})
     got = select(found, "s2l:by=source:clusters=2", 12, seed=1)
     assert np.bincount(got.indices // 30).tolist() == [6, 6] and got.gains is None and got.warning is None
     assert np.bincount(got.indices % 2).tolist() == [6, 6]

@@ -48,6 +48,8 @@ def from_settings(
     *,
     skip: Collection[str] = (),
     headings: Collection[str] | None = None,
+    hidden: Collection[str] = (),
+    unset: bool = False,
     switches: bool = True,
     types: Mapping[str, click.ParamType] | None = None,
 ) -> Callable[[Any], Any]:
@@ -57,6 +59,8 @@ def from_settings(
 
     Args:
       skip: fields without one. headings: those under which options are made; None: all.
+      hidden: fields whose option is taken and not shown, beside those that are within another.
+      unset: what is not given is None, whatever the setting's default.
       switches: a field that is true or false has a flag for each; else one that turns it on.
       types: of options whose text is more than their setting's value.
     """
@@ -68,10 +72,14 @@ def from_settings(
                 continue
             flag = said["flag"] or "--" + field.name.replace("_", "-")
             shared: dict[str, Any] = {"help": said["help"], "section": said["section"], "hidden": bool(said["within"])}
+            shared["hidden"] |= field.name in hidden
             default = field.default
             if types and field.name in types:
                 shared["type"] = types[field.name]
-            if isinstance(default, tuple) and said["flag"]:  # said once a value
+            if unset:
+                shown = False if default is None or isinstance(default, bool) else str(default)
+                f = option(flag, is_flag=isinstance(default, bool), default=None, show_default=shown, **shared)(f)
+            elif isinstance(default, tuple) and said["flag"]:  # said once a value
                 f = option(flag, field.name, multiple=True, **shared)(f)
             elif isinstance(default, tuple):
                 f = option(flag, default=",".join(default), show_default=True, **shared)(f)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edjax.cli import options
+from edjax.cli.grouped import Grouped, option
 
 FORMATS = ("label-studio", "argilla", "csv", "jsonl", "trl", "axolotl", "llama-factory")
 ANSWERS = ("label-studio", "argilla", "csv", "jsonl")
@@ -23,13 +24,22 @@ NEXT = {
     "llama-factory": "llamafactory-cli train with dataset_dir: {out}, dataset: edjax, mask_history: true",
 }
 
-POOL = click.option("--pool", help="The pool, where SELECTION was made without one and holds ids alone.")
+ANSWERED, FOR = "Answers", "For whom"
+POOL = option(
+    "--pool",
+    help="The pool, where SELECTION was made without one and holds ids alone.",
+    section=options.READING,
+)
 
 
-@click.command()
+@click.command(cls=Grouped)
 @click.argument("selection")
-@click.option(
-    "--to", required=True, type=click.Choice(FORMATS), help="For people: the first four. For trainers: the rest."
+@option(
+    "--to",
+    required=True,
+    type=click.Choice(FORMATS),
+    help="For people: the first four. For trainers: the rest.",
+    section=FOR,
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="File or directory to write.")
 @POOL
@@ -67,13 +77,23 @@ def export(selection: str, to: str, out: Path, overwrite: bool, pool: str | None
     options.tell(record, f"{options.count(len(chosen), 'rows')} for {to} in {', '.join(map(str, files))}", *then)
 
 
-@click.command("import-labels")
+@click.command("import-labels", cls=Grouped)
 @click.argument("selection")
 @click.argument("answers", nargs=-1, required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="File of rows to write: answered.jsonl.")
-@click.option("--from", "kind", type=click.Choice(ANSWERS), help="Their format; told from the files if not given.")
-@click.option("--partial", is_flag=True, help="Leave rows without an answer out, in place of an error.")
-@click.option("--annotator", help="Of several answers to a row, which: first, last or a person's name in the file.")
+@option(
+    "--from",
+    "kind",
+    type=click.Choice(ANSWERS),
+    help="Their format; told from the files if not given.",
+    section=ANSWERED,
+)
+@option("--partial", is_flag=True, help="Leave rows without an answer out, in place of an error.", section=ANSWERED)
+@option(
+    "--annotator",
+    help="Of several answers to a row, which: first, last or a person's name in the file.",
+    section=ANSWERED,
+)
 @POOL
 @click.option("--overwrite", is_flag=True, help="Replace OUT where it holds something else.")
 @options.pool_options

@@ -7,16 +7,18 @@ import json
 import os
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import click
 
 from edjax.cli.grouped import from_settings, option
+from edjax.data.reading import READING as READING
+from edjax.data.reading import Reading
 from edjax.lm.session import MODEL as ON
 from edjax.lm.session import Session
 
-READING = "What is read"
 OUT = option("--out", type=click.Path(path_type=Path), required=True, help="Directory to write.")
 OVERWRITE = option("--overwrite", is_flag=True, help="Start again in a directory made with other settings.")
 MODEL = option(
@@ -59,17 +61,10 @@ def pool_options(f: Any, hidden: Collection[str] = ()) -> Any:
 
     @functools.wraps(f)
     def gathered(*args: Any, **settings: Any) -> Any:
-        reading = {name: settings.pop(name) for name in ("text_column", "id_column", "split", "skip_bad_lines")}
+        reading = {field.name: settings.pop(field.name) for field in fields(Reading)}
         return f(*args, reading=reading, **settings)
 
-    g: Any = gathered
-    skip = "Leave malformed lines out and count them."
-    shown = "skip_bad_lines" not in hidden
-    g = option("--skip-bad-lines", is_flag=True, default=None, help=skip, section=READING, hidden=not shown)(g)
-    g = option("--split", help="Split of a `datasets` directory or hub data set that has several.", section=READING)(g)
-    g = option("--id-column", show_default="id", help="Column that names the rows.", section=READING)(g)
-    text = "Column with the prompt, where the name is none edjax knows."
-    return option("--text-column", help=text, section=READING)(g)
+    return from_settings(Reading, switches=False, unset=True, hidden=hidden)(gathered)
 
 
 def read(source: str, reading: Mapping[str, Any], remembered: Mapping[str, Any] | None = None) -> Any:
@@ -79,9 +74,7 @@ def read(source: str, reading: Mapping[str, Any], remembered: Mapping[str, Any] 
       source: its name. reading: the options of `pool_options`.
       remembered: what a manifest says about how it was read before, for those that were not given.
     """
-    from dataclasses import asdict
-
-    from edjax.data.pool import Reading, read_pool
+    from edjax.data.pool import read_pool
 
     return read_pool(source, **asdict(Reading.of(reading, remembered, source)), log=note)
 

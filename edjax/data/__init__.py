@@ -4,6 +4,7 @@ rows.py       rows out of a container: JSON Lines, CSV, Parquet, a `datasets` di
 turns.py      what a row means: the turns of its prompt, the response
 tools.py      functions that a model may call
 ids.py        names of rows
+reading.py    the options that say how a pool is read
 pool.py       prompts, their ids, responses where there are any
 arrays.py     arrays in files, read a part at a time
 stream.py     embeddings that stay in files

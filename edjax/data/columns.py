@@ -137,7 +137,7 @@ def unfit(features: Features, name: str, dims: int | None = 1) -> DataError | No
         if dims in (None, values.ndim):
             return None
         held = "one number" if values.ndim == 1 else f"{' x '.join(map(str, values.shape[1:]))} numbers"
-        wanted = "one number" if dims == 1 else f"an array of {(dims or 1) - 1} dimensions"
+        wanted = {1: "one number", 2: "a list of numbers"}.get(dims or 1, f"an array of {(dims or 1) - 1} dimensions")
         return DataError(f"the column {name!r} holds {held} a row, shape {values.shape}; {wanted} a row is needed here")
     if name not in features.facts:
         return None

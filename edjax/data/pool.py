@@ -17,11 +17,10 @@ Bytes:
 from __future__ import annotations
 
 import base64
-import dataclasses
 import difflib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edjax.data.ids import id_text
+from edjax.data.reading import Reading as Reading
 from edjax.data.rows import BadRow, Row, open_rows
 from edjax.data.tools import Tool
 from edjax.data.turns import ACCEPTED, SHAPES, Meaning, lean, number_text, read_row, shape_of
@@ -37,30 +37,6 @@ from edjax.keep.errors import DataError, UsageError
 from edjax.keep.store import atomic_write
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Reading:
-    """The options of `read_pool` that say what a pool is: whoever reads it again needs the same ones."""
-
-    text_column: str | None = None
-    id_column: str | None = "id"
-    split: str | None = None
-    skip_bad_lines: bool = False
-
-    @classmethod
-    def of(
-        cls, given: Mapping[str, Any], remembered: Mapping[str, Any] | None = None, source: str | Path = ""
-    ) -> Reading:
-        """What is given; where that is None, what a manifest remembers, else the default. A `source` that is a file has
-        no split to remember."""
-        names = {f.name for f in dataclasses.fields(cls)} - ({"split"} if Path(source).is_file() else set())
-        found = {k: v for k, v in (remembered or {}).items() if k in names}
-        return cls(**found | {k: v for k, v in given.items() if v is not None})
-
-    def record(self) -> dict[str, Any]:
-        """What a manifest remembers: the options that are not the defaults."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if v != getattr(Reading, k)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +69,7 @@ class Pool:
     notes: tuple[str, ...] = ()
     tools: tuple[tuple[Tool, ...] | None, ...] = ()
     withheld: tuple[Message | None, ...] = ()
-    reading: Reading = Reading()
+    reading: Reading = field(default_factory=Reading)
 
     def __post_init__(self) -> None:
         for name in ("tools", "withheld"):

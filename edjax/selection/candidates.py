@@ -21,19 +21,20 @@ REMEDIES |= dict.fromkeys(_OF_RESPONSES, "score with --probe response")
 
 
 def columns_of(features: Features, chosen: Method, options: Options) -> tuple[str, ...]:
-    """The columns that a strategy needs with these options; names of groups and whole numbers are always sound.
+    """The columns that a strategy needs with these options; names of groups and whole numbers, always sound, are none.
 
     Raises:
       DataError: a column that the features do not hold, or that has not the dimensions that are read.
     """
-    sound = {name for name, of in features.facts.items() if of.dtype.kind in "iu"} | set(chosen.groups)
+    counts = {name for name, of in features.facts.items() if of.dtype.kind in "iu"}
+    sound = counts.union(chosen.groups).difference(options.columns())
     for name in reads(chosen, features.columns):
         if name not in sound:
             _check(features, name, chosen.dims.get(name))
     for name in options.columns():
         _check(features, name, 1)
-    needed = (name for name in scores_of(chosen) if name not in sound)
-    return tuple(dict.fromkeys((*needed, *options.columns())))
+    own = (name for name in scores_of(chosen) if name not in sound)
+    return tuple(dict.fromkeys((*own, *options.columns())))
 
 
 def _check(features: Features, name: str, dims: int | None) -> None:

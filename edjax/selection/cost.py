@@ -8,13 +8,13 @@ from typing import NamedTuple
 from edjax.data.features import Features, Survey
 from edjax.data.stream import Stream
 from edjax.keep.errors import UsageError
-from edjax.kernels import on_host
+from edjax.kernels import Sorted, on_host
 from edjax.kernels import streams as may_stream
 from edjax.kernels.measure import dimensions
 from edjax.selection.clusters import wanted
 from edjax.selection.options import Options
 from edjax.selection.prepared import PART
-from edjax.selection.strategies import diverse, in_table, strategy_of
+from edjax.selection.strategies import diverse, in_table, scores_of, strategy_of
 
 IN_MEMORY = 5  # times the embeddings, measured: as read, prepared, on the device, centred there, and what makes them
 
@@ -81,7 +81,8 @@ def forecast(
         alike = f"; near-duplicates: up to {found.n**2 * found.d / 1e12:.1f} TFLOP, less where many are found"
     first = _preparing(found.n, found.d, asked, streamed)
     if not diverse(method):
-        says = f"{strategy} of {budget:,} rows from {found.n:,}: no kernel runs; the embeddings are read once"
+        how = "no kernel runs" if isinstance(method, Sorted) else f"reads {', '.join(scores_of(method)) or 'nothing'}"
+        says = f"{strategy} of {budget:,} rows from {found.n:,}: {how}; the embeddings are read once"
         spilled = size if streamed and asked.near_duplicates is not None else 0
         grouped = first.says if wanted(asked.group_by) is not None else ""
         total = around + (0 if streamed else size + (max(size, first.bytes) if grouped else size))

@@ -117,10 +117,8 @@ def _places(method: Method, rows: np.ndarray, got: Any, budget: int, fewer: bool
 
 def _columns(method: Method, features: Features) -> dict[str, Any]:
     """The columns of the features that it needs, and those it takes where they are there; of any shape."""
-    held = features.columns
-    named = {name: labels(features, name)[0] for name in method.groups}
-    known = features.facts | dict(held) | named
-    return {name: known[name] for name in reads(method, held)}
+    held = features.facts | features.columns | {name: labels(features, name)[0] for name in method.groups}
+    return {name: held[name] for name in reads(method, features.columns)}
 
 
 def _padded(columns: dict[str, np.ndarray], labelled: np.ndarray, budget: int) -> tuple[dict[str, np.ndarray], int]:

@@ -1,5 +1,6 @@
 """S2L: the pool by how its losses fall while a small model is trained, the same from every kind of fall."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -56,6 +57,10 @@ class S2L(Method):
     @property
     def needs(self) -> tuple[str, ...]:
         return ("trajectory", *self.groups)
+
+    @property
+    def dims(self) -> Mapping[str, int]:
+        return {"trajectory": 2}
 
     @property
     def groups(self) -> tuple[str, ...]:
