@@ -141,6 +141,20 @@ def test_methods_of_others_are_served(monkeypatch):
     assert select(pool, "by_norm", 4, normalise="none").ids == tuple(f"r{i}" for i in longest)
 
 
+def test_what_a_selection_cannot_serve_is_said():
+    pool = features_of(20, scores={"mean_entropy": np.linspace(0, 1, 20, dtype=np.float32)})
+    few = select(pool, "gist:strength=1000", 9)
+    assert 1 < len(few.ids) < 9, "distance is worth more than rows"
+    for strategy, options, said in [
+        ("gist", {"group_by": "cluster:2"}, "may leave a part of its budget, which --group-by cannot pass on"),
+        ("gist", {"budget_tokens": 9}, "which --budget-tokens cannot pass on"),
+        ("gist:utility=mean_margin", {}, "gist: mean_margin must be finite and not negative"),
+    ]:
+        scores = {**pool.scores, "mean_margin": -pool.scores["mean_entropy"]}
+        with pytest.raises(UsageError, match=said):
+            select(Features(pool.ids, pool.embeddings, scores, {}, "d"), strategy, 9, **options)
+
+
 def test_a_name_is_part_of_a_directory_s():
     assert directory("facility_location:bandwidth=0.5") == "facility_location_bandwidth=0.5"
 

@@ -106,9 +106,9 @@ class Fisher(Method):
         return from_gains((h, tokens), start, gains, add, given=ground.given, valid=sound)
 
     def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
-        h: Any = np.asarray(ground.columns["tokens"], np.float64)
-        flat, sound = float64.clean(h.reshape(len(h), -1))
-        h = flat.reshape(h.shape)
+        tokens = np.asarray(ground.columns["tokens"])
+        flat, sound = float64.clean(tokens.reshape(len(tokens), -1))
+        h: Any = flat.reshape(tokens.shape)
         ridge = self.ridge
         if ridge is None:
             ridge = DEFAULT_RIDGE * float(np.mean(np.sum(h[sound] ** 2, axis=(1, 2)))) or 1.0

@@ -21,6 +21,7 @@ _PICKS = 256  # after which everything is computed afresh
 # And when the targets' variance, or that of a label of the row that is to be picked, has fallen by this factor: what is
 # updated by subtraction carries the rounding of the numbers it was subtracted from.
 _FALL = 16.0
+_SQUARES = 64.0  # the same for what the mean sums of that row: it is a square
 
 # Of a row that is orthogonal to a target, rounding leaves a gain of about 2^-48 of the target's variance.
 _NOTHING = 2.0**-40
@@ -89,8 +90,9 @@ class _Posterior(Method):
 
     def plan(self, shape: Shape, *, form: str | None = None, **how: Any) -> Plan:
         n, d, m = shape.n, shape.d, shape.represented or 1
-        work = 2 * n * (d + 2 * m) * shape.budget + 2 * n * d * (d + m) * (1 + shape.budget // _PICKS)
-        return resident(self.name, shape, form, work, 4 * 2 * n * m + 4 * 4 * n + 4 * 4 * d * d)
+        each = 2 * n * (d + 2 * m) if self.worst else 4 * n * d
+        work = each * shape.budget + 2 * n * d * (d + m) * (1 + shape.budget // _PICKS)
+        return resident(self.name, shape, form, work, 4 * (2 * n * m if self.worst else 6 * n) + 16 * (n + d * d))
 
 
 @method
@@ -112,9 +114,10 @@ class Go(_Posterior):
 
     float32 knows the gains to 2^-24 of the condition number of Sigma: 1 + tau^2 / s^2 times the picks' largest square.
 
-    Held are Sigma, X Sigma Z^T and the variances of rows and targets, to which a pick is an update of rank one.
-    Cost: 2 n d + 4 n m FLOPs a pick, 2 n d (d + m) FLOPs at the start, every 256 picks, and whenever a variance has
-    fallen by a factor of 16. Memory: 8 n m + 16 d^2 bytes beside a copy of the rows.
+    Held are Sigma, the variances of rows and targets, and X Sigma Z^T, of which the mean needs the norms of rows alone;
+    a pick is an update of rank one. Cost: 4 n d FLOPs a pick ("max": 2 n d + 4 n m), and 2 n d (d + m) at the start,
+    every 256 picks, and whenever a variance has fallen by a factor of 16. Memory: 16 d^2 bytes ("max": and 8 n m)
+    beside a copy of the rows.
 
     >>> from ..ground import select
     >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, 0.0], [0.1, 3.0]])
@@ -181,9 +184,10 @@ _MOST_ROWS, _MOST_TARGETS = 200, 20
 
 
 class _State(NamedTuple):
-    """covariance: (d, d) Sigma. gram: (d, d) X_S^T X_S. cross: (n, m) X Sigma Z^T. left: (m,) variances of the targets.
-    spread: (n,) variances of the rows. gains: (n,). anchor, reach: the sum of `left`, and `spread`, when all was last
-    computed afresh, and since: () int32 how many picks ago."""
+    """covariance: (d, d) Sigma. gram: (d, d) X_S^T X_S. cross: X Sigma Z^T (n, m) for the worst target, and for their
+    mean the squared norms of its rows (n,). left: (m,) variances of the targets. spread: (n,) variances of the rows.
+    gains: (n,). anchor, reach, begun: the sum of `left`, `spread`, and for the mean `cross`, when all was last computed
+    afresh, and since: () int32 how many picks ago."""
 
     covariance: jax.Array
     gram: jax.Array
@@ -193,11 +197,8 @@ class _State(NamedTuple):
     gains: jax.Array
     anchor: jax.Array
     reach: jax.Array
+    begun: jax.Array
     since: jax.Array
-
-
-def _as_fresh(state: _State) -> _State:
-    return state._replace(anchor=jnp.sum(state.left), reach=state.spread, since=jnp.int32(0))
 
 
 def objective(
@@ -216,14 +217,14 @@ def objective(
     share = 1 / jnp.maximum(jnp.sum(counted), 1).astype(jnp.float32)
 
     def gains_of(cross, left, spread):
-        less = jnp.square(cross) / (noise + spread)[:, None]
         most = jnp.max(left)
         if worst:
+            less = jnp.square(cross) / (noise + spread)[:, None]
             # max s - max (s - r) as a sum of what is not negative: nothing cancels.
             gains = jnp.min(jnp.where(counted, (most - left) + less, jnp.inf), axis=1)
             gains = jnp.minimum(gains, most)  # where no target counts
         else:
-            gains = jnp.sum(less, axis=1) * share
+            gains = cross / (noise + spread) * share
         return jnp.where(gains > _NOTHING * most, gains, 0)
 
     def afresh(gram):
@@ -234,27 +235,48 @@ def objective(
 
         def of_tile(x):
             half = geometry.matmul(x.astype(jnp.float32), root, precision)
-            return geometry.matmul(half, of_targets, precision), geometry.square_norms(half)
+            cross = geometry.matmul(half, of_targets, precision)
+            return cross if worst else geometry.square_norms(cross), geometry.square_norms(half)
 
         cross, spread = geometry.over_rows(of_tile, x, width=d, shards=shards)
         left = geometry.square_norms(of_targets)
         covariance = geometry.matmul(root.T, root.T, precision)
         gains = gains_of(cross, left, spread)
-        return _State(covariance, gram, cross, left, spread, gains, jnp.sum(left), spread, jnp.int32(0))
+        return _State(
+            covariance,
+            gram,
+            cross,
+            left,
+            spread,
+            gains,
+            jnp.sum(left),
+            spread,
+            spread if worst else cross,
+            jnp.int32(0),
+        )
 
     def add(state, j):
         row = x[j].astype(jnp.float32)
         a = geometry.matmul(state.covariance, row[None], precision)[:, 0]
-        u = geometry.matmul(x, a[None], precision)[:, 0]
         g = noise + state.spread[j]
-        p = state.cross[j]
-        cross = state.cross - u[:, None] * (p / g)
+        p = geometry.matmul(z, a[None], precision)[:, 0]
+        if worst:
+            u = geometry.matmul(x, a[None], precision)[:, 0]
+            cross = state.cross - u[:, None] * (p / g)
+        else:
+            # |c - u p / g|^2 of each row c of the cross matrix, which is not held: c p is a product with X as well, and
+            # both are made in one pass over the rows.
+            back = geometry.matmul(state.covariance, geometry.matmul(z.T, p[None], precision).T, precision)[:, 0]
+            u, along = geometry.matmul(x, jnp.stack([a, back]), precision).T
+            cross = jnp.maximum(state.cross - 2 * u * along / g + jnp.square(u) * (p @ p) / g**2, 0)
         left = jnp.maximum(state.left - jnp.square(p) / g, 0)
         spread = jnp.maximum(state.spread - jnp.square(u) / g, 0)
         covariance = state.covariance - a[:, None] * (a / g)
         gram = state.gram + row[:, None] * row
         gains = gains_of(cross, left, spread)
-        return _State(covariance, gram, cross, left, spread, gains, state.anchor, state.reach, state.since + 1)
+        return _State(
+            covariance, gram, cross, left, spread, gains, state.anchor, state.reach, state.begun, state.since + 1
+        )
 
     def renewed(state, otherwise):
         """All from the gram matrix; `otherwise()` where a noise too small beside it leaves no Cholesky factor."""
@@ -281,10 +303,16 @@ def objective(
         state = lax.fori_loop(0, count, lambda i, state: add(state, block.fixed[order[i]]), state)
         best = jnp.argmax(jnp.where(bounds < 0, -1, state.gains))
         fallen = (noise + state.spread[best]) * _FALL < state.reach[best]
+        if not worst:
+            fallen = fallen | (state.cross[best] * _SQUARES < state.begun[best])
         due = (state.since >= _PICKS) | (jnp.sum(state.left) * _FALL < state.anchor) | fallen
 
+        def as_fresh():
+            begun = state.spread if worst else state.cross
+            return state._replace(anchor=jnp.sum(state.left), reach=state.spread, begun=begun, since=jnp.int32(0))
+
         def anew():
-            return renewed(state, lambda: _as_fresh(state))
+            return renewed(state, as_fresh)
 
         return lax.cond(due, anew, lambda: state), bounds
 
