@@ -92,6 +92,7 @@ class S2L(Method):
         precision: Precision,
         shards: int | None,
     ) -> Selection:
+        assert key is not None  # `ready` has refused that
         x = jnp.asarray(ground.columns["trajectory"], jnp.float32)
         may = jnp.ones(ground.n, bool) if ground.valid is None else ground.valid
         may = may if ground.given is None else may.at[ground.given].set(False)
