@@ -96,9 +96,9 @@ class Method:
     """A way to spend a budget: a frozen dataclass of its own knobs (`option`), made by `@method`.
 
     What it must say of itself: name, summary (a clause), paper (where from), needs (columns it reads); beside these,
-    where they are not as below: takes (columns it reads where they are there), targets (whether it reads a target),
-    drawn, nested, shrinks. What it must do: `objective` (JAX) and `gains` (its definition in NumPy, which the tests
-    hold the other to). A whole example: docs/how-to/add-a-method.md.
+    where they are not as below: takes (columns it reads where they are there), targets and needs_target (whether it
+    reads a target, and cannot do without one), drawn, nested, shrinks. What it must do: `objective` (JAX) and `gains`
+    (its definition in NumPy, which the tests hold the other to). A whole example: docs/how-to/add-a-method.md.
     """
 
     @property
@@ -137,8 +137,18 @@ class Method:
         return True
 
     @property
+    def beyond(self) -> bool:
+        """Whether the target it reads are rows that there are already, to go beyond, and not rows to be like."""
+        return False
+
+    @property
     def targets(self) -> bool:
         """Whether it reads the ground's target."""
+        return False
+
+    @property
+    def needs_target(self) -> bool:
+        """Whether there must be one."""
         return False
 
     def block_for(self, n: int, m: int) -> int:
@@ -190,8 +200,10 @@ class Method:
         form, block = how.get("form", "auto"), self.block_for(shape.n, shape.n)
         return blocked(self.name, shape, form, 2 * shape.n * shape.d * shape.budget, 4 * block * shape.d)
 
-    def advise(self, gains: np.ndarray) -> str | None:
+    def advise(self, gains: np.ndarray, *, targets: int = 0) -> str | None:
         """What a person should hear about the gains (k,) of a selection, which did not run out: a sentence, or None.
+
+        targets: rows of the target; 0 where there is none, or nobody says.
 
         Here: whether the last half of the budget brought next to nothing.
         """

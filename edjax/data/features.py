@@ -21,7 +21,7 @@ from edjax.keep.store import read_manifest, sha256_file, sha256_json
 SCORES = ("mean_entropy", "max_entropy", "least_confidence", "mean_nll", "mean_margin", "min_margin")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # its arrays are not compared
 class Features:
     """Features of n prompts, row i belonging to `ids[i]`.
 

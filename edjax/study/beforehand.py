@@ -7,6 +7,7 @@ from pathlib import Path
 from edjax.data.features import SCORES
 from edjax.data.pool import Pool
 from edjax.keep.errors import DataError, UsageError
+from edjax.selection.strategies import reads, scores_of, strategy_of
 from edjax.study.recipe import Recipe
 
 
@@ -16,8 +17,6 @@ def check(recipe: Recipe, pool: Pool, out: Path) -> None:
     Raises:
       UsageError, DataError: what is wrong, and with which row.
     """
-    from edjax.selection.strategies import scores_of, strategy_of
-
     warm = recipe.warm_start or 0
     if max(recipe.budgets) + warm > len(pool):
         beside = f" beside a warm start of {warm}" if warm else ""
@@ -29,6 +28,7 @@ def check(recipe: Recipe, pool: Pool, out: Path) -> None:
             f"{pool.unanswered(pool.index_of[unlabelled[0]])} ({len(unlabelled)} such); `edjax score` and "
             "`edjax select` need no responses"
         )
+    _check_target(recipe, out)
     needs_tokens = []
     for name in recipe.strategies:
         strategy, options = recipe.choice(name)
@@ -53,3 +53,23 @@ def check(recipe: Recipe, pool: Pool, out: Path) -> None:
         check_rows(size, mesh)
     LoraConfig(config.lora_r, config.lora_alpha, config.lora_target_modules)
     schedule(config.lr_scheduler_type, config.learning_rate, 1, config.warmup_ratio)
+
+
+def _check_target(recipe: Recipe, out: Path) -> None:
+    """A target that some strategy needs is there, one that is there is read, and it was scored as this run scores."""
+    from edjax.selection.beside import read_made_by
+
+    methods = {name: strategy_of(recipe.choice(name)[0], SCORES) for name in recipe.strategies}
+    if recipe.target is None:
+        if missing := [name for name, method in methods.items() if method.needs_target]:
+            raise UsageError(f"{missing[0]} needs rows to choose for: name their features with target, below select")
+        return
+    if not any(reads(method, "target") for method in methods.values()):
+        raise UsageError(f"target: none of {', '.join(methods)} reads one; `edjax strategies` says which do")
+    made = read_made_by(Path(recipe.target))
+    for name in ("layer", "pooling"):
+        if made and made.get(name) != getattr(recipe, name):
+            raise UsageError(
+                f"target {recipe.target} was scored with {name} {made.get(name)}, and this run scores with "
+                f"{getattr(recipe, name)}; score both alike"
+            )

@@ -21,7 +21,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "max_new_tokens": "max_new_tokens",
         "batch_size": "score_batch_size",
     },
-    "select": {name: name for name in ("strategies", "budgets", "normalise", "whiten_dims", "variants")},
+    "select": {name: name for name in ("strategies", "budgets", "target", "normalise", "whiten_dims", "variants")},
     "finetune": {
         "strategies": "finetune_strategies",
         **{name: name for name in ("seeds", "random_seeds", "warm_start", "cells_at_once", *FINETUNE)},

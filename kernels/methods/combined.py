@@ -48,6 +48,10 @@ class _Around(Method):
         return self.inside.targets
 
     @property
+    def needs_target(self) -> bool:
+        return self.inside.needs_target
+
+    @property
     def drawn(self) -> bool:
         return self.inside.drawn
 
@@ -78,8 +82,8 @@ class _Around(Method):
     def plan(self, shape: Shape, **how: Any) -> Plan:
         return self.inside.plan(shape, **how)
 
-    def advise(self, gains: np.ndarray) -> str | None:
-        return self.inside.advise(gains)
+    def advise(self, gains: np.ndarray, *, targets: int = 0) -> str | None:
+        return self.inside.advise(gains, targets=targets)
 
 
 class _Limit(_Around):
@@ -177,6 +181,14 @@ class Plus(Method):
 
     parts: tuple[Method, ...] = option("the methods", default=(), traced=True)
     weights: Any = option("one a method; default ones", default=None, traced=True)
+
+    @property
+    def targets(self) -> bool:
+        return any(part.targets for part in self.parts)
+
+    @property
+    def needs_target(self) -> bool:
+        return any(part.needs_target for part in self.parts)
 
     @property
     def drawn(self) -> bool:

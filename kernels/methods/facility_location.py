@@ -134,7 +134,7 @@ class FacilityLocation(Method):
         gained = np.maximum(s - cover, 0) @ np.where(covered, np.asarray(w, np.float64), 0.0)
         return gained * np.asarray(ground.columns.get("quality", 1.0), np.float64)
 
-    def advise(self, gains: np.ndarray) -> str | None:
+    def advise(self, gains: np.ndarray, *, targets: int = 0) -> str | None:
         if gains.min() > (1 - _EVEN) * gains.max():
             return "every pick gained about the same: the kernel is too narrow to tell rows apart; raise the bandwidth"
         said = super().advise(gains)

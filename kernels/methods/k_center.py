@@ -91,7 +91,7 @@ class KCenter(Method):
         start = int(np.argmax(near)) if self.first is None else int(self.first)
         return np.where(np.arange(len(x)) == start, np.inf, np.finfo(np.float64).max)
 
-    def advise(self, gains: np.ndarray) -> str | None:
+    def advise(self, gains: np.ndarray, *, targets: int = 0) -> str | None:
         finite = gains[np.isfinite(gains)]  # the first is at an infinite distance
         if not finite[-1] < LITTLE * finite[0]:
             return None
