@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +41,7 @@ def read_beside(
       DataError: as `read_features`.
     """
     if pool is not None:
-        refuse_other_features(path, pool)
+        refuse_other_features(path, read_made_by(pool), str(pool))
     if is_array(path):
         from edjax.data.arrays import open_array
 
@@ -49,25 +49,28 @@ def read_beside(
     return read_features(path, id_column=id_column, embedding_column=embedding_column)
 
 
-def refuse_other_features(path: Path, pool: Path) -> None:
+def refuse_other_features(path: Path, ours: Mapping[str, Any], where: str) -> None:
     """Distances between rows of two models, layers or poolings mean nothing.
 
+    Args:
+      ours: what makes the pool's features, as `read_made_by` says it; empty where nobody knows. where: their name.
+
     Raises:
-      UsageError: manifests that say so.
+      UsageError: the manifest of `path` says that they are others.
     """
-    theirs, ours = (read_made_by(p) for p in (path, pool))
+    theirs = read_made_by(path)
     for name in ("model", "layer", "pooling", "quantize"):
         differs = theirs.get(name) != ours.get(name)
         if name == "model":  # a name may change, and its weights be the same
             differs = theirs.get("weights", theirs.get(name)) != ours.get("weights", ours.get(name))
         if theirs and ours and differs:
             raise UsageError(
-                f"{path} was scored with {name} {theirs.get(name)}, and {pool} with {ours.get(name)}; score both alike"
+                f"{path} was scored with {name} {theirs.get(name)}, and {where} with {ours.get(name)}; score both alike"
             )
 
 
 def read_made_by(path: Path) -> dict[str, Any]:
-    """What scored features; nothing where they are somebody's own."""
+    """What scored features: the settings, and the digest of the weights; nothing where they are somebody's own."""
     if not path.is_dir():
         return {}
     manifest = read_manifest(path, "features")

@@ -28,7 +28,7 @@ def check(recipe: Recipe, pool: Pool, out: Path) -> None:
             f"{pool.unanswered(pool.index_of[unlabelled[0]])} ({len(unlabelled)} such); `edjax score` and "
             "`edjax select` need no responses"
         )
-    _check_target(recipe, out)
+    _check_target(recipe)
     needs_tokens = []
     for name in recipe.strategies:
         strategy, options = recipe.choice(name)
@@ -55,10 +55,8 @@ def check(recipe: Recipe, pool: Pool, out: Path) -> None:
     schedule(config.lr_scheduler_type, config.learning_rate, 1, config.warmup_ratio)
 
 
-def _check_target(recipe: Recipe, out: Path) -> None:
-    """A target that some strategy needs is there, one that is there is read, and it was scored as this run scores."""
-    from edjax.selection.beside import read_made_by
-
+def _check_target(recipe: Recipe) -> None:
+    """A target that some strategy needs is there, and one that is there is read."""
     methods = {name: strategy_of(recipe.choice(name)[0], SCORES) for name in recipe.strategies}
     if recipe.target is None:
         if missing := [name for name, method in methods.items() if method.needs_target]:
@@ -66,10 +64,3 @@ def _check_target(recipe: Recipe, out: Path) -> None:
         return
     if not any(reads(method, "target") for method in methods.values()):
         raise UsageError(f"target: none of {', '.join(methods)} reads one; `edjax strategies` says which do")
-    made = read_made_by(Path(recipe.target))
-    for name in ("layer", "pooling"):
-        if made and made.get(name) != getattr(recipe, name):
-            raise UsageError(
-                f"target {recipe.target} was scored with {name} {made.get(name)}, and this run scores with "
-                f"{getattr(recipe, name)}; score both alike"
-            )

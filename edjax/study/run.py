@@ -84,7 +84,7 @@ def run(
     directory = locate(recipe.model)
     fixed |= day_of(directory, recipe.template, None if overwrite else out)
     inputs = {"pool": pool.digest, "evaluation": held_out.digest, "model": digest(directory)}
-    target = None if recipe.target is None else read_beside(Path(recipe.target))
+    target = _target(recipe, inputs["model"])
     inputs |= {} if target is None else {"target": target.digest}
     with writing(out, kind="run", config=fixed, inputs=inputs, overwrite=overwrite, grows=grows) as artifact:
         if artifact.complete:
@@ -115,6 +115,15 @@ def slice_of(pool: Pool, rows: int | None, recipe: Recipe) -> Pool:
         return pool
     chosen = np.random.Generator(np.random.PCG64(recipe.slice_seed)).permutation(len(pool))[:rows]
     return pool.take(sorted(int(i) for i in chosen))
+
+
+def _target(recipe: Recipe, weights: str) -> Features | None:
+    """The features that a recipe names as target, which were scored as the run will score its pool."""
+    if recipe.target is None:
+        return None
+    ours = {"model": recipe.model, "weights": weights, "layer": recipe.layer, "pooling": recipe.pooling}
+    refuse_other_features(Path(recipe.target), ours, "this run")
+    return read_beside(Path(recipe.target))
 
 
 class _Walk:
@@ -206,8 +215,6 @@ class _Walk:
             return read_selection(path)
         name, options = self.recipe.choice(strategy, seed)
         target = self.target if reads(strategy_of(name, self.features.scores), "target") else None
-        if target is not None:
-            refuse_other_features(Path(str(self.recipe.target)), self.out / "features")
         options = replace(options, labelled=self.warm, target=target)
         features, column = self.features, options.group_column
         features = with_pool_column(features, self.pool, column) if column else features
