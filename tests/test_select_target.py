@@ -60,7 +60,6 @@ def test_a_target_is_covered_as_the_kernel_covers_it_prepared_as_the_pool_is(nor
     assert got.indices.tolist() == twin.indices.tolist()
     np.testing.assert_allclose(got.gains, twin.gains, rtol=1e-3, atol=1e-4)
     assert got.ids != edjax.select(features(X), budget=6, normalise=normalise).ids
-    assert set(got.indices[:4]) <= set(range(M)), "rows that the target is like"
 
 
 def test_a_pool_that_is_its_own_target_is_covered_as_ever():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edjax.data.features import SCORES
+from edjax.data.features import SCORES, Features
 from edjax.data.pool import Pool
 from edjax.keep.errors import DataError, UsageError
+from edjax.selection.beside import read_beside, refuse_other_features
 from edjax.selection.strategies import reads, scores_of, strategy_of
 from edjax.study.recipe import Recipe
 
@@ -64,3 +65,12 @@ def _check_target(recipe: Recipe) -> None:
         return
     if not any(reads(method, "target") for method in methods.values()):
         raise UsageError(f"target: none of {', '.join(methods)} reads one; `edjax strategies` says which do")
+
+
+def target_of(recipe: Recipe, weights: str) -> Features | None:
+    """The features that a recipe names as target, which were scored as the run will score its pool."""
+    if recipe.target is None:
+        return None
+    ours = {"model": recipe.model, "weights": weights, "layer": recipe.layer, "pooling": recipe.pooling}
+    refuse_other_features(Path(recipe.target), ours, "this run")
+    return read_beside(Path(recipe.target))

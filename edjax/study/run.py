@@ -26,13 +26,12 @@ from edjax.lm.batching import chunks
 from edjax.lm.bounds import facts_of, notes_on
 from edjax.lm.session import Session
 from edjax.scoring import score
-from edjax.selection.beside import read_beside, refuse_other_features
 from edjax.selection.choose import Chooser, usable
 from edjax.selection.options import Options
 from edjax.selection.selection import Selection, pool_rows, read_selection, with_pool_column, write_selection
 from edjax.selection.strategies import directory, reads, strategy_of
 from edjax.study.analysis import INTERVAL, STATISTIC, Cell, analyse, verdict
-from edjax.study.beforehand import check
+from edjax.study.beforehand import check, target_of
 from edjax.study.growth import refuse_another_order, refuse_changes
 from edjax.study.recipe import Recipe
 from edjax.study.warm import warm_rows, warm_tokens
@@ -84,7 +83,7 @@ def run(
     directory = locate(recipe.model)
     fixed |= day_of(directory, recipe.template, None if overwrite else out)
     inputs = {"pool": pool.digest, "evaluation": held_out.digest, "model": digest(directory)}
-    target = _target(recipe, inputs["model"])
+    target = target_of(recipe, inputs["model"])
     inputs |= {} if target is None else {"target": target.digest}
     with writing(out, kind="run", config=fixed, inputs=inputs, overwrite=overwrite, grows=grows) as artifact:
         if artifact.complete:
@@ -115,15 +114,6 @@ def slice_of(pool: Pool, rows: int | None, recipe: Recipe) -> Pool:
         return pool
     chosen = np.random.Generator(np.random.PCG64(recipe.slice_seed)).permutation(len(pool))[:rows]
     return pool.take(sorted(int(i) for i in chosen))
-
-
-def _target(recipe: Recipe, weights: str) -> Features | None:
-    """The features that a recipe names as target, which were scored as the run will score its pool."""
-    if recipe.target is None:
-        return None
-    ours = {"model": recipe.model, "weights": weights, "layer": recipe.layer, "pooling": recipe.pooling}
-    refuse_other_features(Path(recipe.target), ours, "this run")
-    return read_beside(Path(recipe.target))
 
 
 class _Walk:
