@@ -154,6 +154,11 @@ class Method:
         return True
 
     @property
+    def beyond(self) -> bool:
+        """Whether the target it reads are rows that there are already, to go beyond, and not rows to be like."""
+        return False
+
+    @property
     def targets(self) -> bool:
         """Whether it reads the ground's target."""
         return False

@@ -66,7 +66,7 @@ def test_whitening_is_fitted_on_all_rows_that_are_looked_at(x):
 
     def seen(**more):
         asked = Options(whiten_dims=12, drop_invalid=True, **more)
-        return Chooser(features(rows), asked)._part(STRATEGIES["k_center"]).prepared()
+        return Chooser(features(rows), asked)._part(STRATEGIES["k_center"]).prepared().rows
 
     np.testing.assert_array_equal(seen(), prepare(x, "whiten", 12))
     np.testing.assert_array_equal(seen(labelled=tuple(f"r{i}" for i in range(60))), seen())

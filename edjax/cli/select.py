@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 from edjax.cli import carried, options
 from edjax.cli.grouped import Grouped, from_settings, option
 from edjax.selection import defaults
-from edjax.selection.options import BUDGET, LEFT_OUT, ROUND, Options
+from edjax.selection.options import BESIDE, BUDGET, LEFT_OUT, ROUND, Options
 
 
 class Several(click.ParamType):
@@ -74,7 +74,14 @@ CARRIED: dict[str, Any] = {  # what may follow a value after a colon; see what s
     help="Rows that have labels: ids, rows or an earlier OUT.",
     section=ROUND,
 )
-@from_settings(Options, skip=("labelled",), switches=False, types={"budget_tokens": carried.Tokens()})
+@option(
+    "--target",
+    type=_PATH,
+    help="Features of prompts to choose for, of `edjax score`; `edjax strategies` says who reads them.",
+    section=BUDGET,
+)
+@option("--existing", type=_PATH, help="Features of rows you have that are not of the pool.", section=ROUND)
+@from_settings(Options, skip=("labelled", *BESIDE), switches=False, types={"budget_tokens": carried.Tokens()})
 @option(
     "--allow",
     type=carried.Allowed(),
@@ -126,6 +133,7 @@ def select(out: Path | None, dry_run: bool, overwrite: bool, **settings: Any) ->
             OUT/gains.svg, OUT/near_duplicates.csv: where there are such
             OUT/STRATEGY-BUDGET/: the same of each, where several are given
     A second round: --labelled answered.jsonl. Quality times diversity: --weight-by mean_entropy.
+    For a task: --target FEATURES, of `edjax score` of some of its prompts.
     Tokens are by default those of the prompt: how long a response will be is not known before it is written.
     """
     carried.unfold(click.get_current_context(), settings, CARRIED)
@@ -147,7 +155,7 @@ class _Source:
     """What is chosen from: the features, the pool they are of, and the ids that are labelled."""
 
     def __init__(self, settings: dict[str, Any]):
-        names = ("features", "embeddings", "ids", "pool", "scores", "embedding_column", "memory", "labelled")
+        names = ("features", "embeddings", "ids", "pool", "scores", "embedding_column", "memory", "labelled", *BESIDE)
         self.given = {name: settings.pop(name) for name in names}
         reading: dict[str, Any] = settings.pop("reading")
         if (self.given["features"] is None) == (self.given["embeddings"] is None):
@@ -174,6 +182,13 @@ class _Source:
 
         return read_labelled(self.given["labelled"], self.reading["id_column"])
 
+    def beside(self) -> dict[str, Any]:
+        """The features of rows beside the pool, as `Options` takes them."""
+        from edjax.selection.beside import read_beside
+
+        named = {name: self.given[name] for name in BESIDE if self.given[name] is not None}
+        return {name: read_beside(path, pool=self.path, **self.columns) for name, path in named.items()}
+
     def read(self, strategies: tuple[str, ...], settings: dict[str, Any], scratch: Path) -> None:
         from edjax.data.features import is_array, join_columns, read_features
         from edjax.data.ids import as_known, read_ids
@@ -182,7 +197,7 @@ class _Source:
         from edjax.selection.selection import with_pool_column
         from edjax.selection.strategies import in_table
 
-        limits = [stream_above(s, self.given["memory"]) for s in strategies]
+        limits = [stream_above(s, self.given["memory"], self.given["existing"] is not None) for s in strategies]
         limit = None if None in limits else min(n for n in limits if n is not None)
         self.pool = self._pool()
         ids = self.pool.ids if self.pool and is_array(self.path) else None
@@ -228,18 +243,20 @@ def _choose(
 ) -> None:
     from edjax.keep.errors import UsageError
     from edjax.keep.store import sha256_json
+    from edjax.selection.beside import refuse_unread
     from edjax.selection.choose import Chooser, usable
     from edjax.selection.cost import streams
     from edjax.selection.labelled import chosen_otherwise
     from edjax.selection.selection import write_selection
-    from edjax.selection.strategies import diverse, in_table
+    from edjax.selection.strategies import diverse, in_table, strategy_of, uses
 
     several = len(strategies) * len(budgets) > 1
     written = "selected.jsonl" if source.pool is not None else "selection.csv"
     if several and (out / "plan.json").exists():
         raise UsageError(f"{out} holds a single selection; choose another --out for a directory of several")
     ids = source.labelled()
-    asked = Options(**settings, labelled=ids)
+    asked = Options(**settings, labelled=ids, **source.beside())
+    refuse_unread([strategy_of(s, source.features.scores) for s in strategies], asked)
     compared = usable(source.features, [(s, asked) for s in strategies]) if len(strategies) > 1 else None
     chooser = Chooser(source.features, asked, compared)
     if any((method := in_table(s)) and diverse(method) for s in strategies) and (
@@ -260,11 +277,15 @@ def _choose(
             name = re.sub(r"[^\w.-]", "_", strategy) + f"-{spent}"  # a score may have any name
             made.append((out / name if several else out, budget, chosen))
     for place, budget, chosen in made:
+        method = strategy_of(chosen.strategy, source.features.scores)
         left_out = chooser.left_out(chosen.strategy)
-        read = inputs | ({"left_out": sha256_json(left_out)} if left_out else {})
         own = asked.record()
+        beside = {n: source.given[n] for n in BESIDE if source.given[n] is not None and uses(method, n)}
+        read = inputs | ({"left_out": sha256_json(left_out)} if left_out else {})
+        read |= {name: getattr(asked, name).digest for name in beside}
         kept = {k: v for k, v in settings.items() if k in own}
         config = {"strategy": chosen.strategy, "budget": budget, **kept, "labelled": named, **source.columns}
+        config |= {name: str(path) for name, path in beside.items()}
         write_selection(chosen, source.features, source.pool, place, config=config, inputs=read, overwrite=overwrite)
     if source.pool is None:
         options.note("no pool was named: the ids are chosen, and there are no rows to copy (--pool copies them)")
@@ -327,7 +348,7 @@ def _foretell(
     from edjax.selection.cost import forecast
 
     ids = source.labelled()
-    asked = Options(**settings, labelled=ids)
+    asked = Options(**settings, labelled=ids, **source.beside())
     found = survey(source.path, **source.columns)
     if (scores := source.given["scores"]) is not None:
         found = found._replace(scores=(*found.scores, *joined_columns(scores, source.reading["id_column"])))
@@ -347,6 +368,7 @@ def strategies() -> None:
     \b
     A knob follows a colon:  --strategy facility_location:bandwidth=0.5
     A score of the features is a strategy too: the largest first.
+    --target: it chooses for the prompts of `edjax select --target FEATURES`; in brackets where it can do without.
     """
     from edjax.data.features import SCORES
     from edjax.selection.strategies import BROKEN, STRATEGIES, described, scores_of
@@ -357,8 +379,9 @@ def strategies() -> None:
     for name, of in said.items():
         read = scores_of(STRATEGIES[name])
         needs = "decoded tokens" if read and set(read) <= set(SCORES) else of["needs"]
+        needs += {"none": "", "taken": " [--target]", "needed": " --target"}[of["target"]]
         own = ", ".join(k["name"] if k["default"] is None else f"{k['name']}={k['default']}" for k in of["knobs"])
-        lines.append(f"{name:{wide}}  needs {needs:14}  {of['summary']}{f' ({own})' if own else ''}")
+        lines.append(f"{name:{wide}}  needs {needs:21}  {of['summary']}{f' ({own})' if own else ''}")
     for why in BROKEN.values():
         options.note(why)
     options.tell(said, *lines)

@@ -22,7 +22,7 @@ UNCERTAINTIES = ("mean_entropy", "max_entropy", "least_confidence", "mean_nll", 
 SCORES = (*UNCERTAINTIES, "energy", "grad_norm")  # what a pass that decodes scores; features of before lack the last
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # its arrays are not compared
 class Features:
     """Features of n prompts, row i belonging to `ids[i]`.
 

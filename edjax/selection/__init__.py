@@ -7,6 +7,7 @@ options.py      everything that can be asked beside the strategy and the budget
 candidates.py   who may be chosen, and the same rows for all that are compared
 choose.py       select(), and several strategies and budgets at once
 order.py        how a method orders the rows
+beside.py       a target to choose for, and rows one has that are not of the pool
 labelled.py     rows that have labels already: a second round goes on where the first ended
 quality.py      quality times diversity: weights, prefilter
 clusters.py     groups that nobody named

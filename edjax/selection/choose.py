@@ -12,18 +12,19 @@ import numpy as np
 
 from edjax.data.columns import unfit
 from edjax.data.features import Features
-from edjax.data.stream import Spill, Stream
+from edjax.data.stream import Stream
 from edjax.keep.errors import UsageError
 from edjax.keep.memory import enough_memory
 from edjax.kernels import Method, streams
 from edjax.selection import clusters, defaults, duplicates, gains, groups, labelled, quality, tokens
+from edjax.selection.beside import Beside, refuse_missing, refuse_unread, seen
 from edjax.selection.candidates import columns_of, finite, valid
-from edjax.selection.options import Options, whole
+from edjax.selection.options import BESIDE, Options, whole
 from edjax.selection.order import Order, Problem
 from edjax.selection.order import order as in_order
-from edjax.selection.prepared import prepare, take
+from edjax.selection.prepared import Prepared, fitted, take
 from edjax.selection.selection import Removed, Selection
-from edjax.selection.strategies import STRATEGIES, diverse, knobs, strategy_name, strategy_of
+from edjax.selection.strategies import STRATEGIES, diverse, knobs, strategy_name, strategy_of, uses
 
 
 def select(
@@ -45,6 +46,10 @@ def select(
       labelled: ids of rows that have labels. They start the state of the diversity strategies and are never picked;
         50 rows, and then 50 more given these, are the 100 rows of one go. allow_unknown: pass over ids that are of no
         row, instead of an error.
+      target: features of rows to choose for, made as the pool's were (`edjax.read_features`); for methods that read
+        one, see `edjax strategies`. They are prepared by what is fitted on the pool, and are never picked.
+      existing: features of rows that one has already and that are not of the pool: they start the state of the
+        diversity strategies as labelled rows do.
       weight_by, strength: a score that scales the diversity strategies, see `edjax.selection.quality.weights`; the
         others do not look at it.
       prefilter, prefilter_ratio: choose among the ratio x budget rows of largest such score, default 3.
@@ -62,14 +67,17 @@ def select(
 
     Raises:
       UsageError: an unknown strategy, a budget that is negative, not whole, or beyond the pool; an option that makes no
-        sense; embeddings left on disk for a strategy that needs them in memory.
-      DataError: rows that are not finite; a column the features do not hold; labelled ids that no row has.
+        sense; embeddings left on disk for a strategy that needs them in memory; a target that the strategy does not
+        read, or needs and is not given.
+      DataError: rows that are not finite; a column the features do not hold; labelled ids that no row has; a target
+        whose embeddings are not of the pool's length.
       EnvError: memory runs out.
     """
-    _strategy(strategy, features)
+    chosen, asked = _strategy(strategy, features), Options(**options)
+    refuse_unread([chosen], asked)
     if budget is not None:
         budget = whole("budget", budget, "rows")
-    return Chooser(features, Options(**options)).choose(strategy, [budget])[0]
+    return Chooser(features, asked).choose(strategy, [budget])[0]
 
 
 def usable(features: Features, compared: Iterable[tuple[str, Options]]) -> np.ndarray:
@@ -110,7 +118,9 @@ class Chooser:
             raise UsageError(f"{what} the budget of rows: give --budget beside --budget-tokens")
         if o.bandwidth is not None and "bandwidth=" in strategy:
             raise UsageError(f"{strategy} says its bandwidth, and the option bandwidth says {o.bandwidth}; give one")
-        if diverse(chosen) and not streams(chosen) and isinstance(self.features.embeddings, Stream):
+        refuse_missing(chosen, o)
+        beside = o.existing is not None or (o.target is not None and uses(chosen, "target"))
+        if diverse(chosen) and (beside or not streams(chosen)) and isinstance(self.features.embeddings, Stream):
             raise UsageError(f"{strategy} needs the embeddings in memory; read the features with a larger memory")
         if chosen.needs_target:
             raise UsageError(f"{strategy} needs a target, rows to be like: give one to edjax.kernels.select")
@@ -155,7 +165,8 @@ class _Part:
         self.keep, dropped = valid(features, columns, o.drop_invalid, given, candidates)
         self.features, self.given = take(features, self.keep), _among(given, self.keep)
         self.notes = [n for n in (unknown, *dropped) if n]
-        self._x: np.ndarray | Spill | None = None
+        self._prepared: Prepared | None = None
+        self.targets = 0
         if o.near_duplicates is not None and len(self.keep):
             self._remove_duplicates(o.near_duplicates)
         if o.budget_tokens is not None:
@@ -164,20 +175,20 @@ class _Part:
         free[self.given] = False
         self.free = np.flatnonzero(free)
         if (n := clusters.wanted(o.group_by)) is not None:
-            self.group = clusters.labels(self.prepared(), n)
+            self.group = clusters.labels(self.prepared().rows, n)
         elif o.group_by is not None:
             self.group = groups.labels(self.features, o.group_by)[0]
 
     def _remove_duplicates(self, threshold: float) -> None:
-        x = prepare(self.features.embeddings, "l2")
-        found = duplicates.find(x, threshold, self.given, self.weights)
+        l2 = fitted(self.features.embeddings, "l2", self.o.whiten_dims)
+        found = duplicates.find(l2.rows, threshold, self.given, self.weights)
         names = self.features.ids
         self.removed = tuple(
             Removed(names[i], names[j], float(s))
             for i, j, s in zip(found.gone, found.keeper, found.similarity, strict=True)
         )
         if not len(found.gone):
-            self._x = x if self.o.normalise == "l2" else None
+            self._prepared = l2 if self.o.normalise == "l2" else None
             return
         said = "near-duplicate was" if len(found.gone) == 1 else "near-duplicates were"
         self.notes.append(f"{len(found.gone)} {said} left out, {len(found.keep)} rows stay")
@@ -190,11 +201,25 @@ class _Part:
         o = self.o
         return None if o.weight_by is None else quality.weights(self.features.scores[o.weight_by], o.strength)
 
-    def prepared(self) -> np.ndarray | Spill:
-        if self._x is None:
+    def prepared(self) -> Prepared:
+        if self._prepared is None:
             o = self.o
-            self._x = prepare(self.features.embeddings, o.normalise, o.whiten_dims)
-        return self._x
+            self._prepared = fitted(self.features.embeddings, o.normalise, o.whiten_dims)
+        return self._prepared
+
+    def beside(self, chosen: Method) -> dict[str, Any]:
+        """The rows beside the pool that a method reads, as `Problem` takes them."""
+        found: dict[str, Beside] = {}
+        for name in BESIDE:
+            given = getattr(self.o, name)
+            if given is None or not uses(chosen, name):
+                continue
+            d = self.features.embeddings.shape[1]
+            rows, note = seen(given, name, chosen, self.prepared().by, d, self.o.drop_invalid)
+            self.notes += [note] if note and note not in self.notes else []
+            found["target" if chosen.beyond else name] = rows
+        self.targets = len(target.x) if (target := found.get("target")) else 0
+        return found
 
     def fitting(self, budget: int | None) -> int | None:
         """The budget, or all rows there are where it is larger and that is allowed."""
@@ -216,8 +241,9 @@ class _Part:
         if o.prefilter is not None and budget is not None:
             candidates = quality.prefilter(self.features.scores[o.prefilter], candidates, budget, o.prefilter_ratio)
         weights = None if chosen.valued else self.weights
-        x: Any = self.prepared() if diverse(chosen) else self.features.embeddings
+        x: Any = self.prepared().rows if diverse(chosen) else self.features.embeddings
         problem = Problem(self.features, x, candidates, 0, o.seed, self.given, weights, fewer=o.allow_fewer)
+        problem = problem._replace(**self.beside(chosen))
         if o.bandwidth is not None and "bandwidth" in knobs(chosen):
             chosen = dataclasses.replace(chosen, bandwidth=o.bandwidth)  # type: ignore[call-arg]
 
@@ -252,7 +278,8 @@ class _Part:
         cost = None if o.budget_tokens is None else float(self.price[picks].sum())
         if o.budget_tokens and not len(picks) and len(self.free):
             notes.append(f"no row costs {o.budget_tokens} or less: nothing is chosen")
-        if not chosen.valued and (said := gains.warn(chosen, gain, grouped=o.group_by is not None)):
+        grouped = o.group_by is not None
+        if not chosen.valued and (said := gains.warn(chosen, gain, grouped=grouped, targets=self.targets)):
             notes.append(said)
         indices = self.keep[picks]
         ids = tuple(self.features.ids[i] for i in picks)

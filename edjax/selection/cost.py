@@ -11,6 +11,7 @@ from edjax.keep.errors import UsageError
 from edjax.kernels import Sorted, on_host
 from edjax.kernels import streams as may_stream
 from edjax.kernels.measure import dimensions
+from edjax.selection.beside import refuse_missing, refuse_unread
 from edjax.selection.clusters import wanted
 from edjax.selection.options import Options
 from edjax.selection.prepared import PART
@@ -35,10 +36,12 @@ class Forecast(NamedTuple):
     disk: int
 
 
-def stream_above(strategy: str, memory: int) -> int | None:
+def stream_above(strategy: str, memory: int, existing: bool = False) -> int | None:
     """Bytes of embeddings up to which this strategy selects within `memory` bytes, for `read_features`; beyond them it
-    reads them from disk. None for a strategy that cannot."""
+    reads them from disk. None for a strategy that cannot, or not with `existing` rows."""
     method = in_table(strategy)
+    if existing and method and diverse(method):
+        return None
     return None if method and diverse(method) and not may_stream(method) else memory // IN_MEMORY
 
 
@@ -71,7 +74,12 @@ def forecast(
     if not 0 <= budget <= found.n - labelled:
         without = f" less {labelled} labelled" if labelled else ""
         raise UsageError(f"budget {budget} is not between 0 and the pool's {found.n} rows{without}")
-    limit, size = stream_above(strategy, memory), 4 * found.n * found.d
+    refuse_unread([method], asked)
+    refuse_missing(method, asked)
+    more = 0 if asked.existing is None or method.beyond else len(asked.existing)
+    target = asked.existing if method.beyond else asked.target
+    represented = None if target is None else len(target)
+    limit, size = stream_above(strategy, memory, more > 0), 4 * found.n * found.d
     streamed = limit is not None and size > limit
     around = _RUNTIME + _DECODING + _ID * found.n
     if pool is not None and Path(pool).is_file():
@@ -87,7 +95,8 @@ def forecast(
         grouped = first.says if wanted(asked.group_by) is not None else ""
         total = around + (0 if streamed else size + (max(size, first.bytes) if grouped else size))
         return Forecast(f"{says}{grouped}; about {total / 1e9:.1f} GB in all{alike}", total, spilled)
-    plan = kernels.plan(method, found.n, first.width, budget, form="streamed" if streamed else "auto")
+    form = "streamed" if streamed else "auto"
+    plan = kernels.plan(method, found.n + more, first.width, budget, represented=represented, form=form)
     says = plan.says.replace(method.name, strategy, 1)
     around += max(plan.bytes + first.kept, first.bytes)
     if streamed:

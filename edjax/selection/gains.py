@@ -9,7 +9,7 @@ from edjax.kernels import Method
 FEW = 10  # picks: below, a curve says nothing
 
 
-def warn(method: Method, gains: np.ndarray | None, *, grouped: bool = False) -> str | None:
+def warn(method: Method, gains: np.ndarray | None, *, grouped: bool = False, targets: int = 0) -> str | None:
     """A sentence where the budget outlives the gains, or where the method finds something else to say of them.
 
     In groups the gains start anew in each, so only picks without any gain are counted.
@@ -24,7 +24,7 @@ def warn(method: Method, gains: np.ndarray | None, *, grouped: bool = False) -> 
         return f"the gains ran out after {alive} of {len(gains)} picks: later picks add nothing this strategy can see"
     if grouped or len(gains) < FEW:
         return None
-    return method.advise(gains)
+    return method.advise(gains, targets=targets)
 
 
 _STYLE = """

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edjax.keep.errors import UsageError
 from edjax.selection import clusters, defaults
 from edjax.settings import setting
 
+if TYPE_CHECKING:
+    from edjax.data.features import Features
+
+BESIDE = ("target", "existing")  # features of other rows, which are no rows of the pool
 BUDGET, ROUND, SEEN, LEFT_OUT = "What to choose", "A second round", "How rows are seen", "What is left out"
 QUALITY, GROUPS = "Quality times diversity", "Groups"
 QUOTAS = ("proportional", "balanced", "inverse_confidence")
@@ -25,6 +29,8 @@ class Options:
     """
 
     labelled: tuple[str, ...] = setting((), "Rows that have labels.", section=ROUND)
+    target: Features | None = setting(None, "Rows to choose for.", section=BUDGET)  # noqa: RUF009
+    existing: Features | None = setting(None, "Rows one has, not of the pool.", section=ROUND)  # noqa: RUF009
     allow_unknown: bool = setting(
         False, "Pass over labelled ids that are of no row.", section=ROUND, within="--allow unknown"
     )
@@ -108,6 +114,9 @@ class Options:
         if isinstance(self.labelled, str):
             raise UsageError(f"labelled {self.labelled!r} is one text; a list of ids is needed")
         object.__setattr__(self, "labelled", tuple(self.labelled))
+        for name in BESIDE:
+            if (given := getattr(self, name)) is not None and not hasattr(given, "embeddings"):
+                raise UsageError(f"{name} {given!r} is no features; edjax.read_features(PATH) reads them")
         if self.seed < 0:
             raise UsageError(f"seed {self.seed} is negative; it is 0 or more")
         if self.normalise not in defaults.WAYS:
@@ -139,8 +148,9 @@ class Options:
         return tuple(dict.fromkeys(c for c in (self.weight_by, self.prefilter, mean_nll) if c is not None))
 
     def record(self) -> dict[str, Any]:
-        """What decides the choice, by name."""
-        return {k: v for k, v in vars(self).items() if k != "whiten_dims" or self.normalise == "whiten"}
+        """What decides the choice, by name; rows beside the pool have their digests elsewhere."""
+        left_out = BESIDE if self.normalise == "whiten" else (*BESIDE, "whiten_dims")
+        return {k: v for k, v in vars(self).items() if k not in left_out}
 
     @property
     def group_column(self) -> str | None:

@@ -9,8 +9,9 @@ import numpy as np
 
 from edjax.data.features import Features
 from edjax.data.stream import Spill, Stream, View
-from edjax.keep.errors import UsageError
+from edjax.keep.errors import DataError, UsageError
 from edjax.kernels import Ground, Method, Scaled, Sorted, select, select_streamed
+from edjax.selection.beside import Beside
 from edjax.selection.groups import labels
 from edjax.selection.strategies import diverse, reads
 
@@ -26,7 +27,8 @@ class Problem(NamedTuple):
     `candidates` (m,) int64 ascending are the rows that may be picked, `labelled` (p,) those that start the state; other
     rows do not count at all. `weights` (n,) float32 scale diversity by quality, see `edjax.selection.quality`. `alike`:
     shapes are padded, so that many problems of about one size share a compilation. `fewer`: a method that may not pick
-    as many rows picks those it may.
+    as many rows picks those it may. `target` are rows that the method reads as such; `existing` ones start the state,
+    as labelled rows do.
     """
 
     features: Features
@@ -38,6 +40,8 @@ class Problem(NamedTuple):
     weights: np.ndarray | None = None
     alike: bool = False
     fewer: bool = False
+    target: Beside | None = None
+    existing: Beside | None = None
 
 
 def order(method: Method, p: Problem) -> Order:
@@ -54,9 +58,13 @@ def _by_value(method: Sorted, p: Problem) -> Order:
         columns["embedding"] = np.asarray(p.x)
     if "draw" in method.takes:
         columns["draw"] = _draw(len(p.features), p.seed)
-    values = np.asarray(method.order_by(Ground(columns)))[p.candidates]
+    values = np.asarray(method.order_by(Ground(columns, target=_target(p))))[p.candidates]
     picks = np.argsort(-values, kind="stable")[: p.budget]
     return p.candidates[picks], None if method.drawn else values[picks]
+
+
+def _target(p: Problem) -> dict[str, np.ndarray] | None:
+    return None if p.target is None else {"embedding": p.target.x, **p.target.scores}
 
 
 def _draw(n: int, seed: int) -> np.ndarray:
@@ -91,14 +99,34 @@ def _by_gain(method: Method, p: Problem) -> Order:
             got = select_streamed(method, some, budget, labelled=given, weights=columns.get("weight"))
             return _places(method, rows, got, budget, p.fewer)
         columns["embedding"] = p.x if whole and isinstance(p.x, np.ndarray) else p.x[rows]
+        if p.existing is not None:
+            columns, given = _with_existing(columns, labelled, p.existing)
         if p.alike and method.nested:
-            columns, budget = _padded(columns, labelled, budget)
+            columns, budget = _padded(columns, 0 if given is None else len(given), budget)
     key = jax.random.key(p.seed) if method.drawn else None
     try:
-        got = select(method, Ground(columns, given=given), budget, key=key)
+        got = select(method, Ground(columns, given=given, target=_target(p)), budget, key=key)
     except ValueError as e:  # of a knob or a column, in the method's words
         raise UsageError(f"{method.name}: {e}") from e
     return _places(method, rows, got, p.budget, p.fewer or method.fewer)
+
+
+def _with_existing(
+    columns: dict[str, Any], labelled: np.ndarray, existing: Beside
+) -> tuple[dict[str, Any], np.ndarray]:
+    """The columns with rows that there are already below them, and which rows are given; those count fully, whatever
+    weight others have.
+
+    Raises:
+      DataError: a score that the method reads and they do not have.
+    """
+    n, more = len(next(iter(columns.values()))), len(existing.x)
+    fill = {"quality": np.ones(more, np.float32), "weight": np.ones(more, np.float32), "draw": np.arange(n, n + more)}
+    own = {**fill, "embedding": existing.x, **existing.scores}
+    if missing := [name for name in columns if name not in own]:
+        raise DataError(f"the existing rows have no score {missing[0]!r}, which is read of the pool's")
+    below = {name: np.concatenate([values, own[name]]) for name, values in columns.items()}
+    return below, np.concatenate([labelled, n + np.arange(more)])
 
 
 def _places(method: Method, rows: np.ndarray, got: Any, budget: int, fewer: bool) -> Order:
@@ -121,7 +149,7 @@ def _columns(method: Method, features: Features) -> dict[str, Any]:
     return {name: held[name] for name in reads(method, features.columns)}
 
 
-def _padded(columns: dict[str, np.ndarray], labelled: np.ndarray, budget: int) -> tuple[dict[str, np.ndarray], int]:
+def _padded(columns: dict[str, np.ndarray], given: int, budget: int) -> tuple[dict[str, np.ndarray], int]:
     """The same problem with the next power of 2 of rows and picks: NaN rows are taken last and count nothing."""
     n = len(next(iter(columns.values())))
     most = max(32, 1 << (n - 1).bit_length())
@@ -130,4 +158,4 @@ def _padded(columns: dict[str, np.ndarray], labelled: np.ndarray, budget: int) -
     for name, of in columns.items():
         widths = ((0, most - n), *((0, 0) for _ in of.shape[1:]))
         made[name] = np.pad(of, widths, constant_values=fill.get(name, np.nan if of.dtype.kind == "f" else 0))
-    return made, min(max(8, 1 << max(budget - 1, 0).bit_length()), most - len(labelled))
+    return made, min(max(8, 1 << max(budget - 1, 0).bit_length()), most - given)

@@ -112,6 +112,17 @@ def diverse(method: Method) -> bool:
     return "embedding" in method.needs
 
 
+def uses(method: Method, beside: str) -> bool:
+    """Whether it makes use of rows beside the pool: a "target", or "existing" rows.
+
+    Existing rows start the state of every method that reads embeddings, as labelled rows do; one that goes `beyond` its
+    target takes them for it.
+    """
+    if beside == "existing":
+        return diverse(method)
+    return method.targets and not method.beyond
+
+
 def scores_of(method: Method) -> tuple[str, ...]:
     """The columns that it needs beside the embeddings: scores, and arrays where its `dims` say so."""
     return tuple(name for name in method.needs if name != "embedding")
@@ -135,11 +146,11 @@ def reads(method: Method, held: Collection[str]) -> tuple[str, ...]:
 
 def described(method: Method) -> dict[str, Any]:
     """What `edjax strategies --json` says of it."""
-    reads = [*(["embeddings"] if diverse(method) else []), *scores_of(method)]
+    columns = [*(["embeddings"] if diverse(method) else []), *scores_of(method)]
+    target = ("needed" if method.needs_target else "taken") if uses(method, "target") else "none"
     own = [{"name": k, "default": f.default, "help": f.metadata["help"]} for k, f in knobs(method).items()]
-    reads += ["a target"] if method.needs_target else []
-    needs = ", ".join(reads) or "nothing"
-    return {"needs": needs, "summary": method.summary, "paper": method.paper, "knobs": own}
+    needs = ", ".join(columns) or "nothing"
+    return {"needs": needs, "target": target, "summary": method.summary, "paper": method.paper, "knobs": own}
 
 
 def knobs(method: Method) -> dict[str, dataclasses.Field]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edjax.data.features import SCORES
+from edjax.data.features import SCORES, Features
 from edjax.data.pool import Pool
 from edjax.keep.errors import DataError, UsageError
+from edjax.selection.beside import read_beside, refuse_other_features
+from edjax.selection.strategies import scores_of, strategy_of, uses
 from edjax.study.recipe import Recipe
 
 
@@ -16,8 +18,6 @@ def check(recipe: Recipe, pool: Pool, out: Path) -> None:
     Raises:
       UsageError, DataError: what is wrong, and with which row.
     """
-    from edjax.selection.strategies import scores_of, strategy_of
-
     warm = recipe.warm_start or 0
     if max(recipe.budgets) + warm > len(pool):
         beside = f" beside a warm start of {warm}" if warm else ""
@@ -29,6 +29,7 @@ def check(recipe: Recipe, pool: Pool, out: Path) -> None:
             f"{pool.unanswered(pool.index_of[unlabelled[0]])} ({len(unlabelled)} such); `edjax score` and "
             "`edjax select` need no responses"
         )
+    _check_target(recipe)
     needs_tokens = []
     for name in recipe.strategies:
         strategy, options = recipe.choice(name)
@@ -53,3 +54,23 @@ def check(recipe: Recipe, pool: Pool, out: Path) -> None:
         check_rows(size, mesh)
     LoraConfig(config.lora_r, config.lora_alpha, config.lora_target_modules)
     schedule(config.lr_scheduler_type, config.learning_rate, 1, config.warmup_ratio)
+
+
+def _check_target(recipe: Recipe) -> None:
+    """A target that some strategy needs is there, and one that is there is read."""
+    methods = {name: strategy_of(recipe.choice(name)[0], SCORES) for name in recipe.strategies}
+    if recipe.target is None:
+        if missing := [name for name, method in methods.items() if method.needs_target]:
+            raise UsageError(f"{missing[0]} needs rows to choose for: name their features with target, below select")
+        return
+    if not any(uses(method, "target") for method in methods.values()):
+        raise UsageError(f"target: none of {', '.join(methods)} reads one; `edjax strategies` says which do")
+
+
+def target_of(recipe: Recipe, weights: str) -> Features | None:
+    """The features that a recipe names as target, which were scored as the run will score its pool."""
+    if recipe.target is None:
+        return None
+    ours = {"model": recipe.model, "weights": weights, "layer": recipe.layer, "pooling": recipe.pooling}
+    refuse_other_features(Path(recipe.target), ours, "this run")
+    return read_beside(Path(recipe.target))

@@ -18,7 +18,7 @@ from edjax.keep.errors import DataError, UsageError
 from edjax.lm.session import Session
 from edjax.scoring.config import ScoreConfig
 from edjax.selection import defaults
-from edjax.selection.options import Options
+from edjax.selection.options import BESIDE, Options
 from edjax.selection.strategies import BROKEN, STRATEGIES, directory, knobs, of_table, runnable, spelled, strategy_name
 from edjax.settings import check, same_as, setting, typed
 from edjax.study.sections import FINETUNE, flat, written_flat
@@ -62,6 +62,12 @@ class Recipe:
     strategies: tuple[str, ...] = ("random", defaults.STRATEGY)  # also {NAME: {a knob, or an option of select}}
     finetune_strategies: tuple[str, ...] | None = None  # those that are also trained; None: all
     budgets: tuple[int, ...] = (100,)
+    target: str | None = setting(
+        None,
+        "Features of prompts to choose for, of `edjax score`; for strategies that read one.",
+        section=GRID,
+        kind=str,
+    )
     seeds: tuple[int, ...] = (0,)
     random_seeds: tuple[int, ...] | None = None  # seeds of the strategy random; None: seeds
     metric: str = setting("response_loss", "The one that verdict and savings are of.", section=GRID)
@@ -201,7 +207,7 @@ def _check_variants(variants: Any) -> None:
     """Options of rows that are not of the pool, as labelled ones, and budgets in tokens are no matter of a recipe."""
     if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
         raise UsageError("variants is not of the form {name: {strategy: k_center, prefilter: mean_entropy}, ...}")
-    known = {f.name for f in dataclasses.fields(Options)} - {"seed", "labelled", "budget_tokens", "cost_by"}
+    known = {f.name for f in dataclasses.fields(Options)} - {"seed", "labelled", *BESIDE, "budget_tokens", "cost_by"}
     for name, asked in variants.items():
         if name in STRATEGIES:
             raise UsageError(f"variant {name!r} has the name of a strategy; give it one of its own")
@@ -294,8 +300,8 @@ def make_recipe(raw: dict[str, Any], base: Path, where: str = "recipe") -> Recip
         if not raw.get(key):
             raise UsageError(f"{where}: the key {key!r} is missing")
     own = {k: v for k, v in raw.items() if k in known}
-    for key in ("pool", "evaluation"):
-        if (base / str(own[key])).exists():
+    for key in ("pool", "evaluation", "target"):
+        if own.get(key) and (base / str(own[key])).exists():
             own[key] = os.path.normpath(base / str(own[key]))
     if (base / str(own.get("model", ""))).is_dir() and own.get("model"):
         own["model"] = os.path.normpath(base / own["model"])

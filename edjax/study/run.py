@@ -29,9 +29,9 @@ from edjax.scoring import score
 from edjax.selection.choose import Chooser, usable
 from edjax.selection.options import Options
 from edjax.selection.selection import Selection, pool_rows, read_selection, with_pool_column, write_selection
-from edjax.selection.strategies import directory
+from edjax.selection.strategies import directory, strategy_of, uses
 from edjax.study.analysis import INTERVAL, STATISTIC, Cell, analyse, verdict
-from edjax.study.beforehand import check
+from edjax.study.beforehand import check, target_of
 from edjax.study.growth import refuse_another_order, refuse_changes
 from edjax.study.recipe import Recipe
 from edjax.study.warm import warm_rows, warm_tokens
@@ -76,19 +76,21 @@ def run(
     if own := {name: recipe.variants[name] for name in recipe.strategies if name in recipe.variants}:
         grid["variants"] = json.loads(json.dumps(own))
     grows = ("variants", "metric", "whiten_dims")  # what was done under a variant's name says itself what was asked for
-    rows = ("pool", "evaluation", "pool_split", "evaluation_split")  # these by their digests
+    rows = ("pool", "evaluation", "pool_split", "evaluation_split", "target")  # these by their digests
     named = ("out", "title", "finetune_strategies", "report_to", "cells_at_once", *rows)
     settings = asdict(recipe) | recipe.finetune_config(0).record()
     fixed = {k: v for k, v in settings.items() if k not in (*grid, *grows, *named, "finetune", "seed")}
     directory = locate(recipe.model)
     fixed |= day_of(directory, recipe.template, None if overwrite else out)
     inputs = {"pool": pool.digest, "evaluation": held_out.digest, "model": digest(directory)}
+    target = target_of(recipe, inputs["model"])
+    inputs |= {} if target is None else {"target": target.digest}
     with writing(out, kind="run", config=fixed, inputs=inputs, overwrite=overwrite, grows=grows) as artifact:
         if artifact.complete:
             with contextlib.suppress(DataError):  # a missing or damaged file: walk again, to mend it or to name it
                 if read_manifest(out, "run").get("grid") == grid:
                     return read_json(out / "results.json")
-        walk = _Walk(recipe, out, pool, held_out, show_progress, fixed.get("date"))
+        walk = _Walk(recipe, out, pool, held_out, show_progress, fixed.get("date"), target)
         refuse_changes(out / "selections", recipe, walk.features, walk.candidates, walk.warm)
         (out / "manifest.json").unlink(missing_ok=True)
         results = walk.results(command)
@@ -117,8 +119,18 @@ def slice_of(pool: Pool, rows: int | None, recipe: Recipe) -> Pool:
 class _Walk:
     """The stages of one run, each done at most once; the model is loaded when the first of them needs it."""
 
-    def __init__(self, recipe: Recipe, out: Path, pool: Pool, held_out: Pool, show: bool, date: str | None):
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: Path,
+        pool: Pool,
+        held_out: Pool,
+        show: bool,
+        date: str | None,
+        target: Features | None = None,
+    ):
         self.recipe, self.out, self.pool, self.held_out, self.show, self.date = recipe, out, pool, held_out, show, date
+        self.target = target
 
     def say(self, text: str) -> None:
         if self.show:
@@ -200,7 +212,8 @@ class _Walk:
         if (path / "manifest.json").exists():
             return read_selection(path)
         name, options = self.recipe.choice(strategy, seed)
-        options = replace(options, labelled=self.warm)
+        target = self.target if uses(strategy_of(name, self.features.scores), "target") else None
+        options = replace(options, labelled=self.warm, target=target)
         features, column = self.features, options.group_column
         features = with_pool_column(features, self.pool, column) if column else features
         chooser = self.choosers.setdefault(options, Chooser(features, options, self.candidates))
@@ -209,6 +222,8 @@ class _Walk:
             refuse_another_order(path, chosen)
         config, left_out = {"strategy": name, "budget": budget} | options.record(), chooser.left_out(name)
         read = {"left_out": sha256_json(left_out)} if left_out else {}
+        if target is not None:
+            config, read = config | {"target": self.recipe.target}, read | {"target": target.digest}
         write_selection(chosen, self.features, self.pool, path, config=config, inputs=read)
         if left_out:
             self.say(f"note: {strategy}: {chosen.warning}")

@@ -24,7 +24,7 @@ def _keys(settings: Any) -> dict[str, str]:
 # Keys of each section, and their names in `Recipe`.
 SECTIONS: dict[str, dict[str, str]] = {
     "score": _keys(ScoreConfig),
-    "select": {name: name for name in ("strategies", "budgets", "normalise", "whiten_dims", "variants")},
+    "select": {name: name for name in ("strategies", "budgets", "target", "normalise", "whiten_dims", "variants")},
     "finetune": {
         "strategies": "finetune_strategies",
         **{name: name for name in ("seeds", "random_seeds", "warm_start", "cells_at_once", *FINETUNE)},
