@@ -112,7 +112,7 @@ def test_the_draw_is_even_and_by_the_key():
 
 def test_what_makes_no_sense_is_named():
     for method, columns, said in [
-        (S2L, {"trajectory": np.zeros(5)}, "trajectory must be 2-dimensional"),
+        (S2L, {"trajectory": np.zeros(5)}, r"trajectory must have shape \(5, \*\)"),
         (S2L, {"embedding": np.zeros((5, 2))}, "s2l needs the column 'trajectory'"),
         (replace(S2L, clusters=0), {"trajectory": np.zeros((5, 2))}, "clusters must be at least 1"),
         (replace(S2L, by="from"), {"trajectory": np.zeros((5, 2)), "from": np.full(5, 9)}, "from must be from 0 to 4"),
