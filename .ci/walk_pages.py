@@ -2,10 +2,11 @@
 
 Called by .ci/fresh_install with the Python of an empty environment, in an empty directory outside the repository:
 
-    python walk_pages.py REPOSITORY [MODEL]
+    python walk_pages.py REPOSITORY PAGES [MODEL]
 
 Bash blocks run as they stand, by bash, with `edjax` the installed command; Python blocks run in this process, one
-namespace a page. For time, MODEL (a directory in Hugging Face layout) stands in for smollm2, and what tests/pages.py
+namespace a page. PAGES
+are names below the repository, README.md first. For time, MODEL (a directory in Hugging Face layout) stands in for smollm2, and what tests/pages.py
 lists as SMALLER and QUICKER is changed. A command that fails, or that leaves a traceback, ends the walk.
 """
 
@@ -19,7 +20,8 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-repository, model = Path(sys.argv[1]).resolve(), [Path(m).resolve() for m in sys.argv[2:3]]
+repository, pages = Path(sys.argv[1]).resolve(), sys.argv[2].split()
+model = [Path(m).resolve() for m in sys.argv[3:4]]
 sys.path.append(str(repository / "tests"))
 from pages import QUICKER, SMALLER, blocks, edjax_lines  # noqa: E402
 from quick import XLA_FLAGS  # noqa: E402
@@ -27,6 +29,7 @@ from quick import XLA_FLAGS  # noqa: E402
 sys.path.remove(str(repository / "tests"))
 INSTALLS = ("tests",)  # marks of blocks that this is not the place for: the tests have a check of their own
 IN_TABLES = {
+    "generate": "generate test.jsonl --out drafts.jsonl --max-new-tokens 2",
     "merge": "merge --adapter adapter --out merged",
     "verify": "verify .",
     "completion": "completion bash",
@@ -39,12 +42,12 @@ os.execv({edjax!r}, ["edjax", *words, *quicker.get(words[0] if words else "", ()
 
 
 def main() -> None:
-    """Walk both pages, then the verbs that neither has a command line of."""
+    """Walk the pages, then the verbs that none has a command line of."""
     assert find_spec("torch") is None, "this environment has torch, which edjax does not ask for"
     site = Path(find_spec("edjax").submodule_search_locations[0]).resolve()
     assert not site.is_relative_to(repository), f"edjax is imported from {site}, which is not the wheel"
     tools(Path("bin").resolve())
-    ran = walk("README.md") | walk("docs/tutorial.md")
+    ran = set().union(*map(walk, pages))
     import edjax.cli
 
     os.chdir("README.md")

@@ -48,11 +48,14 @@ _ATTEMPTS: list[str] = []
 # What tests our own rules, protocols, statistics and pages, whatever the Python and the packages: .ci/run does it in
 # the first. The other does what leans on jax, flax, orbax and the rest, and walks the verbs once.
 ONCE = (
+    "kernels/test_designs.py",
     "kernels/test_edges.py",
     "kernels/test_front.py",
     "kernels/test_inputs.py",
     "kernels/test_invariance.py",
+    "kernels/test_in_clusters.py",
     "kernels/test_near_and_far.py",
+    "kernels/test_target",
     "lm/test_families.py",
     "lm/test_memory.py",
     "test_benchmark",
@@ -60,9 +63,11 @@ ONCE = (
     "test_docs.py",  # .ci/fresh_install carries out README and the tutorial on every Python
     "test_export",
     "test_features_arrays.py",
+    "test_features_columns.py",
     "test_finetune_reliability.py",
     "test_finetune_validation.py",
     "test_full_disk.py",
+    "test_generate.py",
     "test_killed_and_stopped_at_every_stage",
     "test_labels",
     "test_remembered_options.py",
@@ -71,6 +76,8 @@ ONCE = (
     "test_savings_simulated.py",
     "test_score_scale.py",
     "test_select.py",
+    "test_select_carried.py",
+    "test_select_methods.py",
     "test_select_options.py",
     "test_stream.py",
     "test_torchless.py",
