@@ -5,9 +5,9 @@ Called by .ci/fresh_install with the Python of an empty environment, in an empty
     python walk_pages.py REPOSITORY PAGES [MODEL]
 
 Bash blocks run as they stand, by bash, with `edjax` the installed command; Python blocks run in this process, one
-namespace a page. PAGES
-are names below the repository, README.md first. For time, MODEL (a directory in Hugging Face layout) stands in for smollm2, and what tests/pages.py
-lists as SMALLER and QUICKER is changed. A command that fails, or that leaves a traceback, ends the walk.
+namespace a page. PAGES are names below the repository, README.md first. For time, MODEL (a directory in Hugging Face
+layout) stands in for smollm2, and what tests/pages.py lists as SMALLER and QUICKER is changed. A command that fails, or
+that leaves a traceback, ends the walk.
 """
 
 import json
