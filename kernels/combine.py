@@ -195,7 +195,9 @@ def _valued(
         if shrinks:  # bounds count, as in `greedy.maximize`; where gains grow only their marks do
             gains = [jnp.minimum(fresh, bounds) for fresh, bounds in zip(gains, known, strict=True)]
         fixed = [block.fixed for block in blocks]
-        return Block(together(gains, own), (fixed, own, ids), [(b.live, g) for b, g in zip(blocks, gains, strict=True)])
+        return Block(
+            together(gains, own), (fixed, own, ids, gains), [(b.live, g) for b, g in zip(blocks, gains, strict=True)]
+        )
 
     def take(fixed, live, gains, j):
         moved = [part.take(f, at, g, j) for part, f, (at, g) in zip(parts, fixed[0], live, strict=True)]
@@ -203,13 +205,14 @@ def _valued(
         return moved, jnp.where(gains == EXCLUDED, EXCLUDED, together([g for _, g in moved], fixed[1]))
 
     def commit(state, bounds, block, order, count):
-        fixed, _, ids = block.fixed
+        fixed, _, ids, before = block.fixed
         after = []
-        for part, f, (at, g), (held, known) in zip(parts, fixed, block.live, state, strict=True):
-            # As `greedy.maximize` hands bounds to an objective that stands alone: those from before the picks, which
-            # are marked already.
-            picked = (jnp.zeros(ids.shape[0], jnp.int32).at[order].max(jnp.arange(ids.shape[0]) < count)) > 0
-            known = known.at[ids].set(jnp.where(picked, EXCLUDED, known[ids]))
+        picked = (jnp.zeros(ids.shape[0], jnp.int32).at[order].max(jnp.arange(ids.shape[0]) < count)) > 0
+        for part, f, (at, g), (held, known), fresh in zip(parts, fixed, block.live, state, before, strict=True):
+            # As `greedy.maximize` hands bounds to an objective that stands alone: the block's fresh gains from before
+            # the picks, which are marked. A part may leave bounds as they are: were the fresh ones dropped, rows that
+            # lost to others would come up again for ever.
+            known = known.at[ids].set(jnp.where(picked, EXCLUDED, fresh if shrinks else known[ids]))
             after.append(part.commit(held, known, Block(g, f, at), order, count))
         kept = together([known for _, known in after], facts)
         return tuple(after), jnp.where(bounds == EXCLUDED, EXCLUDED, kept)

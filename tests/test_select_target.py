@@ -12,7 +12,7 @@ import edjax
 from edjax.data.features import Features
 from edjax.keep.errors import DataError, UsageError
 from edjax.keep.store import read_json, writing
-from edjax.kernels import FacilityLocation, Ground, KCenter, measure
+from edjax.kernels import METHODS, FacilityLocation, Ground, KCenter, measure
 from edjax.kernels import select as of_arrays
 from edjax.selection.beside import refuse_missing
 from edjax.selection.options import Options
@@ -73,6 +73,25 @@ def test_existing_rows_start_the_state_and_are_no_rows_of_the_pool(strategy):
     twin = edjax.select(features(X), strategy, 8, labelled=[f"r{i}" for i in range(9)], normalise="none")
     assert (got.indices + 9).tolist() == twin.indices.tolist()
     assert got.ids != edjax.select(features(X[9:]), strategy, 8, normalise="none").ids
+
+
+def test_what_is_beyond_its_target_has_existing_rows_for_it():
+    got = edjax.select(features(X), "flcg", 5, existing=features(Z, "e"), normalise="none")
+    twin = of_arrays(METHODS["flcg"], Ground({"embedding": X}, target={"embedding": Z}), 5)
+    assert got.indices.tolist() == twin.indices.tolist()
+
+
+def test_every_method_for_a_target_runs_from_the_command_line(edjax_, given):
+    names = [n for n, m in METHODS.items() if m.needs_target]
+    assert {"flqmi", "flmi", "cobra", "go", "sal", "rds_plus", "rocket"} <= set(names)
+    where = ["--target", str(given / "t.parquet"), "--normalise", "none", "--budget", "4", "--out", str(given / "o")]
+    code, _, err = edjax_("select", str(given / "f.parquet"), "--strategy", ",".join(names), *where)
+    assert code == 0, err
+    for name in names:
+        twin = of_arrays(METHODS[name], Ground({"embedding": X}, target={"embedding": Z}), 4)
+        picked = [int(j) for j in twin.indices if j >= 0]
+        rows = (given / "o" / f"{name}-4" / "selection.csv").read_text().splitlines()[1:]
+        assert [row.split(",")[1].strip("'\"") for row in rows] == [f"r{j}" for j in picked], name
 
 
 def test_existing_rows_beside_labelled_ones_groups_weights_and_a_target():

@@ -122,8 +122,6 @@ class Chooser:
         beside = o.existing is not None or (o.target is not None and uses(chosen, "target"))
         if diverse(chosen) and (beside or not streams(chosen)) and isinstance(self.features.embeddings, Stream):
             raise UsageError(f"{strategy} needs the embeddings in memory; read the features with a larger memory")
-        if chosen.needs_target:
-            raise UsageError(f"{strategy} needs a target, rows to be like: give one to edjax.kernels.select")
         if chosen.fewer and (o.group_by or o.budget_tokens):
             what = "--group-by" if o.group_by else "--budget-tokens"
             raise UsageError(f"{strategy} may leave a part of its budget, which {what} cannot pass on; drop {what}")

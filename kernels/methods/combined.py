@@ -61,6 +61,10 @@ class _Around(Method):
         return self.inside.targets
 
     @property
+    def beyond(self) -> bool:
+        return self.inside.beyond
+
+    @property
     def needs_target(self) -> bool:
         return self.inside.needs_target
 

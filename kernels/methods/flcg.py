@@ -22,6 +22,8 @@ class FLCG(Covering):
     summary = "every prompt that is unlike the existing ones has a similar chosen one"
     paper = "Iyer, Khargoankar, Bilmes & Asnani 2021, arXiv 2006.15412; Kothawade et al. 2022, arXiv 2103.00128"
 
+    beyond = True
+
     nu: Any = option("how much of what existing rows cover counts as covered", default=1.0, traced=True, least=0)
 
     shares: ClassVar[tuple[str, ...]] = ("nu",)
