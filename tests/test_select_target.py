@@ -12,7 +12,7 @@ import edjax
 from edjax.data.features import Features
 from edjax.keep.errors import DataError, UsageError
 from edjax.keep.store import read_json, writing
-from edjax.kernels import METHODS, FacilityLocation, Ground, KCenter, measure
+from edjax.kernels import COBRA, METHODS, FacilityLocation, Ground, KCenter, measure
 from edjax.kernels import select as of_arrays
 from edjax.selection.beside import refuse_missing
 from edjax.selection.options import Options
@@ -79,6 +79,19 @@ def test_what_is_beyond_its_target_has_existing_rows_for_it():
     got = edjax.select(features(X), "flcg", 5, existing=features(Z, "e"), normalise="none")
     twin = of_arrays(METHODS["flcg"], Ground({"embedding": X}, target={"embedding": Z}), 5)
     assert got.indices.tolist() == twin.indices.tolist()
+
+
+def test_groups_of_cobra_are_a_column_of_the_facts():
+    kinds = np.asarray(["ab"[int(i % 5 == 0)] for i in range(N)], object)
+    pool = Features(features(X).ids, X, {}, {"task": kinds}, "digest")
+    got = edjax.select(pool, "cobra:by=task:balance=20", 8, target=features(Z, "t"), normalise="none")
+    twin = of_arrays(
+        COBRA(balance=20.0),
+        Ground({"embedding": X, "group": (kinds == "b").astype(np.int32)}, target={"embedding": Z}),
+        8,
+    )
+    assert got.indices.tolist() == twin.indices.tolist()
+    assert sorted(kinds[got.indices].tolist()) == ["a"] * 4 + ["b"] * 4
 
 
 def test_every_method_for_a_target_runs_from_the_command_line(edjax_, given):

@@ -139,7 +139,7 @@ def _places(method: Method, rows: np.ndarray, got: Any, budget: int, fewer: bool
     there = picks >= 0
     if not there.all() and not fewer:
         few = f"{method.name} finds {int(there.sum())} of {budget} rows that it may pick"
-        raise UsageError(f"{few}; lower the budget, or --allow-fewer")
+        raise UsageError(f"{few}; lower the budget, or --allow fewer")
     return rows[picks[there]], None if method.drawn and method.valued else gains[there]
 
 

@@ -26,13 +26,23 @@ class COBRA(FLQMI):
     takes: ClassVar[tuple[str, ...]] = ("group", "weight", "similarity")
 
     balance: Any = option("weight of groups in balance", default=1.0, traced=True, least=0)
+    by: str = option("column of groups; none: the column group, if there is one", default="")
 
     shares: ClassVar[tuple[str, ...]] = ("eta", "balance")
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return (self.by,) if self.by else ()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return (*super().needs, *self.groups)
+
     def ready(self, ground: Ground, key: jax.Array | None) -> tuple[Similar, Ground]:
-        if "group" in ground.columns:
-            groups = checks.check_groups(ground.columns["group"], ground.n, "group")
-            ground = ground._replace(columns={**ground.columns, "group": groups})
+        name = self.by or "group"
+        if name in ground.columns:
+            groups = checks.check_groups(ground.columns[name], ground.n, name)
+            ground = ground._replace(columns={**ground.columns, name: groups})
         return super().ready(ground, key)
 
     def terms(self, at: Measured, ground: Ground, block: int) -> dict[str, Any]:
@@ -41,7 +51,7 @@ class COBRA(FLQMI):
 
     def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
         like = super().objective(ground, block=block, precision=precision, shards=shards)
-        if (group := ground.columns.get("group")) is None:
+        if (group := ground.columns.get(self.by or "group")) is None:
             return like
         counts = jnp.zeros(ground.n, jnp.float32)
         valid = self.measured(ground, precision).pool.valid
@@ -54,7 +64,7 @@ class COBRA(FLQMI):
 
     def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
         like = super().gains(ground, rows)
-        if (group := ground.columns.get("group")) is None:
+        if (group := ground.columns.get(self.by or "group")) is None:
             return like
         group = np.asarray(group, np.int64)
         held = np.bincount(group[[j for j in rows if not np.isnan(like[j])]], minlength=ground.n)[group]
