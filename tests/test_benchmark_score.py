@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is run from a checkout, not installed
 from benchmarks.model import score
-from edjax.data.features import SCORES
+from edjax.data.features import UNCERTAINTIES
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_a_turn_of_both_sides(torch, settings, tmp_path, monkeypatch):
     assert row["agree"]["rows"] == row["agree"]["same_texts"] == 9
     assert row["agree"]["worst_embedding_difference"] < 1e-4
     worst = row["agree"]["worst_score_difference_where_texts_are_the_same"]
-    assert set(worst) == set(SCORES) and max(worst.values()) < 1e-4
+    assert set(worst) == set(UNCERTAINTIES) and max(worst.values()) < 1e-4
     want = sum(t["torch"]["wall_s"] for t in turns) / sum(t["edjax"]["wall_s"] for t in turns)
     assert row["ratio"] == pytest.approx(want) and row["ratio_without_compiling"] > row["ratio"]
 
@@ -42,7 +42,7 @@ def test_a_turn_of_both_sides(torch, settings, tmp_path, monkeypatch):
 def test_differences_are_seen(settings, tmp_path, monkeypatch):
     side = {"wall_s": 1.0, "cpu_s": 1.0}
     piece = {"edjax": side | {"compile_s": 0.5, "generated": ["a", "b"]}, "torch": side | {"generated": ["a", "c"]}}
-    for k in ("embedding", *SCORES):
+    for k in ("embedding", *UNCERTAINTIES):
         piece |= {f"edjax_{k}": np.zeros(2), f"torch_{k}": np.array([0.25, 3.0])}
     monkeypatch.setattr(score, "part", lambda *_: piece | {"commit": "c"})
     monkeypatch.setattr(score, "TURNS", 1)

@@ -13,7 +13,7 @@ from tracker_cases import fakes  # noqa: F401
 from edjax.finetuning import FinetuneConfig, finetune
 from edjax.finetuning.examples import encode_rows
 from edjax.finetuning.log import REPORTED, MetricsLog
-from edjax.finetuning.validation import Looks
+from edjax.finetuning.validation import EarlyStopping
 from edjax.keep.errors import UsageError
 from edjax.lm.encode import Encoder
 from edjax.lm.peft import import_adapter
@@ -57,13 +57,13 @@ def straight(stories, tmp_path_factory):
 
 
 def test_looks():
-    looks = Looks()
+    looks = EarlyStopping()
     for step, loss in enumerate([3.0, 2.0, 1.95, 1.9, 2.5, 1.0], 1):
         looks = looks.after(loss, step, 0.2)
         if step == 4:
-            assert looks == Looks(1.9, 4, 2)  # lower, but not by the threshold
-    assert looks == Looks(1.0, 6, 0)
-    assert Looks().after(1.0, 1, 0.0).after(1.0, 2, 0.0) == Looks(1.0, 1, 1)
+            assert looks == EarlyStopping(1.9, 4, 2)  # lower, but not by the threshold
+    assert looks == EarlyStopping(1.0, 6, 0)
+    assert EarlyStopping().after(1.0, 1, 0.0).after(1.0, 2, 0.0) == EarlyStopping(1.0, 1, 1)
 
 
 def test_what_is_logged_and_kept(stories, straight):
@@ -126,7 +126,7 @@ def test_early_stopping(stories, straight, tmp_path):
     config = dataclasses.replace(CONFIG, early_stopping_patience=3)
     done = run(stories, tmp_path / "a", config)
     _, looks = log_of(straight.directory)
-    state = Looks()
+    state = EarlyStopping()
     for entry in looks:
         state = state.after(entry["eval_loss"], entry["step"], 0.0)
         if state.without_gain == 3:

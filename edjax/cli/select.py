@@ -244,11 +244,11 @@ def _choose(
     from edjax.keep.errors import UsageError
     from edjax.keep.store import sha256_json
     from edjax.selection.beside import refuse_unread
-    from edjax.selection.choose import Chooser, usable
+    from edjax.selection.choose import Chooser, method_of, usable
     from edjax.selection.cost import streams
     from edjax.selection.labelled import chosen_otherwise
     from edjax.selection.selection import write_selection
-    from edjax.selection.strategies import diverse, in_table, strategy_of, uses
+    from edjax.selection.strategies import diverse, in_table, uses
 
     several = len(strategies) * len(budgets) > 1
     written = "selected.jsonl" if source.pool is not None else "selection.csv"
@@ -256,7 +256,7 @@ def _choose(
         raise UsageError(f"{out} holds a single selection; choose another --out for a directory of several")
     ids = source.labelled()
     asked = Options(**settings, labelled=ids, **source.beside())
-    refuse_unread([strategy_of(s, source.features.scores) for s in strategies], asked)
+    refuse_unread([method_of(s, source.features) for s in strategies], asked)
     compared = usable(source.features, [(s, asked) for s in strategies]) if len(strategies) > 1 else None
     chooser = Chooser(source.features, asked, compared)
     if any((method := in_table(s)) and diverse(method) for s in strategies) and (
@@ -277,7 +277,7 @@ def _choose(
             name = re.sub(r"[^\w.-]", "_", strategy) + f"-{spent}"  # a score may have any name
             made.append((out / name if several else out, budget, chosen))
     for place, budget, chosen in made:
-        method = strategy_of(chosen.strategy, source.features.scores)
+        method = method_of(chosen.strategy, source.features)
         left_out = chooser.left_out(chosen.strategy)
         own = asked.record()
         beside = {n: source.given[n] for n in BESIDE if source.given[n] is not None and uses(method, n)}

@@ -73,7 +73,7 @@ def select(
         whose embeddings are not of the pool's length.
       EnvError: memory runs out.
     """
-    chosen, asked = _strategy(strategy, features), Options(**options)
+    chosen, asked = method_of(strategy, features), Options(**options)
     refuse_unread([chosen], asked)
     if budget is not None:
         budget = whole("budget", budget, "rows")
@@ -87,7 +87,7 @@ def usable(features: Features, compared: Iterable[tuple[str, Options]]) -> np.nd
       UsageError: an unknown strategy.
       DataError: a score that the features do not hold.
     """
-    read = (columns_of(features, _strategy(name, features), options) for name, options in compared)
+    read = (columns_of(features, method_of(name, features), options) for name, options in compared)
     return finite(features, tuple(dict.fromkeys(column for columns in read for column in columns)))
 
 
@@ -109,7 +109,7 @@ class Chooser:
         Raises: as `select`.
         """
         o = self.options
-        chosen = _strategy(strategy, self.features)
+        chosen = method_of(strategy, self.features)
         wanted = [None if b is None else whole("budget", b, "rows") for b in budgets]
         if None in wanted and o.budget_tokens is None:
             raise UsageError("budget None: give --budget ROWS, --budget-tokens N, or both")
@@ -143,7 +143,7 @@ class Chooser:
         """Ids of the rows that this strategy could use and others of the comparison cannot."""
         if self.candidates is None or self.candidates.all():
             return []
-        own = finite(self.features, columns_of(self.features, _strategy(strategy, self.features), self.options))
+        own = finite(self.features, columns_of(self.features, method_of(strategy, self.features), self.options))
         return [self.features.ids[i] for i in np.flatnonzero(own & ~self.candidates)]
 
     def _part(self, chosen: Method) -> _Part:
@@ -285,7 +285,7 @@ class _Part:
         return Selection(name, ids, indices, gain, seconds, "; ".join(notes) or None, cost, self.removed)
 
 
-def _strategy(name: str, features: Features) -> Method:
+def method_of(name: str, features: Features) -> Method:
     """`strategy_of` features, of which a column may have the name and not hold a number a row."""
     known = name in STRATEGIES or name in features.scores
     if not known and (wrong := unfit(features, name)):
