@@ -22,12 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import edjax
-from edjax import kernels
-from edjax.data.features import UNCERTAINTIES, Features
-from edjax.selection.choose import select
+from edjax import Features, kernels, select
 
 SHAPES = ((37, 2, 20, 1), (64, 16, 33, 7), (120, 24, 50, 256), (150, 8, 40, 150), (90, 5, 30, 7), (80, 20, 25, 80))
 SELECTORS = ("k_center", "d_optimal", "facility_location")
+UNCERTAINTIES = ("mean_entropy", "max_entropy", "least_confidence", "mean_nll", "mean_margin", "min_margin")
 POOLS = 3
 
 
