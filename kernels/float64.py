@@ -19,5 +19,5 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(n, m); 0 where a row is 0."""
-    lengths = [np.maximum(np.linalg.norm(rows, axis=1), 1e-300) for rows in (a, b)]
+    lengths = [np.maximum(np.linalg.norm(rows, axis=1), 1e-150) for rows in (a, b)]
     return a @ b.T / (lengths[0][:, None] * lengths[1])

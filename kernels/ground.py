@@ -233,6 +233,8 @@ class Method:
 
         Here: whether the last half of the budget brought next to nothing.
         """
+        if self.valued:  # no pick changes what another row is worth, so a budget outlives nothing
+            return None
         half = len(gains) // 2
         late = float(gains[half:].sum()) / float(gains.sum())
         if not late < LITTLE:

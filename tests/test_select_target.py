@@ -145,7 +145,7 @@ def test_rows_of_a_target_that_are_not_finite():
     spoilt = Z.copy()
     spoilt[2, 1] = np.nan
     with pytest.raises(
-        DataError, match=r"1 row of the target with NaN or infinite features \(t2\); mend them, or --dr"
+        DataError, match=r"1 row of the target with NaN or infinite features \(t2\); mend them, or --allow invalid"
     ):
         edjax.select(features(X), budget=4, target=features(spoilt, "t"))
     got = edjax.select(features(X), budget=4, target=features(spoilt, "t"), drop_invalid=True)

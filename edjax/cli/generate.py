@@ -8,21 +8,20 @@ from typing import Any
 import click
 
 from edjax.cli import options
-from edjax.cli.grouped import RUNNING, Grouped, option
+from edjax.cli.grouped import RUNNING, Grouped, from_settings, option
+from edjax.lm.session import MODEL, Session
 
-MODEL, DRAWING = "Model", "How answers are drawn"
+DRAWING = "How answers are drawn"
 
 
 @click.command(cls=Grouped)
 @click.argument("rows")
 @option("--out", type=click.Path(path_type=Path), required=True, help="File to write: JSON Lines.", section=RUNNING)
 @option("--overwrite", is_flag=True, help="Write over a file that is there.")
-@option("--model", default="smollm2", show_default=True, help="As in edjax score.", section=MODEL)
+@options.MODEL
 @option("--adapter", type=click.Path(path_type=Path), help="PEFT adapter directory to put on it.", section=MODEL)
 @option("--template", help="auto, chat or plain; by default as the adapter was trained, else auto.", section=MODEL)
-@option("--max-length", default=1024, show_default=True, help="Most tokens of a prompt and its answer.", section=MODEL)
-@option("--dtype", default="float32", show_default=True, help="float32 or bfloat16.", section=MODEL)
-@option("--quantize", default="none", show_default=True, help="Keep projections in int8 or nf4.", section=MODEL)
+@from_settings(Session, skip=("template", "mesh", "max_prompt", "max_response"))
 @option("--max-new-tokens", default=64, show_default=True, help="Longest answer.", section=DRAWING)
 @option("--samples", default=1, show_default=True, help="Answers a prompt.", section=DRAWING)
 @option("--temperature", default=0.0, show_default=True, help="0: the likeliest token.", section=DRAWING)

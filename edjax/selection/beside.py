@@ -133,7 +133,7 @@ def seen(
         few = ", ".join(beside.ids[i] for i in bad[:5]) + (", ..." if len(bad) > 5 else "")
         said = f"{len(bad)} {'row' if len(bad) == 1 else 'rows'} of the {name} with NaN or infinite features ({few})"
         if not drop_invalid:
-            raise DataError(f"{said}; mend them, or --drop-invalid to leave them out")
+            raise DataError(f"{said}; mend them, or --allow invalid to leave them out")
         note = f"{said}: left out"
         x, scores = x[sound], {k: v[sound] for k, v in scores.items()}
     if not len(x):

@@ -79,9 +79,6 @@ class InClusters(Method):
         work = 2 * shape.n * shape.d * clusters * (_ITERATIONS + 2)
         return blocked(self.name, shape, form or "auto", work, 4 * clusters * shape.d + 16 * shape.n)
 
-    def advise(self, gains: np.ndarray, *, targets: int = 0) -> str | None:
-        return None  # values are no gains that a budget could outlive
-
 
 def one_a_cluster(
     labels: jax.Array,

@@ -100,11 +100,8 @@ class Covering(Similar):
         return 256 if self.kept(n, m) else 128
 
     def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
-        at, own, there = (
-            self.measured(ground, precision),
-            self.covers_pool(ground.target is not None),
-            by_matrix(ground),
-        )
+        at, there = self.measured(ground, precision), by_matrix(ground)
+        own = self.covers_pool(ground.target is not None)
         to_cover = at.rows if own else at.target
         m = ground.n if to_cover is None else to_cover.norms.shape[0]
         return cover.objective(

@@ -88,6 +88,3 @@ class Grape(Method):
         if form not in (None, "auto", "sort"):
             raise ValueError(f"form must be 'auto' or 'sort', got {form!r}")
         return made(self.name, "sort", shape, 32 * shape.n, 0)
-
-    def advise(self, gains: np.ndarray, *, targets: int = 0) -> str | None:
-        return None  # values are no gains that a budget could outlive

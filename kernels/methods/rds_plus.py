@@ -95,9 +95,6 @@ class RdsPlus(Method):
     def nothing(self, ground: Ground) -> float:
         return -1.0 if self.taken == "skip" else float(np.min(self.gains(ground, [])))
 
-    def advise(self, gains: np.ndarray, *, targets: int = 0) -> str | None:
-        return None  # a row that is like a target is not worth less for what else was picked
-
     def plan(self, shape: Shape, *, form: str | None = None, **how: Any) -> Plan:
         n, d, m = shape.n, shape.d, shape.represented or 1
         held = 4 if self.taken == "skip" else 12

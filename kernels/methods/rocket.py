@@ -114,9 +114,6 @@ class Rocket(Method):
                 earlier += [i] if self.chains == "any" or not removed[i] else []
         return np.where(removed, -np.inf, like)
 
-    def advise(self, gains: np.ndarray, *, targets: int = 0) -> str | None:
-        return None  # what is like the target stays so, whatever else was picked
-
     def plan(self, shape: Shape, *, form: str | None = None, **how: Any) -> Plan:
         n, d, k = shape.n, shape.d, shape.budget
         return resident(self.name, shape, form, 2 * n * d + 2 * k * k * d, 4 * k * (d + _TILE))

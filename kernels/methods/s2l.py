@@ -106,7 +106,6 @@ class S2L(Method):
             return kmeans(rows, clusters, iterations=_ITERATIONS, precision=precision, shards=shards).labels
 
         labels = jnp.max(lax.map(clustered, jnp.arange(count)), axis=0)  # -1 where a row is of another source
-        assert key is not None  # `ready` refuses a draw without one
         picked = drawn(source, labels, jax.random.uniform(key, (ground.n,)), count, clusters, budget)
         # The picks in the order of the draw, then rows without numbers, then none.
         place = jnp.where(picked[0], picked[1], jnp.where(may & ~sound, 2.0, jnp.inf))
@@ -119,9 +118,6 @@ class S2L(Method):
         clusters = min(self.clusters, shape.n)
         work = 2 * shape.n * shape.d * clusters * (_ITERATIONS + 2)
         return blocked(self.name, shape, form or "auto", work, 4 * clusters * shape.d + 16 * shape.n)
-
-    def advise(self, gains: np.ndarray, *, targets: int = 0) -> str | None:
-        return None  # what is drawn by chance has no gain
 
 
 def drawn(

@@ -39,9 +39,6 @@ class Sorted(Method):
             raise ValueError(f"form must be 'auto' or 'sort', got {form!r}")
         return made(self.name, "sort", shape, 4 * shape.n, 0)
 
-    def advise(self, gains: np.ndarray, *, targets: int = 0) -> str | None:
-        return None  # values are no gains that a budget could outlive
-
 
 class Score(Sorted):
     """Largest value of a column first; ties go to the lowest row. A row whose value is not finite is picked last."""

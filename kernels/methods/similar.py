@@ -129,8 +129,7 @@ class Similar(Method):
             scale = max(self.bandwidth * float(float64.squared_distances(x[valid], x[valid]).mean()), 1e-300)
             s = np.exp(-float64.squared_distances(x, z) / scale)
         else:
-            lengths = [np.maximum(np.linalg.norm(a, axis=1), 1e-150) for a in (x, z)]
-            s = np.maximum(x @ z.T / (lengths[0][:, None] * lengths[1]), 0)
+            s = np.maximum(float64.cosines(x, z), 0)
         return Likeness(np.where(valid[:, None] & counts, s, 0), valid, counts)
 
 

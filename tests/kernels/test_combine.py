@@ -12,6 +12,7 @@ from edjax.kernels import facility_location as fl_selector
 from edjax.kernels import geometry
 from edjax.kernels.combine import affordable, at_most, plus, scaled, within
 from edjax.kernels.distances import rbf
+from edjax.kernels.from_gains import from_gains
 from edjax.kernels.greedy import maximize
 from edjax.kernels.methods.cover import objective as facility_location
 from edjax.kernels.methods.d_optimal import default_ridge, design
@@ -243,3 +244,21 @@ def test_the_sequential_greedy_follows_gains_that_grow():
 def test_nothing_is_picked_of_nothing():
     empty = plus([modular(jnp.zeros(0))])
     assert maximize(empty, 0).indices.tolist() == [] == maximize_sequential(empty, 0).indices.tolist()
+
+
+def test_a_sum_whose_parts_leave_their_bounds_as_they_are_ends():
+    """In blocks smaller than the pool: rows that lost to others must not come up again with the bounds of before."""
+    rng = np.random.default_rng(0)
+    has = [jnp.asarray(rng.random((40, 6)), jnp.float32) for _ in range(2)]
+
+    def covered(rows):
+        return from_gains(rows, jnp.zeros(6), lambda seen, some: jnp.maximum(some - seen, 0).sum(1), jnp.maximum)
+
+    got = maximize(plus([covered(rows) for rows in has], [1.0, 0.5]), 8, block=4)
+    seen, picks = [np.zeros(6), np.zeros(6)], []
+    for _ in range(8):
+        gains = sum(w * np.maximum(np.asarray(r) - s, 0).sum(1) for w, r, s in zip((1, 0.5), has, seen, strict=True))
+        gains[picks] = -1
+        picks.append(int(gains.argmax()))
+        seen = [np.maximum(s, np.asarray(r)[picks[-1]]) for s, r in zip(seen, has, strict=True)]
+    assert got.indices.tolist() == picks
