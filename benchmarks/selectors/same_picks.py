@@ -1,8 +1,7 @@
-"""Whether two versions of edjax choose the same rows, and as fast: run by the Python of each, then compared.
+"""Whether two versions of edjax choose the same rows: run by the Python of each, then compared.
 
     OLD/bin/python benchmarks/selectors/same_picks.py old.json
     NEW/bin/python benchmarks/selectors/same_picks.py new.json --against old.json
-    OLD/bin/python benchmarks/selectors/same_picks.py --time  # and NEW/bin/python, in turn, repeatedly
 
 It imports nothing of this repository but what is installed as `edjax`, and calls only what both versions have: the
 selectors of `edjax.kernels` on random pools of ten shapes (ids and gains, bit for bit), and `edjax.select` with every
@@ -13,12 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 import edjax
@@ -108,37 +105,11 @@ def pool(seed: int) -> tuple[Features, tuple[str, ...]]:
     return Features(ids, x, scores, facts, "digest"), tuple(ids[i] for i in rng.choice(n, 6, replace=False))
 
 
-TIMED = {  # rows, features, picks, options
-    "k_center": (20_000, 384, 1_000, {}),
-    "d_optimal": (20_000, 384, 1_000, {}),
-    "facility_location": (10_000, 384, 1_000, {"form": "resident"}),
-    "facility_location, tiled": (10_000, 128, 300, {"form": "tiled"}),
-}
-
-
-def timed(repeats: int = 3) -> dict[str, float]:
-    """Seconds of each job, compiled before: the least of some repeats."""
-    found = {}
-    for job, (n, d, budget, options) in TIMED.items():
-        x, chooser = jnp.asarray(mixture(1, n, d)), getattr(kernels, job.partition(",")[0])
-        seconds = []
-        for _ in range(repeats + 1):
-            start = time.perf_counter()
-            chooser(x, budget, **options).indices.block_until_ready()
-            seconds.append(time.perf_counter() - start)
-        found[job] = round(min(seconds[1:]), 4)
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write what this version chooses; compare it with another's.")
     parser.add_argument("out", type=Path, nargs="?", default=Path("picks.json"))
     parser.add_argument("--against", type=Path)
-    parser.add_argument("--time", action="store_true")
     asked = parser.parse_args()
-    if asked.time:
-        print(json.dumps(timed()))
-        return
     made = dict([*of_kernels(), *of_verbs()])
     asked.out.write_text(json.dumps(made))
     print(f"{len(made)} choices by {Path(edjax.__file__).parent} in {asked.out}")
