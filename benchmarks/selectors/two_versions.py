@@ -4,13 +4,12 @@
 
 Each version sits compiled and warm in a process of its own; the two take turns call by call and never run together,
 so that both see the same machine. A job's figure is the ratio new / old of the least seconds, beside that of the
-medians. The jobs are those of `benchmarks.selectors.selection`, and what both versions can do besides. Results:
-benchmarks/results/two_versions.json. Picks are compared by `same_picks.py`, not here.
+medians. The jobs are those of `benchmarks.selectors.selection`, and what both versions can do besides. Results, as soon
+as a job is done: benchmarks/results/two_versions.json. Picks are compared by `same_picks.py`, not here.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
@@ -105,7 +104,6 @@ def main(old: str, new: str, jobs: str, repeats: int) -> None:
 
     machine = runner.machine()
     sides = [Version(old), Version(new)]
-    rows = []
     for job in jobs.split(","):
         for side in sides:
             side.seconds(job)
@@ -119,19 +117,19 @@ def main(old: str, new: str, jobs: str, repeats: int) -> None:
             "ratio_median": statistics.median(after) / statistics.median(before),
             "repeats": repeats,
         }
-        rows.append(row)
         click.echo(
             f"{job:30} {sides[0].commit} {row['old_s']:.3f} s  {sides[1].commit} {row['new_s']:.3f} s"
             f"  new / old {row['ratio_least']:.3f} (medians {row['ratio_median']:.3f})"
         )
-    runner.write(
-        "two_versions",
-        rows,
-        machine=machine,
-        old=sides[0].commit,
-        new=sides[1].commit,
-        command="python -m benchmarks.selectors.two_versions OLD/bin/python NEW/bin/python",
-    )
+        runner.write(
+            "two_versions",
+            [row],
+            merge=True,
+            machine=machine,
+            old=sides[0].commit,
+            new=sides[1].commit,
+            command="python -m benchmarks.selectors.two_versions OLD/bin/python NEW/bin/python",
+        )
 
 
 if __name__ == "__main__":
