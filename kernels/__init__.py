@@ -41,11 +41,11 @@ from .methods import (
 from .modular import modular
 from .near_duplicates import Duplicates, near_duplicates
 from .objective import Block, Objective, Selection
-from .partition import d_optimal_streamed, k_center_streamed, select_streamed, streams, two_stage
 from .plan import plan
 from .sequential import maximize_sequential
 from .shapes import Plan
 from .stopping import until
+from .streamed import d_optimal_streamed, k_center_streamed, select_streamed, streams
 from .uncertainty import (
     PromptScores,
     SequenceScores,
@@ -127,7 +127,6 @@ __all__ = [
     "token_statistics",
     "token_statistics_from_hidden",
     "token_uncertainty",
-    "two_stage",
     "until",
     "value",
     "within",

@@ -16,11 +16,11 @@ from edjax.data.stream import Stream
 from edjax.keep.errors import UsageError
 from edjax.keep.memory import enough_memory
 from edjax.kernels import Method, streams
-from edjax.selection import clusters, defaults, duplicates, gains, groups, labelled, quality, tokens
+from edjax.selection import clusters, defaults, duplicates, gains, groups, labelled, partitions, quality, tokens
 from edjax.selection.beside import Beside, refuse_missing, refuse_unread, seen
 from edjax.selection.candidates import columns_of, finite, valid
 from edjax.selection.options import BESIDE, Options, whole
-from edjax.selection.order import Order, Problem
+from edjax.selection.order import Order, Problem, powers_of_2
 from edjax.selection.order import order as in_order
 from edjax.selection.prepared import Prepared, fitted, take
 from edjax.selection.selection import Removed, Selection
@@ -58,6 +58,8 @@ def select(
         `edjax.selection.groups`. quotas: "proportional" (to the rows there are to choose from), "balanced" or
         "inverse_confidence". keep_small: take groups of at most so many rows whole. Quotas are of this call's rows;
         labelled ones do not count.
+      partitions: choose inside each of so many random parts of the candidates, and then among what those chose, see
+        `edjax.selection.partitions`: facility_location of pools whose n^2 similarities would take too long.
       budget_tokens, cost_by: rows are bought while they fit into so many tokens (`edjax.selection.tokens.affordable`);
         what a row costs is a column of the facts, by default the prompt's tokens: how long a response will be is not
         known before it is written. With `budget` too, both limits hold.
@@ -125,6 +127,8 @@ class Chooser:
         if chosen.fewer and (o.group_by or o.budget_tokens):
             what = "--group-by" if o.group_by else "--budget-tokens"
             raise UsageError(f"{strategy} may leave a part of its budget, which {what} cannot pass on; drop {what}")
+        if o.partitions > 1:
+            partitions.refuse(chosen)
         start = time.perf_counter()
         part = self._part(chosen)
         if not (o.nested and chosen.nested):
@@ -245,15 +249,19 @@ class _Part:
         if o.bandwidth is not None and "bandwidth" in knobs(chosen):
             chosen = dataclasses.replace(chosen, bandwidth=o.bandwidth)  # type: ignore[call-arg]
 
+        def in_parts(p: Problem) -> Order:
+            return in_order(chosen, p) if o.partitions == 1 else partitions.order(chosen, p, o.partitions, in_order)
+
         def order(k: int) -> Order:
             if o.group_by is None:
-                return in_order(chosen, problem._replace(budget=k))
+                return in_parts(problem._replace(budget=k))
             sizes = np.bincount(self.group[candidates], minlength=self.group.max() + 1)
             share = groups.shares(self.features, self.group, candidates, o.quotas)
             quota = groups.apportion(sizes, share, k, o.keep_small)
 
             def inside(rows: np.ndarray, given: np.ndarray, q: int) -> Order:
-                return in_order(chosen, problem._replace(candidates=rows, labelled=given, budget=q, alike=True))
+                alike = powers_of_2(len(rows) + len(given), q)
+                return in_parts(problem._replace(candidates=rows, labelled=given, budget=q, alike=alike))
 
             return groups.order(self.group, quota, candidates, self.given, inside)
 

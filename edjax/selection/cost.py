@@ -11,6 +11,7 @@ from edjax.keep.errors import UsageError
 from edjax.kernels import Sorted, on_host
 from edjax.kernels import streams as may_stream
 from edjax.kernels.measure import dimensions
+from edjax.selection import partitions
 from edjax.selection.beside import refuse_missing, refuse_unread
 from edjax.selection.clusters import wanted
 from edjax.selection.options import Options
@@ -96,9 +97,18 @@ def forecast(
         total = around + (0 if streamed else size + (max(size, first.bytes) if grouped else size))
         return Forecast(f"{says}{grouped}; about {total / 1e9:.1f} GB in all{alike}", total, spilled)
     form = "streamed" if streamed else "auto"
-    plan = kernels.plan(method, found.n + more, first.width, budget, represented=represented, form=form)
-    says = plan.says.replace(method.name, strategy, 1)
-    around += max(plan.bytes + first.kept, first.bytes)
+    parts = min(asked.partitions, found.n) or 1
+    of_part = -(-found.n // parts)
+    local = min(budget, of_part)
+    plan = kernels.plan(method, of_part + more, first.width, local, represented=represented, form=form)
+    says, most = plan.says.replace(method.name, strategy, 1), plan.bytes
+    if parts > 1:
+        partitions.refuse(method)
+        covered = found.n if represented is None and partitions.covers_the_pool(method) else represented
+        union = min(found.n, parts * local)
+        last = kernels.plan(method, union + more, first.width, budget, represented=covered, form=form)
+        says, most = f"{parts} times {says}; then {last.says.replace(method.name, strategy, 1)}", max(most, last.bytes)
+    around += max(most + first.kept, first.bytes)
     if streamed:
         disk = size + (4 * found.n * first.width if asked.normalise == "whiten" else 0)
         said = f"{first.says}; {disk / 1e9:.1f} GB of disk"

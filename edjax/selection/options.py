@@ -46,6 +46,9 @@ class Options:
     allow_fewer: bool = setting(
         False, "Take all rows where the budget is larger than the pool.", section=BUDGET, within="--allow fewer"
     )
+    partitions: int = setting(
+        1, "Choose in so many random parts, then among what those chose: for large pools.", section=BUDGET
+    )
     seed: int = setting(0, "For the strategy random.", section=BUDGET)
     normalise: str = setting(
         defaults.NORMALISE,
@@ -128,6 +131,8 @@ class Options:
             raise UsageError(f"quotas {self.quotas!r} is not one of {', '.join(QUOTAS)}")
         if self.budget_tokens is not None:
             object.__setattr__(self, "budget_tokens", whole("budget_tokens", self.budget_tokens, "tokens"))
+        if whole("partitions", self.partitions, "parts") < 1:
+            raise UsageError("partitions is 0; a choice has at least 1 part, all rows")
         object.__setattr__(self, "keep_small", whole("keep_small", self.keep_small, "rows"))
         if self.keep_small and self.group_by is None:
             raise UsageError("keep_small needs group_by: the column that says which group a row is of")
@@ -150,6 +155,7 @@ class Options:
     def record(self) -> dict[str, Any]:
         """What decides the choice, by name; rows beside the pool have their digests elsewhere."""
         left_out = BESIDE if self.normalise == "whiten" else (*BESIDE, "whiten_dims")
+        left_out = left_out if self.partitions > 1 else (*left_out, "partitions")
         return {k: v for k, v in vars(self).items() if k not in left_out}
 
     @property
@@ -160,7 +166,8 @@ class Options:
     @property
     def nested(self) -> bool:
         """Whether a smaller budget's rows are the first of a larger one's."""
-        return self.prefilter is None and self.group_by is None and self.budget_tokens is None
+        plain = self.prefilter is None and self.group_by is None and self.budget_tokens is None
+        return plain and self.partitions == 1
 
 
 def whole(name: str, value: Any, of: str) -> int:

@@ -26,9 +26,9 @@ class Problem(NamedTuple):
     `x` (n, d) are the embeddings as prepared by `edjax.selection.prepared.prepare`, for methods that read them.
     `candidates` (m,) int64 ascending are the rows that may be picked, `labelled` (p,) those that start the state; other
     rows do not count at all. `weights` (n,) float32 scale diversity by quality, see `edjax.selection.quality`. `alike`:
-    shapes are padded, so that many problems of about one size share a compilation. `fewer`: a method that may not pick
-    as many rows picks those it may. `target` are rows that the method reads as such; `existing` ones start the state,
-    as labelled rows do.
+    rows, labelled ones too, and picks to pad to, so that many problems of about one size share a compilation. `fewer`:
+    a method that may not pick as many rows picks those it may. `target` are rows that the method reads as such;
+    `existing` ones start the state, as labelled rows do.
     """
 
     features: Features
@@ -38,7 +38,7 @@ class Problem(NamedTuple):
     seed: int = 0
     labelled: np.ndarray = np.zeros(0, np.int64)
     weights: np.ndarray | None = None
-    alike: bool = False
+    alike: tuple[int, int] | None = None
     fewer: bool = False
     target: Beside | None = None
     existing: Beside | None = None
@@ -102,7 +102,9 @@ def _by_gain(method: Method, p: Problem) -> Order:
         if p.existing is not None:
             columns, given = _with_existing(columns, labelled, p.existing)
         if p.alike and method.nested:
-            columns, budget = _padded(columns, 0 if given is None else len(given), budget)
+            held = 0 if given is None else len(given)
+            most = p.alike[0] + len(next(iter(columns.values()))) - len(rows)
+            columns, budget = _padded(columns, most), max(min(p.alike[1], most - held), budget)
     key = jax.random.key(p.seed) if method.drawn else None
     try:
         got = select(method, Ground(columns, given=given, target=_target(p)), budget, key=key)
@@ -149,13 +151,17 @@ def _columns(method: Method, features: Features) -> dict[str, Any]:
     return {name: held[name] for name in reads(method, features.columns)}
 
 
-def _padded(columns: dict[str, np.ndarray], given: int, budget: int) -> tuple[dict[str, np.ndarray], int]:
-    """The same problem with the next power of 2 of rows and picks: NaN rows are taken last and count nothing."""
+def powers_of_2(rows: int, picks: int) -> tuple[int, int]:
+    """What `Problem.alike` may be for problems of any size."""
+    return max(32, 1 << (rows - 1).bit_length()), max(8, 1 << max(picks - 1, 0).bit_length())
+
+
+def _padded(columns: dict[str, np.ndarray], most: int) -> dict[str, np.ndarray]:
+    """The same problem with so many rows: NaN rows are taken last and count nothing."""
     n = len(next(iter(columns.values())))
-    most = max(32, 1 << (n - 1).bit_length())
     fill = {"embedding": np.nan, "quality": 1, "weight": 1}
     made = {}
     for name, of in columns.items():
         widths = ((0, most - n), *((0, 0) for _ in of.shape[1:]))
         made[name] = np.pad(of, widths, constant_values=fill.get(name, np.nan if of.dtype.kind == "f" else 0))
-    return made, min(max(8, 1 << max(budget - 1, 0).bit_length()), most - given)
+    return made

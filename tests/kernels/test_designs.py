@@ -6,8 +6,8 @@ from kernel_cases import mixture
 
 from edjax.kernels import AtMost, DOptimal, FeatureBased, Fisher, Gist, Ground, Scaled, plan, select
 from edjax.kernels.contract import check_method
-from edjax.kernels.partition import select_streamed
 from edjax.kernels.reference import greedy
+from edjax.kernels.streamed import select_streamed
 
 
 def assert_greedy(method, there, budget, seed):

@@ -28,7 +28,7 @@ from edjax.kernels import (
 )
 from edjax.kernels import method as as_method
 from edjax.kernels.contract import check_method
-from edjax.kernels.partition import select_streamed, streams
+from edjax.kernels.streamed import select_streamed, streams
 
 N = 61
 

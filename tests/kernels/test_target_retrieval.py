@@ -6,7 +6,7 @@ from kernel_cases import mixture
 
 from edjax.kernels import AtMost, Ground, RdsPlus, Rocket, select
 from edjax.kernels.contract import check_method
-from edjax.kernels.partition import select_streamed
+from edjax.kernels.streamed import select_streamed
 
 
 def with_cosines(like):

@@ -1,6 +1,4 @@
-"""Two-stage greedy, and pools that stay on the host."""
-
-from functools import partial
+"""Pools that stay on the host."""
 
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ from edjax.kernels import (
     k_center,
     k_center_streamed,
     reference,
-    two_stage,
 )
 
 STREAMED = {"k_center": (k_center, k_center_streamed), "d_optimal": (d_optimal, d_optimal_streamed)}
@@ -63,41 +60,3 @@ def test_streamed_edges(name):
     with pytest.raises(ValueError, match="2-dimensional"):
         streamed(x[0], 1)
     assert k_center_streamed(x, 2, first=4).indices[0] == 4
-
-
-@pytest.mark.parametrize("name", SELECTORS)
-def test_two_stage_keeps_most_of_the_value(name):
-    select, twin = SELECTORS[name]
-    x = mixture(3, 300, 8)
-    if name == "d_optimal":
-        select, twin = partial(select, ridge=1.0), partial(twin, ridge=1.0)
-    picks = np.asarray(two_stage(select, x, 20, parts=7).indices)
-    assert len(set(picks.tolist())) == 20
-    ours, best = twin(x, 20, follow=picks).gains, twin(x, 20).gains
-    if name == "k_center":
-        assert ours[-1] >= 0.7 * best[-1]
-    else:
-        assert ours.sum() >= 0.9 * best.sum()
-
-
-def test_two_stage_never_returns_its_padding():
-    x = mixture(3, 29, 3)
-    assert sorted(two_stage(k_center, x, 28, parts=4).indices.tolist())[-1] < 29
-    assert two_stage(k_center, x, 0, parts=4).indices.shape == (0,)
-
-
-def test_bad_arguments_are_named():
-    x = mixture(3, 29, 3)
-    for call, says in [
-        (lambda: two_stage(k_center, x, 30, parts=2), "30"),
-        (lambda: two_stage(k_center, x, 3, parts=0), "parts"),
-        (lambda: two_stage(k_center, x, 3, parts=2.5), "2.5"),
-        (lambda: two_stage(k_center, x, 9, parts=2, local_budget=4), "local_budget"),
-    ]:
-        with pytest.raises(ValueError, match=says):
-            call()
-
-
-def test_two_stage_of_one_part_is_greedy():
-    x = mixture(5, 60, 4)
-    assert two_stage(k_center, x, 12, parts=1).indices.tolist() == reference.k_center(x, 12).indices.tolist()

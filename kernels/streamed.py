@@ -1,4 +1,4 @@
-"""Pools beyond one device's memory: greedy over partitions, and greedy over a pool that stays on the host."""
+"""Pools beyond one device's memory: greedy over a pool that stays on the host."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,63 +19,6 @@ from .methods.k_center import objective as k_center_objective
 from .objective import EXCLUDED, INVALID, Block, Objective, Selection, nothing
 
 _LABELLED = 64  # labelled rows a pass takes at a time
-
-
-def two_stage(
-    select: Callable[[jax.Array, int], Selection],
-    x: jax.Array,
-    budget: int,
-    *,
-    parts: int,
-    local_budget: int | None = None,
-) -> Selection:
-    """Select in each of `parts` partitions at once, then among the union of what they picked.
-
-    GreeDi (Mirzasoleiman, Karbasi, Sarkar & Krause 2013, "Distributed submodular maximization", Algorithm 2), with
-    the partitions under `vmap`. Row i belongs to partition i mod parts. Differs in returning the second stage's
-    picks always, where GreeDi compares them with the best partition's: the order stays that of one greedy run. Not
-    the picks of greedy on the whole pool; at least 1/min(parts, sqrt(budget)) of its value up to a constant, in
-    practice close to it.
-
-    Args:
-        select: (rows (r, d), budget) -> Selection, traceable: `k_center`, or a `functools.partial` of a selector.
-        x: (n, d) rows.
-        budget: how many rows, 0 <= budget <= n.
-        parts: 1 <= parts <= n.
-        local_budget: picks of each partition; default `budget`, or all its rows if it has fewer.
-
-    Returns:
-        Selection of rows of x. Gains are those of the second stage, among the union.
-
-    Raises:
-        ValueError: naming the value, for a bad budget or number of parts, or if the union is smaller than `budget`.
-
-    Cost: the pool's work of the first stage, in pieces of n/parts rows; memory as for the pool under `vmap`.
-
-    >>> x = jnp.arange(12.0)[:, None] ** 2
-    >>> from edjax.kernels import k_center
-    >>> sorted(two_stage(k_center, x, 3, parts=2).indices.tolist())
-    [0, 7, 11]
-    """
-    x = checks.check_pool(x)
-    n = x.shape[0]
-    budget = checks.check_budget(budget, n)
-    parts = checks.check_budget(parts, n, "parts")
-    if budget == 0:
-        return nothing()
-    if parts == 0:
-        raise ValueError("parts must be at least 1, got 0")
-    each = -(-n // parts)
-    local = min(budget if local_budget is None else checks.check_budget(local_budget, n, "local_budget"), each)
-    if min(local, n // parts) * parts < budget:
-        raise ValueError(f"{parts} parts of {local} picks are fewer than the budget {budget}: raise local_budget")
-    # NaN rows fill the last partitions; every selector takes them last.
-    padded = jnp.pad(x.astype(jnp.float32), ((0, each * parts - n), (0, 0)), constant_values=jnp.nan)
-    of_parts = padded.reshape(each, parts, -1).swapaxes(0, 1)
-    picked = jax.vmap(lambda rows: select(rows, local))(of_parts).indices
-    union = jnp.sort((picked * parts + jnp.arange(parts)[:, None]).reshape(-1))
-    final = select(padded[union], budget)
-    return final._replace(indices=jnp.where(final.indices < 0, -1, union[final.indices]).astype(jnp.int32))
 
 
 def k_center_streamed(
