@@ -1,5 +1,7 @@
 """A choice in parts (GreeDi): what it is, how close it comes, and what it refuses."""
 
+import csv
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -118,8 +120,9 @@ def test_from_the_command_line(edjax_, tmp_path):
     assert "4 times facility_location (resident) of 12 rows from 60 x 6" in said and "; then " in said
     edjax_(*asked)
     assert read_json(tmp_path / "out" / "manifest.json")["config"]["partitions"] == PARTS
-    chosen = [line.split(",")[1] for line in (tmp_path / "out" / "selection.csv").read_text().splitlines()[1:]]
-    assert tuple(chosen) == select(found, "facility_location", BUDGET, partitions=PARTS).ids
+    with (tmp_path / "out" / "selection.csv").open(newline="") as rows:
+        chosen = tuple(row["id"] for row in csv.DictReader(rows))
+    assert chosen == select(found, "facility_location", BUDGET, partitions=PARTS).ids
 
 
 def test_a_selection_of_one_part_says_nothing_of_it():

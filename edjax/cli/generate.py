@@ -21,7 +21,7 @@ DRAWING = "How answers are drawn"
 @options.MODEL
 @option("--adapter", type=click.Path(path_type=Path), help="PEFT adapter directory to put on it.", section=MODEL)
 @option("--template", help="auto, chat or plain; by default as the adapter was trained, else auto.", section=MODEL)
-@from_settings(Session, skip=("template", "mesh", "max_prompt", "max_response"))
+@from_settings(Session, skip=("template", "mesh"))
 @option("--max-new-tokens", default=64, show_default=True, help="Longest answer.", section=DRAWING)
 @option("--samples", default=1, show_default=True, help="Answers a prompt.", section=DRAWING)
 @option("--temperature", default=0.0, show_default=True, help="0: the likeliest token.", section=DRAWING)

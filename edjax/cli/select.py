@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -248,7 +247,7 @@ def _choose(
     from edjax.selection.cost import streams
     from edjax.selection.labelled import chosen_otherwise
     from edjax.selection.selection import write_selection
-    from edjax.selection.strategies import diverse, in_table, uses
+    from edjax.selection.strategies import directory, diverse, in_table, uses
 
     several = len(strategies) * len(budgets) > 1
     written = "selected.jsonl" if source.pool is not None else "selection.csv"
@@ -274,8 +273,7 @@ def _choose(
             )
         for budget, chosen in zip(budgets, chooser.choose(strategy, budgets), strict=True):
             spent = f"{settings['budget_tokens']}t" if budget is None else str(budget)
-            name = re.sub(r"[^\w.-]", "_", strategy) + f"-{spent}"  # a score may have any name
-            made.append((out / name if several else out, budget, chosen))
+            made.append((out / f"{directory(strategy)}-{spent}" if several else out, budget, chosen))
     for place, budget, chosen in made:
         method = method_of(chosen.strategy, source.features)
         left_out = chooser.left_out(chosen.strategy)

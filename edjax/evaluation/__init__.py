@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,22 +120,13 @@ def evaluate_together(
     *,
     out: Sequence[str | Path | None] | None = None,
     at_once: int = 0,
-    metrics: Sequence[str] = METRICS,
-    max_new_tokens: int = 32,
     template: str | None = None,
-    max_length: int = 1024,
-    max_prompt: int | None = None,
-    max_response: int | None = None,
-    batch_size: int = 16,
-    dtype: str = "float32",
-    quantize: str = "none",
-    mesh: str = "",
-    group_by: str | None = None,
     date: str | None = None,
     overwrite: bool = False,
     show_progress: bool = True,
     loaded: LoadedModel | None = None,
     log: Callable[[str], None] = _silent,
+    **settings: Any,
 ) -> list[Evaluation]:
     """`evaluate` of each adapter on the same rows, several in one pass: one adapter of a small model leaves most of an
     accelerator idle. Each gets the scores it gets alone, up to rounding; `seconds` is its share of the time.
@@ -149,15 +140,16 @@ def evaluate_together(
       at_once: adapters a pass at the most; 0: as many as the device has memory for, 32 at the most, and 1 on a CPU,
         with a mesh or where that memory is not known.
       batch_size: rows of each adapter a batch.
+      settings: dtype, quantize, mesh and bounds of a `Session` and what `EvaluateConfig` holds, as in `evaluate`.
       pool, model, the others: as in `evaluate`, for all of them.
 
     Raises:
       UsageError: not one directory of its own for each; several at once with a mesh; else as `evaluate`, which ends
         all of them. Those of earlier passes are written.
     """
-    asked = EvaluateConfig(tuple(metrics), max_new_tokens, group_by, batch_size)
-    read = {"max_length": max_length, "max_prompt": max_prompt, "max_response": max_response}
-    session = Session.of(model, loaded, dtype=dtype, quantize=quantize, mesh=mesh, **read)
+    of_session = {f.name for f in dataclasses.fields(Session)} & settings.keys()
+    session = Session.of(model, loaded, **{name: settings.pop(name) for name in of_session})
+    asked = EvaluateConfig(**settings)
     if template is None and isinstance(model, Session) and session.template != "auto":
         template = session.template
     places = _places(adapters, out)
@@ -165,15 +157,15 @@ def evaluate_together(
         raise UsageError(f"at_once is {at_once}; it must be 0 or more")
     if session.mesh and at_once > 1 and len(adapters) > 1:
         raise UsageError("several adapters at once take no mesh")
-    answers = answers_of(pool, metrics)
-    groups = None if group_by is None else groups_of(pool, group_by)
+    answers = answers_of(pool, asked.metrics)
+    groups = None if asked.group_by is None else groups_of(pool, asked.group_by)
     from edjax.evaluation.passes import Job, passes
     from edjax.lm.adapter import adapter_digest, adapter_notes, homes, trained_template
     from edjax.lm.dates import day_of
     from edjax.lm.mesh import check_rows, place
 
     devices = session.devices
-    check_rows(batch_size, devices)
+    check_rows(asked.batch_size, devices)
     loaded = session.loaded
     lm = place(loaded.model, devices)
     jobs: list[Job] = []
@@ -181,7 +173,7 @@ def evaluate_together(
     with contextlib.ExitStack() as stack:
         for i, (adapter, to) in enumerate(zip(adapters, places, strict=True)):
             own = template or trained_template(adapter or loaded.directory) or "auto"
-            settings = {
+            config = {
                 **asked.record(),
                 "template": own,
                 "max_length": session.max_length,
@@ -191,7 +183,7 @@ def evaluate_together(
             }
             begun = [] if overwrite or to is None else [to]
             day = day_of(loaded.directory, own, *begun, *(homes(adapter) if adapter is not None else []))
-            settings |= day and {"date": date or day["date"]}
+            config |= day and {"date": date or day["date"]}
             adapted, artifact = lm, None
             if adapter is not None:
                 from edjax.lm.peft import import_adapter
@@ -206,10 +198,10 @@ def evaluate_together(
                     "adapter": adapter and adapter_digest(adapter),
                 }
                 artifact = stack.enter_context(
-                    writing(to, kind="evaluation", config=settings, inputs=inputs, overwrite=overwrite)
+                    writing(to, kind="evaluation", config=config, inputs=inputs, overwrite=overwrite)
                 )
             if artifact is None or not artifact.complete:
-                jobs.append(Job(i, adapter, adapted, settings, artifact))
+                jobs.append(Job(i, adapter, adapted, config, artifact))
         for some, results in passes(
             pool, answers, jobs, loaded, devices, 1 if session.mesh else at_once, show_progress, log
         ):
@@ -259,4 +251,4 @@ def _grouped(done: Evaluation, groups: Sequence[str] | None) -> Evaluation:
         return done
     rows = [{**row, "group": group} for row, group in zip(done.rows, groups, strict=True)]
     macro = macro_scores(done.rows, groups, list(done.scores))
-    return replace(done, rows=rows, macro=macro, groups=len(set(groups)))
+    return dataclasses.replace(done, rows=rows, macro=macro, groups=len(set(groups)))

@@ -32,6 +32,8 @@ def generate(
     batch_size: int = 16,
     template: str | None = None,
     max_length: int = 1024,
+    max_prompt: int | None = None,
+    max_response: int | None = None,
     dtype: str = "float32",
     quantize: str = "none",
     loaded: LoadedModel | None = None,
@@ -65,7 +67,8 @@ def generate(
     from edjax.lm.generate import generate as answered
     from edjax.lm.peft import import_adapter
 
-    session = Session.of(model, loaded, dtype=dtype, quantize=quantize, max_length=max_length)
+    own = {"max_prompt": max_prompt, "max_response": max_response}
+    session = Session.of(model, loaded, dtype=dtype, quantize=quantize, max_length=max_length, **own)
     loaded = session.loaded
     own = template or trained_template(adapter or loaded.directory) or session.template
     if adapter is not None:
@@ -85,6 +88,7 @@ def generate(
         batch_size=batch_size,
         template=own,
         max_length=session.max_length,
+        **session.own_bounds,
     )
     texts, rows = all(_is_text(pool, i) for i in range(len(pool))), []  # rows of one file have one shape
     for at, (text, statistics) in enumerate(zip(made.texts, made.statistics, strict=True)):

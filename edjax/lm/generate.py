@@ -44,6 +44,8 @@ def generate(
     batch_size: int = 16,
     template: str = "auto",
     max_length: int = 1024,
+    max_prompt: int | None = None,
+    max_response: int | None = None,
 ) -> Generated:
     """Answer every prompt.
 
@@ -55,7 +57,8 @@ def generate(
       temperature: 0 takes the likeliest token; above 0 draws, see `edjax.lm.sampling.Sampling` for `top_k`, `top_p`
         and `min_p`.
       seed: prompt i draws with a key of (seed, i): batch size and the other prompts do not change its answer.
-      template, max_length: as in `edjax.lm.encode.Encoder`, so that a prompt is what it is in scoring and training.
+      template, max_length, max_prompt, max_response: as in `edjax.lm.encode.Encoder`, so that a prompt is what it is in
+        scoring and training.
 
     Raises:
       UsageError: numbers that make no sense, or filters without a temperature.
@@ -68,7 +71,7 @@ def generate(
     if temperature == 0 and (top_k, top_p, min_p) != (None, None, None):
         raise UsageError("top_k, top_p and min_p need a temperature above 0; at 0 the likeliest token is taken")
     sampling = Sampling(temperature, top_k, top_p, min_p) if temperature != 0 else None
-    encoder = Encoder.of(loaded, template, max_length)
+    encoder = Encoder.of(loaded, template, max_length, max_prompt=max_prompt, max_response=max_response)
     offered = [None] * len(prompts) if tools is None else tools
     rows = [
         encoder.prompt([{"role": "user", "content": p}] if isinstance(p, str) else p, functions)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Collection, Mapping
 from importlib.metadata import entry_points
 from typing import Any
@@ -99,7 +100,7 @@ def directory(name: str) -> str:
     >>> directory("facility_location:bandwidth=0.5")
     'facility_location_bandwidth=0.5'
     """
-    return name.replace(":", "_")  # the one character of knobs that some file systems do not take
+    return re.sub(r"[^\w.=-]", "_", name)  # a score may have any name
 
 
 def spelled(name: str, asked: Mapping[str, Any]) -> str:
