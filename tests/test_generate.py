@@ -81,3 +81,13 @@ def test_the_verb_writes_a_pool_that_score_reads(rows, shared, tmp_path, edjax_)
     code, _, err = edjax_(*argv)
     assert code == 2 and f"{out} is there; name another file, or --overwrite" in err
     assert edjax_(*argv, "--overwrite")[0] == 0
+
+
+def test_a_prompt_is_cut_as_in_scoring(small, tmp_path):
+    long = [{"id": "a", "prompt": "Once upon a time there was a little dog who saw Lily"}]
+    pool = read_pool(written(tmp_path / "long.jsonl", long))
+    asked = {"loaded": small, "max_new_tokens": 8, "template": "plain"}
+    whole, short = generate(pool, "m", **asked), generate(pool, "m", **asked, max_prompt=3)
+    wide = generate(pool, "m", **asked, max_length=24, max_response=4)
+    assert short[0]["response"] != whole[0]["response"] == wide[0]["response"]
+    assert generate(pool, "m", **asked, max_length=24, max_response=22)[0]["response"] != whole[0]["response"]
