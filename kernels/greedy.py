@@ -98,8 +98,9 @@ def largest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
 def candidates_of(bounds: jax.Array, size: int, ties: float = 0.0) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The `size` rows of largest bound (ascending), the largest bound outside and the row that has it.
 
-    Bounds that tie with the largest count as it, so that the lowest rows among them are in. The row is -1, which no
-    row comes before, where the bound outside ties with none: rows below it might tie with a gain that is less.
+    Bounds that tie with the largest count as it, so that the lowest rows among them are in. Where the bound outside is
+    none of these the row is -1, so that no row of the block comes before it: once refreshed, the best gain of the block
+    may fall below the largest bound, and then other rows outside, of lower index, may tie with it too.
     """
     n = bounds.shape[0]
     most = jnp.max(bounds)

@@ -297,8 +297,9 @@ def _select(method, ground, key, *, budget, block, precision, shards):
 
 
 def _checked(method: Method, ground: Ground) -> tuple[Ground, int]:
-    """The columns that the method reads, of one length, the embedding as a JAX array and the others as they came, for
-    the method to check; the given rows, and how many of these there are."""
+    """The columns that the method reads, the embedding as a JAX array and the others as they came, for the method to
+    check (that all are of one length is checked after `Method.ready`), or a column "row" where it reads none, so that n
+    is known; the given rows, and how many of these there are."""
     if not isinstance(method, Method) or jax.tree_util.all_leaves([method]):
         raise ValueError(f"{method!r} is no method: an instance of a class made by @method is")
     if not ground.columns:

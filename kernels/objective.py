@@ -15,8 +15,8 @@ EXCLUDED = -jnp.inf
 class Selection(NamedTuple):
     """An ordered choice of rows.
 
-    indices: (k,) int32, in the order taken; the first j of a budget-k run are the budget-j run. -1 where fewer than k
-    rows could be picked (only when a mask was traced). gains: (k,) float32, the gain of each pick when it was taken;
+    indices: (k,) int32, in the order taken; where the method is `nested` the first j are those of budget j. -1 where no
+    further row could be picked: a quota, a price, a mask, or a method that may be done sooner (`Method.fewer`). gains: (k,) float32, the gain of each pick when it was taken;
     -inf for a row that held NaN and for a -1. refreshes: () int32, the rounds it took.
     """
 
@@ -40,7 +40,8 @@ class Block(NamedTuple):
 
 
 class Objective(NamedTuple):
-    """What greedy maximises, as pure functions. Internal gains are >= 0 and must not grow as picks are made.
+    """What greedy maximises, as pure functions. Internal gains are >= 0, and for
+    `greedy.maximize` must not grow as picks are made.
 
     init() -> (state, bounds): the empty set's state, and an upper bound of each row's gain, (n,) float32; `INVALID`
         for rows that held NaN, `EXCLUDED` for rows that may not be picked.
@@ -48,7 +49,8 @@ class Objective(NamedTuple):
     take(fixed, live, gains, j) -> (live, gains): the block after row j (a position in it) was picked. The new gains
         are exact where `peek` is None, and bounds otherwise.
     commit(state, bounds, block, order, count) -> (state, bounds): the pool's state after the first `count` positions
-        of `order` (B,) were picked, in that order; `block.live` is as the last pick left it. `bounds` are those from
+        of `order` (B,) were picked, in that order; `block.gains` and `block.live` are as the last pick left them, gains
+        `EXCLUDED` at the picks. `bounds` are those from
         before the picks, which are marked `EXCLUDED` already, and may be tightened by what the picks changed; marks
         must stay.
     peek(fixed, live, j) -> (): the exact gain of row j where `take` gives only bounds.

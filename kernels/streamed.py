@@ -284,7 +284,8 @@ def _stream(kind: str, pool: _HostPool, ridge, state, bounds, budget: int, block
 
 
 def _commit(kind: str, pool: _HostPool, ridge, state, bounds, block: Block, order, count):
-    """The state and the bounds of all rows after a block's picks: one pass over the host's tiles."""
+    """The state and the bounds of all rows after a block's picks: one pass over the host's tiles. k-center's state is
+    its bounds, which stay here."""
     after, tightened = state, np.empty_like(bounds)
     for start, rows in pool.tiles():
         norms, valid = pool.part(pool.norms, start, 0), pool.part(pool.valid, start, False)
@@ -293,7 +294,7 @@ def _commit(kind: str, pool: _HostPool, ridge, state, bounds, block: Block, orde
             kind, rows, norms, valid, w, pool.frame, ridge, state, some, block, order, count, pool.precision
         )
         tightened[start : start + pool.tile] = np.asarray(some)[: pool.n - start]
-    return after, tightened
+    return state if kind == "k_center" else after, tightened
 
 
 _candidates = jax.jit(greedy.candidates_of, static_argnames=("size", "ties"))
@@ -303,7 +304,7 @@ _candidates = jax.jit(greedy.candidates_of, static_argnames=("size", "ties"))
 def _round(kind, rows, weights, ridge, state, bounds, ids, rest, rest_id, room, precision):
     objective = _objective(kind, rows, ridge, precision, weights)
     size = ids.shape[0]
-    block = objective.refresh(state, jnp.arange(size))
+    block = objective.refresh(bounds if kind == "k_center" else state, jnp.arange(size))
     block = block._replace(gains=jnp.minimum(block.gains, bounds))
     room = jnp.minimum(room, min(size, objective.limit or size))
     return block.gains, *greedy.greedy_in_block(objective, block, ids, rest, rest_id, room)

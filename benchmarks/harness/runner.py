@@ -168,7 +168,7 @@ def write(name: str, rows: list[dict[str, Any]], *, out: Path | None = None, mer
     path.parent.mkdir(parents=True, exist_ok=True)
     now = stamp()
     value = {
-        "command": " ".join(["python -m", __package__ + "." + _module(Path(sys.argv[0])), *sys.argv[1:]]),
+        "command": " ".join(["python -m", _module(Path(sys.argv[0])), *sys.argv[1:]]),
         "commit": now["commit"],
         "date": now["date"],
         "machine": facts.pop("machine"),
@@ -184,7 +184,9 @@ def write(name: str, rows: list[dict[str, Any]], *, out: Path | None = None, mer
 
 def _module(run: Path) -> str:
     """The name of the module that a path is of, that of the package where it is its `__main__`."""
-    return run.parent.name if run.stem == "__main__" else run.stem
+    run = run.resolve()
+    of = run.parent if run.stem == "__main__" else run.with_suffix("")
+    return ".".join(of.relative_to(ROOT).parts) if of.is_relative_to(ROOT) else of.name
 
 
 def _merged(old: dict[str, Any], new: dict[str, Any], path: Path) -> list[dict[str, Any]]:

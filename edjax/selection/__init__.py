@@ -12,6 +12,7 @@ labelled.py     rows that have labels already: a second round goes on where the 
 quality.py      quality times diversity: weights, prefilter
 clusters.py     groups that nobody named
 groups.py       quotas, and an order whose beginnings are balanced
+partitions.py   in random parts, then among what those chose
 tokens.py       budgets of tokens
 duplicates.py   near-duplicates
 gains.py        what the gains say of the budget: warnings and the curve

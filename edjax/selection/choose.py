@@ -294,7 +294,7 @@ class _Part:
 
 
 def method_of(name: str, features: Features) -> Method:
-    """`strategy_of` features, of which a column may have the name and not hold a number a row."""
+    """The method of this name, as `strategy_of`; a column of this name that holds no single number a row is refused."""
     known = name in STRATEGIES or name in features.scores
     if not known and (wrong := unfit(features, name)):
         raise wrong

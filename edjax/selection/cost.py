@@ -104,7 +104,7 @@ def forecast(
     says, most = plan.says.replace(method.name, strategy, 1), plan.bytes
     if parts > 1:
         partitions.refuse(method)
-        covered = found.n if represented is None and partitions.covers_the_pool(method) else represented
+        covered = found.n if represented is None and partitions.covers_pool_or_target(method) else represented
         union = min(found.n, parts * local)
         last = kernels.plan(method, union + more, first.width, budget, represented=covered, form=form)
         says, most = f"{parts} times {says}; then {last.says.replace(method.name, strategy, 1)}", max(most, last.bytes)

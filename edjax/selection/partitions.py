@@ -21,10 +21,12 @@ def order(method: Method, p: Problem, parts: int, choose: Callable[[Method, Prob
 
     GreeDi (Mirzasoleiman, Karbasi, Sarkar & Krause 2013, "Distributed submodular maximization", Algorithm 2) with the
     random parts of Barbosa, Ene, Nguyen & Ward 2015 (arXiv 1502.02606): `budget` rows of each part, then `budget` of
-    their union; labelled rows start the state in both stages. Facility location covers its part in the first stage and
-    all rows in the second, with the kernel width of all. The second stage's picks are returned always, where the papers
-    compare them with the best part's, so that the order is that of one greedy run. Of the better of the two, for a
-    monotone submodular value, Barbosa et al. show (1 - 1/e) / 2 of the best value in expectation.
+    their union; labelled rows start the state in both stages. Facility location measures its part alone in the first
+    stage and all rows in the second; graph_cut and flcg see the union alone there; each with the kernel width of all
+    rows. The second stage's picks are returned always, where the papers compare them with the best part's, so that the
+    order is that of one greedy run. Of the better of the two, where both stages measure one monotone submodular value
+    of all rows, Barbosa et al. show (1 - 1/e) / 2 of the best in expectation; a value of the part alone has no such
+    bound, see benchmarks/results/partitions.json for what it came to.
 
     Args:
       parts: 1 or more; a row's part is decided by its id alone.
@@ -41,15 +43,15 @@ def order(method: Method, p: Problem, parts: int, choose: Callable[[Method, Prob
         return choose(method, p)
     part = part_of((p.features.ids[i] for i in p.candidates), parts)
     sizes = np.bincount(part, minlength=parts)
-    whole, union = _Width(method, p), []
+    width, union = _Width(method, p), []
     for i in np.flatnonzero(sizes):
         mine = p.candidates[part == i]
         some = p._replace(candidates=mine, budget=min(p.budget, len(mine)))
         some = some._replace(alike=(int(sizes.max()) + len(p.labelled), p.budget))
-        union.append(choose(whole.kept(method, some), some)[0])
+        union.append(choose(width.kept(method, some), some)[0])
     second = p._replace(candidates=np.sort(np.concatenate(union)), alike=None)
-    wide = whole.kept(method, second)
-    if covers_the_pool(method) and p.target is None:
+    wide = width.kept(method, second)
+    if covers_pool_or_target(method) and p.target is None:
         rows = np.union1d(p.candidates, p.labelled)
         second = second._replace(target=Beside(p.x[rows], {}))
     return choose(wide, second)
@@ -77,28 +79,29 @@ def refuse(method: Method) -> None:
         raise UsageError(f"{method.name} does not choose row by row, so it cannot choose in parts; drop --partitions")
 
 
-def covers_the_pool(method: Any) -> bool:
+def covers_pool_or_target(method: Any) -> bool:
     """Whether it covers the pool's rows, and would cover those of a target in their place."""
     covers = getattr(method, "covers_pool", None)
     return bool(method.targets and covers and covers(False) and not covers(True))
 
 
 class _Width:
-    """The kernel width of all rows: a share of their mean squared distance, which other rows do not share."""
+    """The kernel width of all rows. `bandwidth` is a share of the mean squared distance of the rows at hand, so for a
+    part it is scaled by what that is of all rows to what it is of the part."""
 
     def __init__(self, method: Method, p: Problem):
         self.x = p.x if diverse(method) and "bandwidth" in knobs(method) and isinstance(p.x, np.ndarray) else None
-        self.whole = self._spread(p)
+        self.spread = self._spread(p)
 
     def _spread(self, p: Problem) -> float:
         if self.x is None:
             return 1.0
         rows = self.x[np.union1d(p.candidates, p.labelled)].astype(np.float64)
-        return float(np.square(rows - rows.mean(axis=0)).sum(axis=1).mean())
+        return float(np.square(rows - rows.mean(axis=0)).sum(axis=1).mean())  # half of it: only ratios matter
 
     def kept(self, method: Any, p: Problem) -> Method:
         """The method with the share of these rows' mean squared distance that is the same width."""
         spread = self._spread(p)
         if self.x is None or not spread > 0:
             return method
-        return dataclasses.replace(method, bandwidth=method.bandwidth * self.whole / spread)
+        return dataclasses.replace(method, bandwidth=method.bandwidth * self.spread / spread)

@@ -30,7 +30,7 @@ class Removed(NamedTuple):
 @dataclass(frozen=True)
 class Selection:
     """Rows in the order they were taken; the first j of a larger budget's selection are the budget-j selection, unless
-    groups, a prefilter or a budget of tokens were asked for.
+    the strategy is not nested, or groups, a prefilter, partitions or a budget of tokens were asked for.
 
     `indices` (k,) int64 into the features, `gains` (k,) float32 or None where the strategy has none, `seconds` the
     wall time of the choice, compilation included, `warning` what there is to note, `cost` what the rows cost where a

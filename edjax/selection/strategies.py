@@ -140,7 +140,7 @@ def runnable(scored: Collection[str]) -> tuple[str, ...]:
 
 def reads(method: Method, held: Collection[str]) -> tuple[str, ...]:
     """The columns of features that it is given: those it needs, and what it takes of those that are `held`."""
-    own = ("draw", "group", "quality", "similarity", "weight")  # what these are to a method no score of that name is
+    own = ("draw", "group", "quality", "similarity", "weight")  # mean something of their own to a method
     taken = [name for name in method.takes if name in held and name not in own]
     return tuple(dict.fromkeys((*scores_of(method), *taken)))
 

@@ -27,11 +27,12 @@ _ROUNDING = 1 + 2.0**-16  # so that sums in another order than a refresh's are b
 
 
 class _State(NamedTuple):
-    """inner: the plain objective's. guess: (levels, p) int32 rows, those new at each level, n for none. ahead:
-    (levels, n) bounds once all up to a level are picked."""
+    """inner: the plain objective's. guess: (levels, p) int32 rows, those new at each level, n for none. made: (levels,
+    p) which of these are picked or given. ahead: (levels, n) bounds once all up to a level are."""
 
     inner: Any
     guess: jax.Array
+    made: jax.Array
     ahead: jax.Array
 
 
@@ -47,12 +48,13 @@ def with_lookahead(
     n: int,
     block: int,
 ) -> Objective:
-    """`facility_location.objective` in tiles, whose own first bounds are infinite: the same picks in fewer products.
+    """`cover.objective` in tiles, whose own first bounds are infinite: the same picks in fewer products.
 
-    all_gains: gaps (l, m) -> (l, n), bounds up to rounding. sampled: gap (m,), rows (r,)
-    -> (n,) gains as far as these rows to cover tell.
+    plain: its state is (gap, similarities kept), a block's `live` the gap, and `fixed[1]` the block's rows. all_gains:
+    gaps (l, m) -> (l, n), bounds up to rounding. sampled: gap (m,), rows (r,) -> (n,) gains as far as these rows to
+    cover tell.
 
-    Cost: about 0.1 of the first pass for each of `AHEAD`, and 27 refreshes. Memory: 12 n bytes for each of `AHEAD`.
+    Cost: about 0.1 of the first pass and (_SHORT + 1) refreshes for each of `AHEAD`. Memory: 12 n bytes for each.
     """
     levels = [level for level in AHEAD if level <= block]
     rooms = [int(room) for room in np.diff([0, *levels])]
@@ -69,6 +71,7 @@ def with_lookahead(
         def to_level(gap, room):
             now = (gap, state[1])
             some = best_of(now, ids)
+            # EXCLUDED, n: no row is outside
             found, order, got, _ = greedy.greedy_in_block(plain, plain.refresh(now, some), some, EXCLUDED, n, room)
             picks = jnp.where(jnp.arange(max(rooms)) < got, some[order[: max(rooms)]], n)
             return found.live, (found.live, picks.astype(jnp.int32))
@@ -82,7 +85,8 @@ def with_lookahead(
         likely = jnp.where(marks >= 0, sampled(state[0], rows), marks)
         guess, gaps = guessed(state, greedy.largest(likely, _SHORT * block)[1].astype(jnp.int32))
         gains = all_gains(gaps) * _ROUNDING
-        return _State(state, guess, gains[1:]), jnp.where(marks >= 0, gains[0], marks)
+        made = (guess == n) | (marks[jnp.minimum(guess, n - 1)] == EXCLUDED)  # no row, or a given one
+        return _State(state, guess, made, gains[1:]), jnp.where(marks >= 0, gains[0], marks)
 
     def refresh(state, ids):
         return plain.refresh(state.inner, ids)
@@ -90,12 +94,14 @@ def with_lookahead(
     def commit(state, bounds, candidates, order, count):
         inner, bounds = plain.commit(state.inner, bounds, candidates, order, count)
         # Gains were computed for the gaps that guessed picks leave. Once all of a guess are picked, in any order and
-        # with whatever else, the gaps are no larger than that, so these gains are bounds of those of now.
-        made = (state.guess == n) | (bounds[jnp.minimum(state.guess, n - 1)] == EXCLUDED)
-        made = jnp.cumprod(jnp.all(made, axis=1))
-        known = jnp.min(jnp.where(made[:, None] > 0, state.ahead, jnp.inf), axis=0)
+        # with whatever else, the gaps are no larger than that, so these gains are bounds of those of now. A mark alone
+        # is no pick: a mask, a quota or a price excludes rows that cover nothing.
+        picked = jnp.where(jnp.arange(order.shape[0]) < count, candidates.fixed[1][order], -1)
+        made = state.made | jnp.isin(state.guess, picked)
+        known = jnp.cumprod(jnp.all(made, axis=1))
+        known = jnp.min(jnp.where(known[:, None] > 0, state.ahead, jnp.inf), axis=0)
         bounds = jnp.where(bounds >= 0, jnp.minimum(bounds, known), bounds)
-        return state._replace(inner=inner), bounds
+        return state._replace(inner=inner, made=made), bounds
 
     return plain._replace(init=init, refresh=refresh, commit=commit)
 

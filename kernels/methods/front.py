@@ -81,7 +81,7 @@ def with_front(
         ), bounds
 
     def refresh(state, ids):
-        block = plain.refresh((), ids)
+        block = plain.refresh(jnp.full(n, jnp.inf), ids)
         rows = block.fixed[1]
         # Candidates from behind the front have missed the picks since they were last in it. The oldest of them says
         # from where on to measure: to measure a pick twice changes no minimum.

@@ -178,7 +178,8 @@ def objective(
     precision: Precision = "highest",
     shards: int | None = None,
 ) -> Objective:
-    """Farthest-first as an `Objective`; internal gains are (w_i distance_i)^2 in the pool's frame, exact for all rows.
+    """Farthest-first as an `Objective`; internal gains are (w_i distance_i)^2 in the pool's frame, exact for all rows:
+    bounds and state are the same (n,).
 
     first: () int32 row to begin with; None, or an invalid row, for the one nearest the pool's mean. labelled: invalid
     rows among them count for nothing. unit: what the weights were divided by.
@@ -201,7 +202,8 @@ def objective(
             nearest = nearest.at[labelled].set(EXCLUDED)
         else:
             nearest = from_one()
-        return (), jnp.where(pool.valid | (nearest == EXCLUDED), nearest, INVALID)
+        nearest = jnp.where(pool.valid | (nearest == EXCLUDED), nearest, INVALID)
+        return nearest, nearest
 
     def refresh(state, ids):
         rows = pool.take(ids)
@@ -209,13 +211,14 @@ def objective(
         between = distances.squared_distances(rows, rows, precision=precision, same=itself)
         if square_weights is not None:
             between = between * square_weights[ids]
-        return Block(jnp.full(ids.shape[0], jnp.inf), (between, rows), ())
+        return Block(state[ids], (between, rows), ())
 
     def take(fixed, live, gains, j):
         return live, jnp.minimum(gains, fixed[0][j])
 
     def commit(state, bounds, block, order, count):
-        return state, closer(bounds, block.fixed[1].take(order), count)
+        nearest = closer(bounds, block.fixed[1].take(order), count)
+        return nearest, nearest
 
     return Objective(init, refresh, take, commit, report=lambda gains: jnp.sqrt(gains) / pool.frame.scale * unit)
 

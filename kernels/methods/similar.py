@@ -55,7 +55,7 @@ class Similar(Method):
     shares: ClassVar[tuple[str, ...]] = ()  # knobs that must be finite and 0 or more
 
     def covers_pool(self, targeted: bool) -> bool:
-        """Whether it reads how similar the pool's rows are to each other."""
+        """Whether it reads how similar the pool's rows are to each other; targeted: where the ground has a target."""
         return True
 
     def ready(self, ground: Ground, key: jax.Array | None) -> "tuple[Similar, Ground]":
@@ -66,9 +66,9 @@ class Similar(Method):
         if by_matrix(ground):
             ground = self._matrices(ground)
         elif ground.target is not None:
-            x, aim = ground.columns["embedding"], checks.check_pool(ground.target["embedding"], "represented")
+            x, aim = ground.columns["embedding"], checks.check_pool(ground.target["embedding"], "the target")
             if aim.shape[1] != x.shape[1]:
-                raise ValueError(f"represented has {aim.shape[1]} features, x has {x.shape[1]}")
+                raise ValueError(f"the target has {aim.shape[1]} features, and x has {x.shape[1]}: embed both alike")
             ground = ground._replace(target={**ground.target, "embedding": aim})
         return replace(self, bandwidth=jnp.asarray(self.bandwidth, jnp.float32), **traced), ground
 

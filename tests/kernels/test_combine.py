@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from kernel_cases import mixture
 
+from edjax.kernels import METHODS, Ground, KCenter, Plus, geometry, select
 from edjax.kernels import facility_location as fl_selector
-from edjax.kernels import geometry
 from edjax.kernels.combine import affordable, at_most, plus, scaled, within
 from edjax.kernels.distances import rbf
 from edjax.kernels.from_gains import from_gains
@@ -262,3 +262,16 @@ def test_a_sum_whose_parts_leave_their_bounds_as_they_are_ends():
         picks.append(int(gains.argmax()))
         seen = [np.maximum(s, np.asarray(r)[picks[-1]]) for s, r in zip(seen, has, strict=True)]
     assert got.indices.tolist() == picks
+
+
+def test_a_sum_with_gains_that_grow_is_greedy_by_definition():
+    """The sequential engine reads `refresh` alone: its gains must be exact of k-center too."""
+    x, z = mixture(2, 60, 5), mixture(3, 4, 5)
+    both = Plus((KCenter(), METHODS["go"]), (1.0, 2.0))
+    ground = Ground({"embedding": x}, target={"embedding": z})
+    got = [int(i) for i in select(both, ground, 6).indices]
+    for t, row in enumerate(got):
+        gains = both.gains(ground, got[:t])
+        gains[got[:t]] = -np.inf
+        assert np.isinf(gains[row]) or gains[row] >= gains.max() - 1e-5 * abs(gains.max()), t
+    assert sorted(got) != list(range(6))

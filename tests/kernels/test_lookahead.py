@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from kernel_cases import Problem, assert_greedy
 
-from edjax.kernels import facility_location, reference
+from edjax.kernels import AtMost, FacilityLocation, Ground, facility_location, reference, select
 from edjax.kernels.methods import ahead
 
 BLOCK, PLAIN = 4, 64  # of 300 rows: looks ahead, does not
@@ -93,3 +93,16 @@ def test_under_jit_and_vmap():
     found = jax.jit(jax.vmap(lambda x: facility_location(x, 20, form="tiled", block=BLOCK)))(stack)
     for x, indices in zip(stack, found.indices, strict=True):
         np.testing.assert_array_equal(indices, facility_location(x, 20, form="tiled", block=PLAIN).indices)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_that_may_not_be_picked_cover_nothing(seed):
+    """A guess may hold rows of a mask, or of a group that is full: these are no picks, and its bounds are none."""
+    x, rng = mixture(10 + seed), np.random.default_rng(seed)
+    valid, group = rng.random(300) < 0.5, rng.integers(0, 40, 300)
+    for method, ground in (
+        (FacilityLocation(form="tiled"), Ground({"embedding": x}, valid=valid)),
+        (AtMost(FacilityLocation(form="tiled"), each=1), Ground({"embedding": x, "group": group})),
+    ):
+        looking, plain = (select(method, ground, 20, block=block) for block in (BLOCK, PLAIN))
+        assert_same(looking, plain)

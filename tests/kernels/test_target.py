@@ -179,7 +179,7 @@ def test_a_sum_with_a_method_that_reads_a_target():
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: flqmi(np.eye(3), np.ones((2, 4)), 1), "represented has 4 features, x has 3"),
+        (lambda: flqmi(np.eye(3), np.ones((2, 4)), 1), "the target has 4 features, and x has 3"),
         (lambda: flqmi(np.eye(3), np.eye(3), 1, eta=-1.0), "eta must be a finite number of 0 or more, got -1.0"),
         (lambda: graph_cut(np.eye(3), 1, lam=np.nan), "lam must be a finite number"),
         (lambda: graph_cut(None, 1, similarities=np.ones((2, 3))), r"'similarity' must be \(2, 2\)"),
