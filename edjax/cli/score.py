@@ -35,9 +35,11 @@ def score(
     """Embed every prompt of POOL and measure the model's uncertainty.
 
     \b
-    Reads   POOL: .jsonl(.gz), .json, .csv, .parquet, a `datasets` directory or a hub id; responses are not looked at
-    Writes  OUT/shard-*.parquet: id, embedding, six scores, token counts, the decoded text; with --probe response also
-            response_nll, mean_response_nll (nats a token) and n_response_tokens, from the responses that rows have
+    Reads   POOL: .jsonl(.gz), .json, .csv, .parquet, a `datasets` directory or a hub id
+    Writes  OUT/shard-*.parquet: id, embedding, six scores, token counts, the decoded text
+            with --probe response, from the responses that rows have: response_nll, mean_response_nll (nats a token),
+            n_response_tokens
+            with --probe trajectory: mean_response_nll with each adapter of --checkpoints, of a small model's training
     Prompts of the very same tokens are computed once. Stopped half-way, the same command goes on at the next shard.
     """
     from edjax.scoring import estimate
@@ -49,6 +51,7 @@ def score(
     if dry_run:
         from edjax.scoring.dry_run import describe
 
+        settings.pop("checkpoints")
         if more := further(settings.pop("probes")):
             options.note(f"the pass of {', '.join(more)} is not in what follows")
         found = estimate(rows, log=options.note, **settings)
