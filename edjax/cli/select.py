@@ -194,6 +194,7 @@ class _Source:
         from edjax.data.ids import as_known, read_ids
         from edjax.keep.errors import UsageError
         from edjax.selection.cost import stream_above
+        from edjax.selection.responses import SOURCES
         from edjax.selection.selection import with_pool_column
         from edjax.selection.strategies import in_table
 
@@ -216,6 +217,8 @@ class _Source:
         column = Options(group_by=settings["group_by"]).group_column
         wanted = [column, settings["cost_by"] if settings["budget_tokens"] is not None else None]
         wanted += [name for method in map(in_table, strategies) if method for name in method.groups]
+        if self.pool is not None and any(s.split(":")[0] == "grape" for s in strategies):
+            wanted += SOURCES
         for name in filter(None, dict.fromkeys(wanted)):
             if self.pool is None:
                 if name not in self.features.facts and name not in self.features.columns:
@@ -247,6 +250,7 @@ def _choose(
     from edjax.selection.choose import Chooser, method_of, usable
     from edjax.selection.cost import streams
     from edjax.selection.labelled import chosen_otherwise
+    from edjax.selection.responses import told
     from edjax.selection.selection import write_selection
     from edjax.selection.strategies import diverse, in_table, uses
 
@@ -290,15 +294,17 @@ def _choose(
     if source.pool is None:
         options.note("no pool was named: the ids are chosen, and there are no rows to copy (--pool copies them)")
     _note_once([(place.name, chosen.warning) for place, _, chosen in made])
+    among = [(f"{place.name}: " if several else "", chosen.responses) for place, _, chosen in made if chosen.responses]
+    more = [name + line for name, found in among for line in told(found)]
     firsts = [chosen for _, _, chosen in made[: len(budgets)]] * len(strategies)
     records = [_record(*one, first) for one, first in zip(made, firsts, strict=True)]
     if not several:
         chosen = made[0][2]
         cost = "" if chosen.cost is None else f", {chosen.cost:,.0f} of {settings['budget_tokens']:,} tokens"
         said = f"{len(chosen)} of {len(source.features)} rows by {chosen.strategy} in {chosen.seconds:.2f} s{cost}"
-        options.tell(records[0], said, f"{out}/{written}")
+        options.tell(records[0], said, *more, f"{out}/{written}")
         return
-    options.tell({"out": os.fspath(out), "selections": records}, *_table(records), f"{out}/*/{written}")
+    options.tell({"out": os.fspath(out), "selections": records}, *_table(records), *more, f"{out}/*/{written}")
 
 
 def _note_once(warnings: list[tuple[str, str | None]]) -> None:
@@ -325,6 +331,7 @@ def _record(place: Path, budget: int | None, chosen: Any, first: Any) -> dict[st
         "near_duplicates": len(chosen.removed),
         "warning": chosen.warning,
         "out": os.fspath(place),
+        **({"responses": chosen.responses} if chosen.responses else {}),
     }
 
 
