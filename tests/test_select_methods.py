@@ -158,9 +158,7 @@ def test_responses_that_are_no_candidates_are_counted():
 
 
 def test_the_report_is_told_and_kept(edjax_, tmp_path):
-    rows = [
-        {"id": f"r{i}", "prompt": f"Q{p}", "prompt_id": p, "source": w} for i, (p, w) in enumerate(zip(PROMPTS, WHO))
-    ]
+    rows = [{"id": f"r{i}", "prompt": f"Q{PROMPTS[i]}", "prompt_id": PROMPTS[i], "source": WHO[i]} for i in range(6)]
     (tmp_path / "pool.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
     table = {"id": [r["id"] for r in rows], "embedding": x.tolist(), "response_nll": NLL, "n_response_tokens": TOKENS}
