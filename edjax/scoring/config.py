@@ -33,7 +33,8 @@ class ScoreConfig:
     )
     probes: tuple[str, ...] = setting(
         (),
-        "Measure more: response, how unlikely a row's response is; trajectory, the same along a training.",
+        "Measure more: response, how unlikely a row's response is; trajectory, that along a training; tokens, their "
+        "states.",
         section=MEASURED,
         flag="--probe",
     )

@@ -11,16 +11,19 @@ from edjax.data.features import SCORES
 from edjax.keep.errors import UsageError
 from edjax.scoring.job import Asked, Measure
 from edjax.scoring.responses import responses, trajectory
+from edjax.scoring.tokens import DIMS, SEGMENTS, tokens
 
 
 class Probe(NamedTuple):
     """summary: a clause. columns: what it leaves in the features, by name, and how many dimensions that has, rows
     included: 1 for a number a row, 2 for (n, t); a column of `r` rows has the same shape whatever the rows. of: what
-    gives, of what is asked, what measures some rows; None where it is part of the pass over the prompts."""
+    gives, of what is asked, what measures some rows; None where it is part of the pass over the prompts. bytes: at
+    most, of a row in the features; 0 for next to none."""
 
     summary: str
     columns: Mapping[str, int]
     of: Callable[[Asked], Measure] | None = None
+    bytes: int = 0
 
 
 PROBES: dict[str, Probe] = {
@@ -36,6 +39,7 @@ PROBES: dict[str, Probe] = {
     "trajectory": Probe(
         "how unlikely each of a training's adapters finds the response that a row has", {"trajectory": 2}, trajectory
     ),
+    "tokens": Probe("last hidden states of the prompt, in few segments", {"tokens": 3}, tokens, 4 * SEGMENTS * DIMS),
 }
 
 
