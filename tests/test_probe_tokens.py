@@ -4,13 +4,17 @@ import json
 
 import jax.numpy as jnp
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from lm_cases import forward, tiny_model
 
 import edjax
+from edjax.data.columns import as_lists
+from edjax.data.features import widths
 from edjax.keep.errors import DataError
 from edjax.keep.store import read_manifest
-from edjax.kernels import METHODS, Ground
+from edjax.kernels import METHODS, Ground, plan
 from edjax.kernels import select as kernel_select
 from edjax.lm.encode import Encoder
 from edjax.lm.load import load
@@ -117,3 +121,26 @@ def test_what_it_takes_is_said(wide, tmp_path, edjax_):
     assert "the pass of tokens is not in what follows; what it leaves takes up to 0.1 MB of memory and disk" in err
     with pytest.raises(DataError, match=r"no column 'tokens' .*score with --probe tokens"):
         edjax.select(score(wide, probes=[]), "fisher", 2)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "npz"])
+def test_a_selection_foretells_the_arrays_it_reads(kind, tmp_path, edjax_):
+    """0.8 MB of states in 100 rows, which the device holds beside what the gains of a block take."""
+    ids, rng = [f"r{i}" for i in range(100)], np.random.default_rng(0)
+    x, states = rng.normal(size=(100, 4)).astype(np.float32), rng.random((100, 16, 128), np.float32)
+    if kind == "npz":
+        np.savez(tmp_path / "f.npz", embeddings=x, tokens=states)
+        (tmp_path / "ids.txt").write_text("\n".join(ids))
+        more = ["--ids", tmp_path / "ids.txt"]
+    else:
+        table = {"id": ids, "embedding": as_lists(x), "tokens": as_lists(states)}
+        pq.write_table(pa.table(table), tmp_path / "f.parquet")
+        more = []
+    path = tmp_path / f"f.{kind}"
+    assert widths(path) == {"tokens": 2048}
+    argv = ["select", "--embeddings", path, *more, "--budget", 5, "--dry-run", "--json", "--strategy", "fisher,random"]
+    code, said, err = edjax_(*argv)
+    assert code == 0, err
+    told = json.loads(said)
+    assert told["forecast"][0].startswith("fisher (resident) of 5 rows from 100 x 2,048: ")
+    assert told["bytes"][0] - told["bytes"][1] == plan("fisher", 100, 2048, 5).bytes

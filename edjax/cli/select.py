@@ -351,7 +351,7 @@ def _foretell(
     source: _Source, strategies: tuple[str, ...], budgets: tuple[int | None, ...], settings: dict[str, Any]
 ) -> None:
     """What it would take, in a line a strategy: the largest budget's order serves the others."""
-    from edjax.data.features import joined_columns, survey
+    from edjax.data.features import joined_columns, survey, widths
     from edjax.selection.cost import forecast
 
     ids = source.labelled()
@@ -361,7 +361,8 @@ def _foretell(
         found = found._replace(scores=(*found.scores, *joined_columns(scores, source.reading["id_column"])))
     rows = [b for b in budgets if b is not None]
     largest = max(rows) if rows else found.n - len(ids)
-    foretold = [forecast(found, s, largest, source.given["memory"], asked, pool=source.pool_name()) for s in strategies]
+    more: dict[str, Any] = {"pool": source.pool_name(), "widths": widths(source.path, **source.columns)}
+    foretold = [forecast(found, s, largest, source.given["memory"], asked, **more) for s in strategies]
     lines = [f.says + ("" if rows else " (if the tokens buy all rows)") for f in foretold]
     sizes = {"bytes": [f.bytes for f in foretold], "disk": [f.disk for f in foretold]}
     options.tell({"rows": found.n, "features": found.d, "forecast": lines, **sizes}, *lines)
