@@ -14,6 +14,7 @@ from edjax.keep.checkpoints import Checkpoints
 from edjax.keep.errors import DataError, UsageError
 from edjax.keep.store import read_json, read_manifest
 from edjax.lm.trajectory import adapters_along, kept_steps, place_of
+from edjax.study.recipe import make_recipe
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 ROWS = [
@@ -127,13 +128,15 @@ def test_runs_together_leave_what_each_leaves_alone(trained, tmp_path):
         finetune(jobs[1].pool, str(trained / "model"), out=tmp_path / "b", config=config, show_progress=False)
 
 
-def test_what_makes_no_sense_is_refused():
+def test_what_makes_no_sense_is_refused(tmp_path):
     with pytest.raises(UsageError, match="keep_checkpoints is -1; it must be 0 or more"):
         FinetuneConfig(keep_checkpoints=-1)
     with pytest.raises(UsageError, match="early_stopping_patience leaves open how many"):
         FinetuneConfig(keep_checkpoints=2, early_stopping_patience=1)
     assert "keep_checkpoints" not in FinetuneConfig().record(), "directories of before stay valid"
     assert FinetuneConfig(keep_checkpoints=2).record()["keep_checkpoints"] == 2
+    recipe = make_recipe({"pool": "p", "evaluation": "e", "out": "o", "finetune": {"keep_checkpoints": 2}}, tmp_path)
+    assert recipe.finetune_config(0).keep_checkpoints == 2
 
 
 def test_each_column_is_the_loss_of_an_evaluation(trained):
