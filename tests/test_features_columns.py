@@ -211,7 +211,7 @@ def test_the_command_chooses_by_it(tmp_path, edjax_, fails):
 @pytest.mark.parametrize(
     ("held", "said"),
     [
-        ({}, r"the features hold no column 'trajectory' \(found: none\); join it with --scores FILE"),
+        ({}, r"the features hold no column 'trajectory' \(found: none\); .*join it with --scores FILE"),
         (
             {"arrays": {"trajectory": TOKENS}},
             r"holds 3 x 2 numbers a row, shape \(30, 3, 2\); a list of numbers a row",
@@ -287,9 +287,9 @@ def test_lists_that_are_no_array_are_named_where_they_are_asked_for(tmp_path, ca
 SETTINGS = {"max_new_tokens": 0, "show_progress": False, "batch_size": 2, "shard_rows": 2, "probes": ["states"]}
 
 
-def states(pool, job, batch_size, mesh):
+def states(asked):
     def measure(rows):
-        lengths = np.asarray([len(job.prompts[i]) for i in rows], np.float32)
+        lengths = np.asarray([len(asked.job.prompts[i]) for i in rows], np.float32)
         return {"states": lengths[:, None, None] + TOKENS[rows], "ends": np.stack([rows, rows + 1], 1), "long": lengths}
 
     return measure

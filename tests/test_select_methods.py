@@ -1,6 +1,7 @@
 """Strategies that read more than embeddings and the scores of an answer, from the command line and as functions."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,9 +10,12 @@ import pytest
 
 from edjax.data.features import Features
 from edjax.keep.errors import DataError, UsageError
+from edjax.keep.store import read_manifest
 from edjax.selection.choose import select
+from edjax.selection.selection import read_selection
 
 N = 24
+PROMPTS = [0, 0, 0, 1, 1, 2]
 NLL, TOKENS = np.float32([12, 9, 20, 4, 4, 7]), np.array([6, 3, 10, 2, 2, 7], np.int32)
 
 
@@ -83,7 +87,9 @@ def test_prompts_are_told_apart_by_any_name():
 
 
 def test_what_grape_lacks_is_said():
-    with pytest.raises(UsageError, match=r"grape finds 3 of 4 rows that it may pick; lower the budget, or --allow"):
+    with pytest.raises(
+        UsageError, match=r"grape finds 3 of 4 rows that it may pick; lower the budget, or --allow fewer"
+    ):
         select(responses([0, 0, 0, 1, 1, 2]), "grape", 4)
     found = responses([0, 0, 0, 1, 1, 2])
     del found.scores["response_nll"]
@@ -91,6 +97,88 @@ def test_what_grape_lacks_is_said():
         select(found, "grape", 2)
     with pytest.raises(DataError, match="have a column 'who' to group by"):
         select(responses([0] * 6), "grape:by=who", 2)
+
+
+# Worked by hand: scores -2, -3, -2, -2, -2, -1 choose rows 0, 3 and 5, of 6, 2 and 7 tokens; 3, 10 and 2 are rejected.
+WHO = ["people", "large", "small", "large", "people", "people"]
+REPORT = {
+    "prompts": 3,
+    "tokens": {"chosen": 5.0, "rejected": 5.0},
+    "dropped": {"empty": 0, "short": 0, "long": 0},
+    "source": "source",
+    "sources": {
+        "people": {"prompts": 3, "changed": 1, "share": 0.3333},
+        "large": {"prompts": 2, "changed": 1, "share": 0.5},
+        "small": {"prompts": 1, "changed": 1, "share": 1.0},
+    },
+}
+
+
+def among(tokens=TOKENS, nll=NLL, who=WHO, column="source"):
+    found = responses([0, 0, 0, 1, 1, 2])
+    found.scores["response_nll"] = nll
+    return replace(found, facts=found.facts | {"n_response_tokens": tokens, column: np.asarray(who, object)})
+
+
+def test_what_a_choice_among_responses_came_to():
+    assert select(among(), "grape", 3).responses == REPORT
+    assert select(among(), "nearest", 3).responses is None
+    first = select(among(), "grape", 1).responses  # row 5 alone, whose prompt has no other
+    assert first["tokens"] == {"chosen": 7.0, "rejected": None}
+    assert first["sources"] == {"people": {"prompts": 1, "changed": 0, "share": 0.0}}
+    by_model = select(among(column="model"), "grape", 3).responses
+    assert by_model == REPORT | {"source": "model"}
+    plain = select(responses([0, 0, 0, 1, 1, 2]), "grape", 3).responses
+    assert plain == {k: REPORT[k] for k in ("prompts", "tokens", "dropped")}, "nobody says who answered"
+
+
+def test_responses_that_are_no_candidates_are_counted():
+    long = select(among(), "grape:min_tokens=3:max_tokens=9", 2)  # rows 3, 4 too short, row 2 too long; 0 and 5 stay
+    assert sorted(long.indices) == [0, 5]
+    assert long.responses["dropped"] == {"empty": 0, "short": 2, "long": 1}
+    assert long.responses["tokens"] == {"chosen": 6.5, "rejected": 3.0}
+    assert long.responses["sources"] == {
+        "people": {"prompts": 2, "changed": 0, "share": 0.0},
+        "large": {"prompts": 1, "changed": 1, "share": 1.0},
+    }
+    tokens, nll = TOKENS.copy(), NLL.copy()
+    tokens[4], nll[4] = 0, np.nan  # as score leaves a row without a response
+    empty = select(among(tokens, nll), "grape", 3, drop_invalid=True).responses
+    assert empty["dropped"]["empty"] == 1 and empty["tokens"] == {"chosen": 5.0, "rejected": 6.5}
+    assert empty["sources"]["people"] == {"prompts": 2, "changed": 0, "share": 0.0}
+    second = select(among(), "grape", 2, labelled=["r5"]).responses  # rows 0 and 3
+    assert second["prompts"] == 2 and second["tokens"] == {"chosen": 4.0, "rejected": 5.0}
+    both = select(among(), "grape:keep=2", 5).responses  # 1 is the one that is not among them
+    assert both["tokens"] == {"chosen": 5.4, "rejected": 3.0} and both["sources"] == REPORT["sources"]
+    unknown = select(among(who=["people", None, np.nan, "large", None, "people"]), "grape", 3).responses
+    assert unknown["sources"] == {
+        "people": {"prompts": 2, "changed": 0, "share": 0.0},
+        "large": {"prompts": 1, "changed": 0, "share": 0.0},
+    }
+
+
+def test_the_report_is_told_and_kept(edjax_, tmp_path):
+    rows = [{"id": f"r{i}", "prompt": f"Q{PROMPTS[i]}", "prompt_id": PROMPTS[i], "source": WHO[i]} for i in range(6)]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    table = {"id": [r["id"] for r in rows], "embedding": x.tolist(), "response_nll": NLL, "n_response_tokens": TOKENS}
+    pq.write_table(pa.table(table), tmp_path / "f.parquet")
+    argv = ["select", tmp_path / "f.parquet", "--pool", tmp_path / "pool.jsonl", "--strategy"]
+    code, said, err = edjax_(*argv, "grape", "--budget", 3, "--out", tmp_path / "s")
+    assert code == 0, err
+    assert said.splitlines()[1:3] == [
+        "responses to 3 prompts, 5.0 tokens on average (rejected: 5.0)",
+        "prompts whose choice is another than of source people 33% of 3, large 50% of 2, small 100% of 1",
+    ]
+    assert read_manifest(tmp_path / "s", "selection")["responses"] == REPORT == read_selection(tmp_path / "s").responses
+    code, said, err = edjax_(*argv, "grape:min_tokens=3,nearest", "--budget", 2, "--out", tmp_path / "two")
+    assert code == 0, err
+    assert (
+        "grape_min_tokens_3-2: responses to 2 prompts, 6.5 tokens on average (rejected: 6.5); left out: 2 too short"
+        in said
+    )
+    code, said, _ = edjax_(*argv, "grape", "--budget", 3, "--out", tmp_path / "s", "--json")
+    assert json.loads(said)["responses"] == REPORT
 
 
 def test_trajectories_of_every_source_give_alike():

@@ -40,10 +40,12 @@ def finetune(
     Reads   ROWS: any pool format, every row with a response
     Writes  OUT/adapter_model.safetensors and adapter_config.json (PEFT format), OUT/metrics.jsonl
             With validation: the adapter of the lowest validation loss, and OUT/last/, that of the last step
+            With --keep-checkpoints N: OUT/trajectory/step-*/, N adapters of the way
     Stopped half-way, the same command goes on from the last checkpoint and ends in the same adapter.
     """
     from edjax.finetuning import finetune as run_finetune
     from edjax.finetuning.examples import teaching
+    from edjax.lm.trajectory import TRAJECTORY
 
     options.use_compilation_cache()
     settings["lora_target_modules"] = tuple(m.strip() for m in settings["lora_target_modules"].split(","))
@@ -64,4 +66,8 @@ def finetune(
         "train_loss": done.train_loss,
     }
     record |= {"validation_loss": done.validation_loss, "best_step": done.best_step, "out": out}
-    options.tell(record, *lines, f"adapter in {out}")
+    where = f"adapter in {out}"
+    if config.keep_checkpoints:
+        record["trajectory"] = out / TRAJECTORY
+        where += f", {options.count(config.keep_checkpoints, 'adapters')} of its way in {out / TRAJECTORY}"
+    options.tell(record, *lines, where)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from edjax.cli import options
 from edjax.cli.grouped import RUNNING, Grouped, from_settings, option
@@ -30,26 +31,37 @@ DRAWING = "How answers are drawn"
 @option("--min-p", type=float, help="Draw among tokens this share as likely as the likeliest.", section=DRAWING)
 @option("--seed", default=0, show_default=True, help="Of the draws.", section=DRAWING)
 @option("--batch-size", default=16, show_default=True, help="Prompts at a time.")
+@option("--responses", help="Take the answers that this column lists; no model is asked.", section=DRAWING)
 @options.pool_options
 @options.JSON
-def generate(rows: str, out: Path, overwrite: bool, reading: dict[str, Any], **settings: Any) -> None:
+def generate(
+    rows: str, out: Path, overwrite: bool, responses: str | None, reading: dict[str, Any], **settings: Any
+) -> None:
     """Let the model answer ROWS: candidate responses, or drafts for people to correct.
 
     \b
     Reads   ROWS: any pool format; responses that are there are not looked at
     Writes  OUT, a pool: each prompt with the model's answer; --samples 4 --temperature 1 gives four of each,
             which `edjax score OUT --probe response` can tell apart
+    --responses COLUMN lays out answers that are there, in lists of texts or of objects with `text` and `source`.
     """
     from edjax.evaluation.candidates import generate as run_generate
+    from edjax.evaluation.candidates import listed
     from edjax.handoff.text import json_lines
     from edjax.keep.errors import UsageError
     from edjax.keep.store import atomic_write
 
     if out.exists() and not overwrite:
         raise UsageError(f"{out} is there; name another file, or --overwrite")
+    given = click.get_current_context().get_parameter_source
+    if responses and (unread := [n for n in settings if n != "model" and given(n) is ParameterSource.COMMANDLINE]):
+        flag = "--" + unread[0].replace("_", "-")
+        raise UsageError(f"{flag} is for answers of the model, and --responses takes those of a column; drop one")
     options.use_compilation_cache()
     pool = options.read(rows, reading)
-    made = run_generate(pool, log=options.note, **settings)
+    made = listed(pool, responses) if responses else run_generate(pool, log=options.note, **settings)
+    if without := len(pool) - len({row["prompt_id"] for row in made}):
+        options.note(f"{options.count(without, 'prompts')} without an answer")
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(out) as f:
         f.write(json_lines(made))

@@ -35,22 +35,28 @@ def score(
     """Embed every prompt of POOL and measure the model's uncertainty.
 
     \b
-    Reads   POOL: .jsonl(.gz), .json, .csv, .parquet, a `datasets` directory or a hub id; responses are not looked at
-    Writes  OUT/shard-*.parquet: id, embedding, six scores, token counts, the decoded text; with --probe response also
-            response_nll, mean_response_nll (nats a token) and n_response_tokens, from the responses that rows have
+    Reads   POOL: .jsonl(.gz), .json, .csv, .parquet, a `datasets` directory or a hub id
+    Writes  OUT/shard-*.parquet: id, embedding, six scores, token counts, the decoded text
+            with --probe response, from the responses that rows have: response_nll, mean_response_nll (nats a token),
+            n_response_tokens
+            with --probe tokens: states of the prompt's tokens in 16 segments, for the strategy fisher
+            with --probe trajectory: mean_response_nll with each adapter of --checkpoints, of a small model's training
     Prompts of the very same tokens are computed once. Stopped half-way, the same command goes on at the next shard.
     """
     from edjax.scoring import estimate
     from edjax.scoring import score as run_score
-    from edjax.scoring.probes import further
+    from edjax.scoring.probes import PROBES, further
 
     options.use_compilation_cache()
     rows = options.read(pool, reading)
     if dry_run:
         from edjax.scoring.dry_run import describe
 
+        settings.pop("checkpoints")
         if more := further(settings.pop("probes")):
-            options.note(f"the pass of {', '.join(more)} is not in what follows")
+            large = sum(PROBES[name].bytes for name in more) * len(rows)
+            room = f"; what it leaves takes up to {large / 1e6:,.1f} MB of memory and disk" if large else ""
+            options.note(f"the pass of {', '.join(more)} is not in what follows{room}")
         found = estimate(rows, log=options.note, **settings)
         options.tell(found._asdict(), *describe(found, out))
         return

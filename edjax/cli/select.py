@@ -193,6 +193,7 @@ class _Source:
         from edjax.data.ids import as_known, read_ids
         from edjax.keep.errors import UsageError
         from edjax.selection.cost import stream_above
+        from edjax.selection.responses import SOURCES
         from edjax.selection.selection import with_pool_column
         from edjax.selection.strategies import in_table
 
@@ -215,6 +216,8 @@ class _Source:
         column = Options(group_by=settings["group_by"]).group_column
         wanted = [column, settings["cost_by"] if settings["budget_tokens"] is not None else None]
         wanted += [name for method in map(in_table, strategies) if method for name in method.groups]
+        if self.pool is not None and any(s.split(":")[0] == "grape" for s in strategies):
+            wanted += SOURCES
         for name in filter(None, dict.fromkeys(wanted)):
             if self.pool is None:
                 if name not in self.features.facts and name not in self.features.columns:
@@ -246,6 +249,7 @@ def _choose(
     from edjax.selection.choose import Chooser, method_of, usable
     from edjax.selection.cost import streams
     from edjax.selection.labelled import chosen_otherwise
+    from edjax.selection.responses import told
     from edjax.selection.selection import write_selection
     from edjax.selection.strategies import directory, diverse, in_table, uses
 
@@ -288,15 +292,17 @@ def _choose(
     if source.pool is None:
         options.note("no pool was named: the ids are chosen, and there are no rows to copy (--pool copies them)")
     _note_once([(place.name, chosen.warning) for place, _, chosen in made])
+    among = [(f"{place.name}: " if several else "", chosen.responses) for place, _, chosen in made if chosen.responses]
+    more = [name + line for name, found in among for line in told(found)]
     firsts = [chosen for _, _, chosen in made[: len(budgets)]] * len(strategies)
     records = [_record(*one, first) for one, first in zip(made, firsts, strict=True)]
     if not several:
         chosen = made[0][2]
         cost = "" if chosen.cost is None else f", {chosen.cost:,.0f} of {settings['budget_tokens']:,} tokens"
         said = f"{len(chosen)} of {len(source.features)} rows by {chosen.strategy} in {chosen.seconds:.2f} s{cost}"
-        options.tell(records[0], said, f"{out}/{written}")
+        options.tell(records[0], said, *more, f"{out}/{written}")
         return
-    options.tell({"out": os.fspath(out), "selections": records}, *_table(records), f"{out}/*/{written}")
+    options.tell({"out": os.fspath(out), "selections": records}, *_table(records), *more, f"{out}/*/{written}")
 
 
 def _note_once(warnings: list[tuple[str, str | None]]) -> None:
@@ -323,6 +329,7 @@ def _record(place: Path, budget: int | None, chosen: Any, first: Any) -> dict[st
         "near_duplicates": len(chosen.removed),
         "warning": chosen.warning,
         "out": os.fspath(place),
+        **({"responses": chosen.responses} if chosen.responses else {}),
     }
 
 
@@ -342,7 +349,7 @@ def _foretell(
     source: _Source, strategies: tuple[str, ...], budgets: tuple[int | None, ...], settings: dict[str, Any]
 ) -> None:
     """What it would take, in a line a strategy: the largest budget's order serves the others."""
-    from edjax.data.features import joined_columns, survey
+    from edjax.data.features import joined_columns, survey, widths
     from edjax.selection.cost import forecast
 
     ids = source.labelled()
@@ -352,7 +359,8 @@ def _foretell(
         found = found._replace(scores=(*found.scores, *joined_columns(scores, source.reading["id_column"])))
     rows = [b for b in budgets if b is not None]
     largest = max(rows) if rows else found.n - len(ids)
-    foretold = [forecast(found, s, largest, source.given["memory"], asked, pool=source.pool_name()) for s in strategies]
+    more: dict[str, Any] = {"pool": source.pool_name(), "widths": widths(source.path, **source.columns)}
+    foretold = [forecast(found, s, largest, source.given["memory"], asked, **more) for s in strategies]
     lines = [f.says + ("" if rows else " (if the tokens buy all rows)") for f in foretold]
     sizes = {"bytes": [f.bytes for f in foretold], "disk": [f.disk for f in foretold]}
     options.tell({"rows": found.n, "features": found.d, "forecast": lines, **sizes}, *lines)
@@ -364,11 +372,13 @@ def strategies() -> None:
     """List the strategies: name, what it needs, what it does, and the knobs that may follow its name.
 
     \b
+    --probe: what `edjax score` must be asked for, to make the columns it needs.
     A knob follows a colon:  --strategy facility_location:bandwidth=0.5
     A score of the features is a strategy too: the largest first.
     --target: it chooses for the prompts of `edjax select --target FEATURES`; in brackets where it can do without.
     """
     from edjax.data.features import SCORES
+    from edjax.scoring.probes import PROBES
     from edjax.selection.strategies import BROKEN, STRATEGIES, described, scores_of
 
     said = {name: described(method) for name, method in STRATEGIES.items()}
@@ -377,6 +387,8 @@ def strategies() -> None:
     for name, of in said.items():
         read = scores_of(STRATEGIES[name])
         needs = "decoded tokens" if read and set(read) <= set(SCORES) else of["needs"]
+        probes = [p for p in PROBES if PROBES[p].of and set(PROBES[p].columns) & set(read)]
+        needs += f" (--probe {', '.join(probes)})" if probes else ""
         needs += {"none": "", "taken": " [--target]", "needed": " --target"}[of["target"]]
         own = ", ".join(k["name"] if k["default"] is None else f"{k['name']}={k['default']}" for k in of["knobs"])
         lines.append(f"{name:{wide}}  needs {needs:21}  {of['summary']}{f' ({own})' if own else ''}")

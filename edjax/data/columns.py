@@ -125,6 +125,16 @@ def _is_list(kind: Any) -> bool:
     return bool(t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind))
 
 
+def width_of(kind: Any) -> int:
+    """Numbers a row of an Arrow type of fixed-size lists; 0 of another, lists of any length among them."""
+    import pyarrow.types as t
+
+    if not t.is_fixed_size_list(kind):
+        return 0
+    inside = kind.value_type
+    return int(kind.list_size) * (1 if t.is_floating(inside) or t.is_integer(inside) else width_of(inside))
+
+
 # What does not fit
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -246,6 +247,23 @@ def survey(path: str | Path, *, id_column: str = "id", embedding_column: str = "
     if not n * d:
         raise DataError(f"{path} holds no embeddings; score a pool first")
     return Survey(n, d, tuple(c for c in names if c != id_column and columns.is_fraction(schema.field(c).type)))
+
+
+def widths(path: str | Path, *, id_column: str = "id", embedding_column: str = "embedding") -> dict[str, int]:
+    """How many numbers a row has in each of the arrays that features on disk hold, as far as their metadata say.
+
+    Raises:
+      DataError: as `survey`.
+    """
+    import pyarrow.parquet as pq
+
+    path = Path(path)
+    if is_array(path):
+        return {n: math.prod(head.shape[1:]) for n, head in others(open_array(path)).items() if len(head.shape) > 1}
+    files, _ = _files(path)
+    names = _column_names(files, id_column_of(path, id_column), embedding_column)
+    schema = pq.read_schema(files[0])
+    return {n: w for n in names if n != embedding_column and (w := columns.width_of(schema.field(n).type))}
 
 
 def _files(path: Path) -> tuple[list[Path], dict[str, str] | None]:

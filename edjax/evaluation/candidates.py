@@ -1,4 +1,5 @@
-"""Candidate responses: the model's own answers to the prompts of a pool, one or several each, as rows of a pool."""
+"""Candidate responses as rows of a pool: the model's own answers to its prompts, one or several each, or those that a
+column lists."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edjax.data.pool import Pool
-from edjax.keep.errors import UsageError
+from edjax.data.rows import absent, clean
+from edjax.keep.errors import DataError, UsageError
 from edjax.keep.memory import enough_memory
 from edjax.lm.session import Session
 
@@ -100,6 +102,40 @@ def generate(
             | {"model": session.name, "n_tokens": len(statistics.nll)}
             | ({"mean_nll": float(statistics.nll.mean())} if len(statistics.nll) else {})
         )
+    return rows
+
+
+TEXT = ("response", "text", "content")  # keys of an answer that is an object
+
+
+def listed(pool: Pool, column: str = "responses") -> list[dict[str, Any]]:
+    """The answers that a column lists for each prompt, a row each, as `generate` lays them out; no model is asked.
+
+    An answer is a text, or an object with one under the first key of `TEXT` that it has; its other keys (`source`,
+    `model`, a score) become columns of its row, unless they are those of a row anyway. Ids are "ID/1", "ID/2", ... by
+    place in the list. A prompt whose list is empty, null or missing has no rows; an empty text is a row without
+    a response.
+
+    Raises:
+      DataError: no such column, one that is not a list in some row, or an answer that is no text; names row and place.
+    """
+    texts, rows = all(_is_text(pool, i) for i in range(len(pool))), []
+    for i, answers in enumerate(pool.column(column)):
+        where = f"{pool.source}: row {pool.ids[i]!r}: {column}"
+        if absent(answers):
+            continue
+        if not isinstance(answers, list):
+            raise DataError(f"{where} is {type(answers).__name__}, not a list of answers")
+        for j, answer in enumerate(answers, 1):
+            own = dict(answer) if isinstance(answer, dict) else {"text": answer}
+            key = next((k for k in TEXT if not absent(own.get(k))), None)
+            text = own.pop(key) if key is not None else None
+            if not isinstance(text, str):
+                raise DataError(f"{where}: answer {j} is no text, nor an object with one under {', '.join(TEXT)}")
+            row = {"id": f"{pool.ids[i]}/{j}", "prompt_id": pool.ids[i]} | _turns(pool, i, clean(text), texts=texts)
+            rows.append(row | {k: v for k, v in own.items() if k not in row and k != "role"})
+    if not rows:
+        raise DataError(f"{pool.source}: {column} lists no answer in any row")
     return rows
 
 

@@ -51,11 +51,11 @@ def finetune(
 
     `out` receives adapter_model.safetensors, adapter_config.json, metrics.jsonl (a line an update: step, epoch,
     loss, grad_norm, learning_rate, tokens_per_second; a line an evaluation: eval_loss) and a manifest; with validation
-    rows also last/, the adapter of the last update; while it runs, checkpoints. `report_to` names trackers that get the
-    numbers of metrics.jsonl too; TensorBoard's files are in tensorboard/. The same call resumes after a kill and
-    ends in the same adapter bytes on the same backend. Ctrl-C and SIGTERM are held back until the update in progress
-    is done and saved. In several processes (`jax.distributed`) each makes the same call, with a mesh over the
-    devices of all and save_steps 0; process 0 writes.
+    rows also last/, the adapter of the last update; with `keep_checkpoints` trajectory/step-*/, those of the way; while
+    it runs, checkpoints. `report_to` names trackers that get the numbers of metrics.jsonl too; TensorBoard's files are
+    in tensorboard/. The same call resumes after a kill and ends in the same adapter bytes on the same backend. Ctrl-C
+    and SIGTERM are held back until the update in progress is done and saved. In several processes (`jax.distributed`)
+    each makes the same call, with a mesh over the devices of all and save_steps 0; process 0 writes.
 
     Args:
       pool: rows with responses.

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edjax.finetuning.trackers import names
+from edjax.keep.errors import UsageError
 from edjax.lm.bounds import OWN, Bounds, own_bounds
 from edjax.lm.session import MODEL, ROW, Session
 from edjax.settings import check, same_as, setting
@@ -40,6 +41,8 @@ class FinetuneConfig:
         `early_stopping_threshold`; 0: never.
       load_best_model_at_end: with validation rows, write the adapter of the lowest validation loss, not the last one.
       save_steps: updates between checkpoints; 0 keeps none.
+      keep_checkpoints: write so many adapters of the run's way to trajectory/, evenly spaced over its updates, the last
+        one's among them; not with early stopping, which leaves the number of updates open.
       report_to: trackers that are told what goes into metrics.jsonl: none, or tensorboard, wandb, trackio with commas
         between them. It decides nothing of the result: a run may go on with another.
 
@@ -98,6 +101,9 @@ class FinetuneConfig:
         True, "With validation, write the best adapter, not the last.", section=VALIDATION
     )
     save_steps: int = setting(50, "Steps between checkpoints; 0 for none.", section=RUNNING, least=0)
+    keep_checkpoints: int = setting(
+        0, "Adapters that stay in OUT/trajectory, evenly spaced over the steps.", section=RUNNING, least=0
+    )
     seed: int = setting(0, "Of the adapters' start, the order of rows, and dropout.", section=RUNNING, least=0)
     report_to: str = setting(
         "none",
@@ -110,8 +116,14 @@ class FinetuneConfig:
         object.__setattr__(self, "lora_target_modules", tuple(self.lora_target_modules))
         names(self.report_to)
         Bounds.of(self.max_length, **own_bounds(vars(self)))
+        if self.keep_checkpoints and self.early_stopping_patience:
+            raise UsageError(
+                "keep_checkpoints spaces adapters over all updates, and early_stopping_patience leaves open how many "
+                "there are; give one of them"
+            )
 
     def record(self) -> dict[str, Any]:
-        """What decides the adapter, by name, for its manifest; bounds only where they are given."""
-        own = {k: v for k, v in asdict(self).items() if k not in (*OWN, "report_to")}
-        return own | own_bounds(vars(self))
+        """What decides the result, by name, for its manifest; what is only there where it is asked for, only then."""
+        own = {k: v for k, v in asdict(self).items() if k not in (*OWN, "report_to", "keep_checkpoints")}
+        kept = {"keep_checkpoints": self.keep_checkpoints} if self.keep_checkpoints else {}
+        return own | own_bounds(vars(self)) | kept

@@ -35,6 +35,7 @@ from edjax.lm.mesh import parse_mesh, row_shards
 from edjax.lm.peft import export_adapter
 from edjax.lm.together import Together
 from edjax.lm.train import Trainer, TrainState, schedule
+from edjax.lm.trajectory import kept_steps, place_of
 
 if TYPE_CHECKING:
     from edjax.lm.load import LoadedModel
@@ -109,12 +110,13 @@ def _advance(runs: Sequence[_Run], bar: Any, held: Held) -> None:
         for run, loss, norm, rate in zip(runs, losses, norms, rates, strict=True):
             run.took(float(loss), float(norm), rate, began)
         stopping = held.stop  # read once, so that all runs of the group stop after the same update
-        # Validation and checkpoints read a trainer's own state, which is stacked with the others' while they go
+        # Validation and what is kept read a trainer's own state, which is stacked with the others' while they go
         # together.
-        if together and (last or stopping or any(r.looks_now or r.saves_now for r in runs)):
+        if together and (last or stopping or any(r.looks_now or r.keeps_now or r.saves_now for r in runs)):
             together.part()
         for run in runs:
             bar(1, run.look())
+            run.keep()  # before a checkpoint, which says that all up to its step is there
             if run.saves_now or stopping:
                 run.save()
 
@@ -159,6 +161,7 @@ class _Run:
         self.height = min(self.batch_size, -(-len(self.order.sequences) // least) * least)
         by_epochs = max(1, round(self.order.per_epoch * config.num_train_epochs))
         self.steps = config.max_steps if config.max_steps > 0 else by_epochs
+        self.kept = kept_steps(self.steps, config.keep_checkpoints)
         self.rate = schedule(config.lr_scheduler_type, config.learning_rate, self.steps, config.warmup_ratio)
         self.lora = LoraConfig(
             config.lora_r, config.lora_alpha, config.lora_target_modules, config.lora_dropout, config.use_rslora
@@ -205,6 +208,11 @@ class _Run:
         return self.validation is not None and (self.step == self.steps or self.step % every == 0)
 
     @property
+    def keeps_now(self) -> bool:
+        """Whether the adapter after the last update is one of those that stay."""
+        return self.step in self.kept
+
+    @property
     def saves_now(self) -> bool:
         """Whether a checkpoint is due after the last update."""
         return bool(self.checkpoints) and self.step % self.config.save_steps == 0 and not self.done
@@ -220,6 +228,14 @@ class _Run:
         if self.looks_now:
             self.log.write(self._look())
         return f"loss {self.last['loss']:.3f}" + (f", validation {self.looks.loss:.3f}" if self.looks.loss else "")
+
+    def keep(self) -> None:
+        """Write the adapter as it is now, if it is one of those that stay."""
+        if self.keeps_now:
+            model = self.trainer.model()  # gathered from the devices of every process
+            if self.writes:
+                place = place_of(self.job.out, self.step, self.steps)
+                export_adapter(model, self.lora, place, self.loaded.base_model)
 
     def save(self) -> None:
         """Write a checkpoint, if the settings keep any."""

@@ -10,6 +10,7 @@ from edjax.keep.errors import DataError
 from edjax.keep.store import read_json, sha256_file, sha256_json
 from edjax.lm.load import TOKENIZER, LoadedModel, digest
 from edjax.lm.peft import CONFIG, WEIGHTS
+from edjax.lm.trajectory import TRAJECTORY
 
 SMOLLM2 = "SmolLM2-135M-Instruct"
 PROBE = "The naïve café's 12,345 cats said: “Hello, world!”\n\n  x = [1, 2];"
@@ -55,8 +56,10 @@ def adapter_notes(directory: str | Path, loaded: LoadedModel, template: str | No
 
 
 def homes(directory: str | Path) -> list[Path]:
-    """Where edjax may have written of an adapter: its directory, and for last/ of a run with validation that above."""
+    """Where edjax may have written of an adapter: its directory, and for last/ and those of its way that of the run."""
     home = Path(directory).resolve()
+    if home.parent.name == TRAJECTORY:
+        return [home, home.parent.parent]
     return [home, home.parent] if home.name == "last" else [home]
 
 

@@ -21,7 +21,7 @@ from edjax.lm.session import Session
 from edjax.scoring.config import POOLINGS as POOLINGS
 from edjax.scoring.config import ScoreConfig
 from edjax.scoring.dry_run import Estimate, probe
-from edjax.scoring.job import Job, prepare
+from edjax.scoring.job import Asked, Job, prepare
 from edjax.scoring.probes import PROBES, measured
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def score(
     batch_size: int = 32,
     shard_rows: int = 512,
     probes: Sequence[str] = (),
+    checkpoints: str | Path | None = None,
     dtype: str = "float32",
     mesh: str = "",
     date: str | None = None,
@@ -80,7 +81,9 @@ def score(
         leave a quarter to responses, unless one of the others says more.
       batch_size: rows a batch. shard_rows: distinct prompts a shard; their copies are in the same one.
       probes: what else is measured of a row, names of `edjax.scoring.probes.PROBES`: "response", for which every row is
-        passed through the model once more, with its response.
+        passed through the model once more, with its response; "trajectory", the same with each adapter of checkpoints.
+      checkpoints: a directory of `finetune` with `keep_checkpoints`, or one of numbered PEFT adapters, as
+        `edjax.lm.trajectory.adapters_along` reads it; for the probe trajectory.
       dtype: float32 or bfloat16 weights and activations; scores are float32 either way.
       mesh: devices to share the rows and the model among, as in `edjax.lm.mesh.parse_mesh`; of one process.
       date: the day that a chat template prints where it asks for today's; None: that of `out`, else today.
@@ -89,13 +92,16 @@ def score(
 
     Raises:
       UsageError: an unknown pooling or layer; `out` was made with other settings; a mesh that does not fit the
-        devices, the model or `batch_size`.
-      DataError: from the model; a prompt that cannot be encoded.
+        devices, the model or `batch_size`; the probe trajectory without checkpoints, or these without it.
+      DataError: from the model; a prompt that cannot be encoded; checkpoints that are not all there, or cannot be read.
       EnvError: from the model; memory runs out.
     """
+    from edjax.lm.adapter import adapter_digest
     from edjax.lm.dates import day_of
+    from edjax.lm.trajectory import adapters_along
 
-    asked = ScoreConfig(layer, pooling, max_new_tokens, tuple(probes), batch_size, shard_rows)
+    along = None if checkpoints is None else str(checkpoints)
+    asked = ScoreConfig(layer, pooling, max_new_tokens, tuple(probes), along, batch_size, shard_rows)
     read = {"max_length": max_length, "max_prompt": max_prompt, "max_response": max_response}
     session = Session.of(model, loaded, dtype=dtype, mesh=mesh, template=template, **read)
     config = {
@@ -107,16 +113,19 @@ def score(
     }
     day = day_of(session.directory, session.template, None if out is None or overwrite else Path(out))
     config |= day and {"date": date or day["date"]}
-    facts: dict[str, Any] = {}
-    scorer = functools.partial(_shards, pool, session, config, show_progress, log, facts)
+    adapters = [] if along is None else adapters_along(along)
+    digests = {adapter.name: adapter_digest(adapter) for adapter in adapters}
+    facts: dict[str, Any] = {"checkpoints": digests} if digests else {}
+    along_too = {"checkpoints": sha256_json(list(digests.values()))} if digests else {}
+    scorer = functools.partial(_shards, pool, session, config, adapters, show_progress, log, facts)
     if out is None:
         import pyarrow as pa
 
         with enough_memory("scoring", LESS):
             table = pa.concat_tables([t for _, t in scorer(lambda _: False)]).sort_by("row").drop_columns("row")
-        return from_table(table, sha256_json({"pool": pool.digest, **config}), "scored pool")
+        return from_table(table, sha256_json({"pool": pool.digest, **config, **along_too}), "scored pool")
     out = Path(out)
-    inputs = {"pool": pool.digest, "model": session.digest}
+    inputs = {"pool": pool.digest, "model": session.digest, **along_too}
     with writing(out, kind="features", config=config, inputs=inputs, overwrite=overwrite) as artifact:
         if not artifact.complete:
             spent = read_json(out / "timing.json") if (out / "timing.json").exists() else {}
@@ -159,7 +168,7 @@ def estimate(
 
     Raises: as `score`.
     """
-    asked = ScoreConfig(layer, pooling, max_new_tokens, (), batch_size, shard_rows)
+    asked = ScoreConfig(layer, pooling, max_new_tokens, (), None, batch_size, shard_rows)
     read = {"max_length": max_length, "max_prompt": max_prompt, "max_response": max_response}
     session = Session.of(model, loaded, dtype=dtype, mesh=mesh, template=template, **read)
     config = _config(asked, session)
@@ -200,6 +209,7 @@ def _shards(
     pool: Pool,
     session: Session,
     config: dict[str, Any],
+    adapters: Sequence[Path],
     show: bool,
     log: Log,
     facts: dict[str, Any],
@@ -208,11 +218,8 @@ def _shards(
     """Yield (file name, table) for every shard that is not done yet; `facts` get what there is to say of all."""
     job = prepare(pool, session.loaded, config, session.devices)
     layout = job.layout
-    measures = {
-        name: of(pool, job, config["batch_size"], session.devices)
-        for name in config.get("probes", ())
-        if (of := PROBES[name].of)
-    }
+    asked = Asked(pool, job, session, config, adapters, log, facts)
+    measures = {name: of(asked) for name in config.get("probes", ()) if (of := PROBES[name].of)}
     facts |= {"distinct": layout.distinct, **facts_of(job.rows, pool.ids)}
     for note in job.notes(pool.ids):
         log(note)

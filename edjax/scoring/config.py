@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edjax.keep.errors import UsageError
 from edjax.scoring.probes import further
 from edjax.settings import check, setting
 
@@ -31,7 +32,14 @@ class ScoreConfig:
         16, "Tokens decoded for uncertainty; 0 for none.", section=MEASURED, least=0, recipe="max_new_tokens"
     )
     probes: tuple[str, ...] = setting(
-        (), "Measure more: response, how unlikely a row's response is.", section=MEASURED, flag="--probe"
+        (),
+        "Measure more: response, how unlikely a row's response is; trajectory, that along a training; tokens, their "
+        "states.",
+        section=MEASURED,
+        flag="--probe",
+    )
+    checkpoints: str | None = setting(
+        None, "OUT of `finetune --keep-checkpoints`, for the probe trajectory.", section=MEASURED, kind=str
     )
     batch_size: int = setting(32, "Prompts a batch.", section=BATCH, least=1, recipe="score_batch_size")
     shard_rows: int = setting(512, "Prompts a file, and at most lost when stopped.", section=BATCH, least=1)
@@ -39,9 +47,16 @@ class ScoreConfig:
     def __post_init__(self) -> None:
         check(self)
         object.__setattr__(self, "probes", further(self.probes))
+        if "trajectory" in self.probes and self.checkpoints is None:
+            raise UsageError("the probe trajectory needs --checkpoints DIR, of `edjax finetune --keep-checkpoints`")
+        if "trajectory" not in self.probes and self.checkpoints is not None:
+            raise UsageError("checkpoints are for the probe trajectory; ask for it with --probe trajectory")
 
     def record(self) -> dict[str, object]:
-        """What decides the features, by name, for their manifest; probes only where some are asked for."""
-        return {k: v for k, v in vars(self).items() if k != "probes"} | (
+        """What decides the features, by name, for their manifest; probes only where some are asked for.
+
+        Checkpoints are an input, known by what they hold and not by where they lie.
+        """
+        return {k: v for k, v in vars(self).items() if k not in ("probes", "checkpoints")} | (
             {"probes": list(self.probes)} if self.probes else {}
         )

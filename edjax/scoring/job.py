@@ -1,10 +1,13 @@
-"""A pool and a model together: what there is to compute, and how."""
+"""A pool and a model together: what there is to compute, and how; and what a probe is asked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from edjax.data.pool import Pool
 from edjax.keep.errors import UsageError
@@ -13,6 +16,7 @@ from edjax.scoring.layout import Layout, lay_out
 
 if TYPE_CHECKING:
     from edjax.lm.load import LoadedModel
+    from edjax.lm.session import Session
     from edjax.scoring.forward import Forward
 
 
@@ -28,6 +32,23 @@ class Job(NamedTuple):
     def notes(self, ids: Sequence[str]) -> list[str]:
         """What a person should know of prompts that the model does not see as they were written."""
         return notes_on(self.rows, ids, self.encoder.bounds)
+
+
+class Asked(NamedTuple):
+    """What a probe is given: the pool and the job of it; the session and the settings of the pass; the adapters of a
+    training's way, in its order, where there are any; where to say what there is to note; and what the manifest is to
+    hold beside, to which a probe adds."""
+
+    pool: Pool
+    job: Job
+    session: Session
+    config: dict[str, Any]
+    adapters: Sequence[Path]
+    log: Callable[[str], None]
+    facts: dict[str, Any]
+
+
+Measure = Callable[[np.ndarray], dict[str, np.ndarray]]  # the pool's rows (r,) -> columns (r, ...)
 
 
 def prepare(pool: Pool, loaded: LoadedModel, config: dict[str, Any], mesh: Any) -> Job:

@@ -2,68 +2,28 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from edjax.data.features import SCORES
-from edjax.data.pool import Pool
-from edjax.keep.errors import DataError, UsageError
-from edjax.scoring.job import Job
-
-Measure = Callable[[np.ndarray], dict[str, np.ndarray]]  # the pool's rows (r,) -> columns (r, ...)
+from edjax.keep.errors import UsageError
+from edjax.scoring.job import Asked, Measure
+from edjax.scoring.responses import responses, trajectory
+from edjax.scoring.tokens import DIMS, SEGMENTS, tokens
 
 
 class Probe(NamedTuple):
     """summary: a clause. columns: what it leaves in the features, by name, and how many dimensions that has, rows
-    included: 1 for a number a row, 2 for (n, t); a column of `r` rows has the same shape whatever the rows. of: (pool,
-    job, batch_size, mesh) -> what measures some rows; None where it is part of the pass over the prompts."""
+    included: 1 for a number a row, 2 for (n, t); a column of `r` rows has the same shape whatever the rows. of: what
+    gives, of what is asked, what measures some rows; None where it is part of the pass over the prompts. bytes: at
+    most, of a row in the features; 0 for next to none."""
 
     summary: str
     columns: Mapping[str, int]
-    of: Callable[[Pool, Job, int, Any], Measure] | None = None
-
-
-def responses(pool: Pool, job: Job, batch_size: int, mesh: Any) -> Measure:
-    """-ln P(response | prompt) in nats of the responses that rows have, as finetuning on them would train it.
-
-    The tokens are those of `finetune`: cut to the same bounds, with the one that ends the response. `response_nll` is
-    their sum, `mean_response_nll` that a token, NaN where a row has no response; `n_response_tokens` counts them.
-
-    Raises:
-      DataError: no row has a response; or a row that cannot be encoded.
-    """
-    from edjax.lm.batch import Example, batches_by_length
-    from edjax.lm.mesh import row_shards, using
-
-    if not any(r is not None for r in pool.responses):
-        raise DataError(f"{pool.source}: no row has a response, and the probe response measures these")
-    encoded = job.encoder.rows(pool.ids, pool.messages, pool.responses, tools=pool.tools, source=pool.source)
-    shards = 1 if mesh is None else row_shards(mesh)
-
-    def measure(rows: np.ndarray) -> dict[str, np.ndarray]:
-        total, count = np.full(len(rows), np.nan, np.float32), np.zeros(len(rows), np.int32)
-        there = np.flatnonzero([pool.responses[i] is not None for i in rows])
-        examples = [Example.of(encoded[rows[at]].prompt, encoded[rows[at]].response) for at in there]
-        for part, batch in batches_by_length(examples, batch_size, shards):
-            with using(mesh):
-                total[there[part]] = np.asarray(_program()(job.forward.model, batch))[: len(part)]
-            count[there[part]] = [len(examples[k].trained) for k in part]
-        mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-        return {"response_nll": total, "mean_response_nll": mean, "n_response_tokens": count}
-
-    return measure
-
-
-@functools.cache
-def _program() -> Any:
-    import jax
-
-    from edjax.lm.train import total_nll
-
-    return jax.jit(total_nll)
+    of: Callable[[Asked], Measure] | None = None
+    bytes: int = 0
 
 
 PROBES: dict[str, Probe] = {
@@ -76,6 +36,10 @@ PROBES: dict[str, Probe] = {
         {"response_nll": 1, "mean_response_nll": 1, "n_response_tokens": 1},
         responses,
     ),
+    "trajectory": Probe(
+        "how unlikely each of a training's adapters finds the response that a row has", {"trajectory": 2}, trajectory
+    ),
+    "tokens": Probe("last hidden states of the prompt, in few segments", {"tokens": 3}, tokens, 4 * SEGMENTS * DIMS),
 }
 
 

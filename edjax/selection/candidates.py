@@ -18,6 +18,8 @@ _OF_RESPONSES = ("response_nll", "mean_response_nll", "n_response_tokens")
 REMEDIES = dict.fromkeys(SCORES, "score with --max-new-tokens above 0")
 REMEDIES |= {name: f"{REMEDIES[name]}, anew if the features are older" for name in ("energy", "grad_norm")}
 REMEDIES |= dict.fromkeys(_OF_RESPONSES, "score with --probe response")
+REMEDIES["tokens"] = "score with --probe tokens, or join it with --scores FILE"
+REMEDIES["trajectory"] = "score with --probe trajectory --checkpoints DIR, or join it with --scores FILE"
 
 
 def columns_of(features: Features, chosen: Method, options: Options) -> tuple[str, ...]:

@@ -16,7 +16,18 @@ from edjax.data.stream import Stream
 from edjax.keep.errors import UsageError
 from edjax.keep.memory import enough_memory
 from edjax.kernels import Method, streams
-from edjax.selection import clusters, defaults, duplicates, gains, groups, labelled, partitions, quality, tokens
+from edjax.selection import (
+    clusters,
+    defaults,
+    duplicates,
+    gains,
+    groups,
+    labelled,
+    partitions,
+    quality,
+    responses,
+    tokens,
+)
 from edjax.selection.beside import Beside, refuse_missing, refuse_unread, seen
 from edjax.selection.candidates import columns_of, finite, valid
 from edjax.selection.options import BESIDE, Options, whole
@@ -164,6 +175,7 @@ class _Part:
         self.o = o
         self.removed: tuple[Removed, ...] = ()
         given, unknown = labelled.find(o.labelled, features, o.allow_unknown)
+        self.whole, self.labelled = features, given
         self.keep, dropped = valid(features, columns, o.drop_invalid, given, candidates)
         self.features, self.given = take(features, self.keep), _among(given, self.keep)
         self.notes = [n for n in (unknown, *dropped) if n]
@@ -290,7 +302,8 @@ class _Part:
         indices = self.keep[picks]
         ids = tuple(self.features.ids[i] for i in picks)
         seconds = time.perf_counter() - start
-        return Selection(name, ids, indices, gain, seconds, "; ".join(notes) or None, cost, self.removed)
+        said_of = responses.report(chosen, self.whole, self.keep[self.free], self.labelled, indices)
+        return Selection(name, ids, indices, gain, seconds, "; ".join(notes) or None, cost, self.removed, said_of)
 
 
 def method_of(name: str, features: Features) -> Method:

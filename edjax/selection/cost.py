@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ _RUNTIME = 340 << 20  # Python, JAX and Arrow, imported and at work
 _ID = 150  # bytes a row: its id, and what finds it
 _POOL_ROW = 750  # bytes a row of the pool beside its text,
 _POOL_TEXT = 3  # which is held so many times: the line, its parts, the prompt
+_AS_READ = 5  # times columns with more than a number a row, while Arrow's nested lists become an array
 _DECODING = 100 << 20  # Arrow's, while it reads embeddings
 
 
@@ -60,10 +62,12 @@ def forecast(
     asked: Options | None = None,
     *,
     pool: str | Path | None = None,
+    widths: Mapping[str, int] | None = None,
 ) -> Forecast:
     """What a selection will cost, from the shapes alone.
 
-    asked: what else is asked of it; None: nothing. pool: the file, whose size counts.
+    asked: what else is asked of it; None: nothing. pool: the file, whose size counts. widths: numbers a row of columns
+    with more than one, which all are read, and which a method may want on the device.
 
     Raises:
       UsageError: an unknown strategy, or a budget beyond the pool.
@@ -85,13 +89,19 @@ def forecast(
     around = _RUNTIME + _DECODING + _ID * found.n
     if pool is not None and Path(pool).is_file():
         around += _POOL_ROW * found.n + _POOL_TEXT * Path(pool).stat().st_size
+    around += _AS_READ * 4 * found.n * sum((widths or {}).values())
     alike = ""
     if asked.near_duplicates is not None:
         alike = f"; near-duplicates: up to {found.n**2 * found.d / 1e12:.1f} TFLOP, less where many are found"
     first = _preparing(found.n, found.d, asked, streamed)
     if not diverse(method):
         how = "no kernel runs" if isinstance(method, Sorted) else f"reads {', '.join(scores_of(method)) or 'nothing'}"
+        wide = sum((widths or {}).get(name, 0) for name in scores_of(method))
         says = f"{strategy} of {budget:,} rows from {found.n:,}: {how}; the embeddings are read once"
+        if wide and not isinstance(method, Sorted):
+            plan = kernels.plan(method, found.n, wide, budget)
+            says = f"{plan.says.replace(method.name, strategy, 1)}; the embeddings are read once"
+            around += plan.bytes
         spilled = size if streamed and asked.near_duplicates is not None else 0
         grouped = first.says if wanted(asked.group_by) is not None else ""
         total = around + (0 if streamed else size + (max(size, first.bytes) if grouped else size))

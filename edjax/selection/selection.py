@@ -34,7 +34,8 @@ class Selection:
 
     `indices` (k,) int64 into the features, `gains` (k,) float32 or None where the strategy has none, `seconds` the
     wall time of the choice, compilation included, `warning` what there is to note, `cost` what the rows cost where a
-    budget of tokens was given, `removed` the near-duplicates that were no candidates.
+    budget of tokens was given, `removed` the near-duplicates that were no candidates, `responses` what a choice among
+    several of each prompt came to (`edjax.selection.responses.report`).
     """
 
     strategy: str
@@ -45,6 +46,7 @@ class Selection:
     warning: str | None = None
     cost: float | None = None
     removed: tuple[Removed, ...] = ()
+    responses: dict[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -90,6 +92,8 @@ def write_selection(
                 with atomic_write(out / name, "w") as f:
                     f.write(text)
             facts: dict[str, Any] = {} if selection.cost is None else {"cost": selection.cost}
+            if selection.responses is not None:
+                facts["responses"] = selection.responses
             if pool is not None:
                 facts["reading"] = pool.reading.record()
             artifact.finish(seconds=round(selection.seconds, 4), warning=selection.warning, **facts)
@@ -124,6 +128,7 @@ def read_selection(path: str | Path) -> Selection:
         manifest["warning"],
         manifest.get("cost"),
         tuple(removed),
+        manifest.get("responses"),
     )
 
 

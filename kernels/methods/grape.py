@@ -66,10 +66,10 @@ class Grape(Method):
         worth = -nll / jnp.maximum(tokens, 1) if self.normalise == "mean" else -nll
         given = jnp.zeros(0, jnp.int32) if ground.given is None else ground.given
         left = jnp.full(ground.n, self.keep, jnp.int32).at[prompt[given]].add(-1)
-        return combine.within(combine.at_most(modular(worth, given), prompt, left), self._allowed(tokens))
+        return combine.within(combine.at_most(modular(worth, given), prompt, left), self.allowed(tokens))
 
-    def _allowed(self, tokens: Any) -> Any:
-        """(n,) whether a response has as many tokens as it must."""
+    def allowed(self, tokens: Any) -> Any:
+        """(n,) bool, whether responses of these tokens, (n,) NumPy or JAX, are candidates at all."""
         enough = tokens >= self.min_tokens
         return enough & (tokens <= self.max_tokens) if self.max_tokens else enough
 
@@ -78,7 +78,7 @@ class Grape(Method):
         prompt = np.asarray(ground.columns[self.by])
         worth = -nll / np.maximum(tokens, 1) if self.normalise == "mean" else -nll
         taken = np.bincount(prompt[rows], minlength=ground.n)[prompt]
-        return np.where((taken < self.keep) & self._allowed(tokens), worth, -np.inf)
+        return np.where((taken < self.keep) & self.allowed(tokens), worth, -np.inf)
 
     def nothing(self, ground: Ground) -> float:
         gains = self.gains(ground, [])
