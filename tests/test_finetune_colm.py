@@ -3,6 +3,7 @@ run that takes all rows is plain training."""
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,12 @@ from lm_cases import make_pool, pair_batch, story_pool, tiny_model
 
 from edjax.finetuning import FinetuneConfig, Job, finetune, finetune_together
 from edjax.finetuning.colm import Colm, Memory
+from edjax.finetuning.loop import _equally_far
+from edjax.finetuning.shares import RandomRows, shares
 from edjax.finetuning.sources import Sources
 from edjax.keep.errors import DataError, UsageError
 from edjax.kernels.medoids import TIE
+from edjax.lm.batch import Batch
 from edjax.lm.load import load
 from edjax.lm.lora import LoraConfig, add_lora
 from edjax.lm.slopes import value_slopes, values_shape
@@ -200,7 +204,7 @@ def test_the_rows_of_an_update_are_those_of_the_twin(case, weighted):
         wanted, *_, best = twin(*given, **settings)
         rows = np.flatnonzero(weights)
         there = int((np.asarray(given[2]) > 0).sum())
-        assert len(rows) == colm.counts(there)[-1] == round(there / 2)
+        assert len(rows) == round(there / 2)
         follow, m, v, values = twin(*given, **settings, follow=rows.tolist())
         for s, value in best.items():
             assert values[s] >= value * (1 - 1e-5)
@@ -235,6 +239,30 @@ def test_no_row_of_a_source_that_is_kept_is_left_out_and_nothing_is_learned_of_i
     after, weights = Colm(ratio=1.0).choose(slopes, along, sources, memory)
     assert weights.tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
     assert int(after.count) == 7 and np.array_equal(after.m, memory.m)
+
+
+def test_random_rows_are_as_many_of_each_source():
+    """The control: the same quotas, other rows at every update, and of the batch nothing but rows left out."""
+    _, _, sources, memory = problem(1, rows=40, size=30, directions=1, sources=4, kept=(2,), missing=3)
+    sources = np.asarray(sources)
+    share = shares(jnp.asarray(sources), memory.keep, 0.5)
+    tokens = np.arange(40, dtype=np.int32)[:, None] * np.ones((1, 16), np.int32)
+    one = np.ones((40, 16), np.float32) * (sources > 0)[:, None]
+    whole = Batch(tokens, tokens, tokens, one, sources=sources.astype(np.int32))
+    rule = RandomRows(0.5)
+    drawing = rule.start(None, np.asarray(memory.keep), 0)
+    drawn = set()
+    for step in range(3):
+        for parts in (1, 4):
+            _, batch, loss = jax.jit(rule, static_argnums=0)(None, drawing, whole.split(parts), step)
+            assert loss is None and batch.sources is None and batch.tokens.shape[-2] * parts == 20
+            own = np.asarray(batch.weights).reshape(20, 16)[:, 0]
+            rows = np.asarray(batch.tokens).reshape(20, 16)[own > 0, 0]
+            assert len(set(rows)) == round(37 / 2) and set(np.flatnonzero(sources == 3)) <= set(rows)
+            took = [int((sources[rows] == s).sum()) for s in (1, 2, 4)]
+            assert took == share.quotas[jnp.asarray([0, 1, 3])].tolist()
+            drawn.add(tuple(rows))
+    assert len(drawn) == 3
 
 
 # Whose the rows are
@@ -274,8 +302,8 @@ def test_sources_that_are_not_there():
         ({"batch_ratio": 1.5}, "batch_ratio is 1.5"),
         ({"packing": True}, "packing lays several into one"),
         ({"mesh": "data=-1"}, "leave mesh out"),
-        ({"batch_method": "none", "source_column": "dataset"}, "batch_method colm alone"),
-        ({"batch_method": "collm"}, "not one of none, colm"),
+        ({"batch_method": "none", "source_column": "dataset"}, "batch_method colm and random"),
+        ({"batch_method": "collm"}, "not one of none, colm, random"),
     ],
 )
 def test_settings_that_make_no_sense(settings, said):
@@ -328,6 +356,8 @@ def test_half_of_every_batch(tiny, tmp_path):
         "c": {"rows": 4, "kept": True},
     }
     assert json.loads((tmp_path / "half" / "manifest.json").read_text())["sources"] == done.noted["sources"]
+    random, log = run(tiny, tmp_path / "random", dataclasses.replace(COLM, batch_method="random", max_steps=2))
+    assert random.steps == 2 and "batch_loss" not in log[0]
     parts = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 4, "max_steps": 2}
     _, small = run(tiny, tmp_path / "parts", dataclasses.replace(COLM, **parts, warmup_ratio=0))
     _, big = run(tiny, tmp_path / "big", dataclasses.replace(COLM, max_steps=2, warmup_ratio=0))
@@ -335,16 +365,23 @@ def test_half_of_every_batch(tiny, tmp_path):
 
 
 def test_several_at_once_become_what_they_become_alone(tiny, tmp_path):
-    """With as many sources as rows' columns say, and one with fewer, which goes beside them."""
     config = dataclasses.replace(COLM, max_steps=3)
-    few = sourced().take([i for i in range(24) if i % 5 != 4])
-    pools = {"a": sourced(), "b": sourced().take(range(4, 24)), "few": few}
+    pools = {"a": sourced(), "b": sourced().take(range(4, 24))}
     jobs = [Job(pool, tmp_path / name, config) for name, pool in pools.items()]
     done = finetune_together(jobs, "t", loaded=tiny, show_progress=False)
-    for name, together in list(zip(pools, done, strict=True))[:2]:
-        pool, out = pools[name], tmp_path / f"{name}1"
+    for (name, pool), together in zip(pools.items(), done, strict=True):
+        out = tmp_path / f"{name}1"
         alone = finetune(pool, "t", out=out, config=config, loaded=tiny, show_progress=False)
         np.testing.assert_allclose(together.train_loss, alone.train_loss, rtol=1e-4)
+
+
+def test_runs_with_other_numbers_of_sources_go_beside_each_other():
+    def far(step, steps, sources):
+        return SimpleNamespace(step=step, steps=steps, sources=sources)
+
+    three, two = Sources(tuple("abc"), None, None), Sources(tuple("ab"), None, None)
+    runs = [far(1, 5, three), far(1, 5, two), far(1, 5, three), far(1, 5, None), far(2, 5, two)]
+    assert [len(group) for group in _equally_far(runs)] == [2, 1, 1, 1]
 
 
 def test_from_the_command_line(edjax_, tiny, tmp_path):

@@ -13,15 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from edjax.kernels.medoids import NONE, Medoids, medoids
-from edjax.kernels.quotas import proportional
+from edjax.finetuning.config import FinetuneConfig
+from edjax.finetuning.shares import RandomRows, counts, key_data, rows_of, shares
+from edjax.kernels.medoids import NONE, medoids
 from edjax.lm.batch import Batch
 from edjax.lm.decoder import Array, CausalLM
 from edjax.lm.slopes import value_slopes, values_shape
 
 B1, B2, EPSILON = 0.9, 0.999, 1e-8  # Adam's, as the optimiser of the adapter has them
 COORDINATES = 2560  # in which rows of a source are compared; the original's zo_dim
-DIRECTIONS = 2**31 - 1  # in place of a step's number, for the draw of directions that stay
 
 
 class Memory(NamedTuple):
@@ -80,8 +80,8 @@ class Colm:
           UsageError: the model has no adapter on its values.
         """
         size = int(np.prod(values_shape(model)))
-        key = jax.random.key_data(jax.random.fold_in(jax.random.key(seed), DIRECTIONS))
-        return Memory(jnp.zeros(size), jnp.zeros(size), jnp.zeros((), jnp.int32), key, jnp.asarray(keep))
+        none = jnp.zeros(size, jnp.float32)
+        return Memory(none, none, jnp.zeros((), jnp.int32), key_data(seed), jnp.asarray(keep))
 
     def __call__(self, model: CausalLM, memory: Memory, batch: Batch, number: Array) -> tuple[Memory, Batch, Array]:
         """(memory, batch, loss): for the next update, the rows of this one, and the mean over tokens of all that were
@@ -98,7 +98,7 @@ class Colm:
         slopes = slopes.astype(memory.m.dtype)
         loss = losses.sum() / jnp.maximum(batch.weights.sum(), 1.0)
         memory, weights = self.choose(slopes, along.reshape(self.directions, -1), batch.sources.reshape(-1), memory)
-        return memory, self.taken(batch, weights), jnp.where(jnp.isfinite(slopes).all(), loss, jnp.nan)
+        return memory, rows_of(batch, weights, self.ratio), jnp.where(jnp.isfinite(slopes).all(), loss, jnp.nan)
 
     def choose(self, slopes: Array, along: Array, sources: Array, memory: Memory) -> tuple[Memory, Array]:
         """The memory after this update, and the weight of every row, (B,), 0 where it is not taken.
@@ -106,28 +106,14 @@ class Colm:
         Args:
           slopes: (B, z). along: (z, p). sources: (B,) int32 from 1; 0 where there is no row.
         """
-        there, source = sources > 0, jnp.maximum(sources - 1, 0)
-        counts = self.counts(len(sources))
-        wanted = jnp.asarray(counts)[there.sum()]
-        keep = there & memory.keep[source]
-        fits = keep.sum() <= wanted
-        taken = keep & fits
-        compete = jnp.where(fits, there & ~keep, keep)
-        sizes = jnp.zeros(len(memory.keep), jnp.int32).at[source].add(compete.astype(jnp.int32))
-        quotas = proportional(sizes, wanted - taken.sum())
-        apart = self.distances(slopes, along, source, compete, memory)
-        found = medoids(apart, jnp.where(compete, source, NONE), quotas, counts[-1])
-        weights = taken.astype(memory.m.dtype) + self._picked(found, len(sources), memory.m.dtype)
-        return _after(memory, slopes, along, compete & (weights > 0)), weights
-
-    def counts(self, most: int) -> list[int]:
-        """How many rows are taken of 0, 1, ..., `most`."""
-        return [min(max(round(n * self.ratio), 1), n) for n in range(most + 1)]
-
-    def _picked(self, found: Medoids, n: int, dtype) -> Array:
-        of_pick = found.sizes if self.weighted else jnp.where(found.picks >= 0, 1, 0)
-        # A pick that is not there is added to row n - 1 with the weight 0.
-        return jnp.zeros(n, dtype).at[found.picks].add(of_pick.astype(dtype))
+        share = shares(sources, memory.keep, self.ratio)
+        apart = self.distances(slopes, along, share.source, share.compete, memory)
+        groups = jnp.where(share.compete, share.source, NONE)
+        found = medoids(apart, groups, share.quotas, counts(sources.shape[0], self.ratio)[-1])
+        of_pick = found.sizes if self.weighted else (found.picks >= 0).astype(jnp.int32)
+        # A pick that is not there is added to the last row, with the weight 0.
+        weights = share.taken.astype(memory.m.dtype).at[found.picks].add(of_pick.astype(memory.m.dtype))
+        return _after(memory, slopes, along, share.compete & (weights > 0)), weights
 
     def distances(self, slopes: Array, along: Array, source: Array, compete: Array, memory: Memory) -> Array:
         """(B, B) L1 distances of r, right between rows of one source that compete."""
@@ -158,17 +144,6 @@ class Colm:
         sums, _ = jax.lax.scan(add, start, (slopes, source, compete))
         return jax.lax.top_k(jnp.abs(sums), self.coordinates)[1]
 
-    def taken(self, batch: Batch, weights: Array) -> Batch:
-        """The rows of a batch whose weight (B,) is above 0, in their order, and after them rows that weigh nothing: as
-        many as are taken of a full batch, or with micro-batches the next number that their number divides."""
-        parts = batch.tokens.shape[0] if batch.tokens.ndim == 3 else 1
-        rows = jax.tree.map(lambda v: v.reshape(len(weights), v.shape[-1]), batch._replace(sources=None))
-        most = -(-self.counts(len(weights))[-1] // parts) * parts
-        places = jnp.nonzero(weights > 0, size=most, fill_value=len(weights))[0]
-        rows = jax.tree.map(lambda v: v.at[places].get(mode="clip"), rows)
-        own = weights.at[places].get(mode="fill", fill_value=0)
-        return rows._replace(weights=rows.weights * own[:, None].astype(rows.weights.dtype)).split(parts)
-
 
 def _normalised(slopes: Array, along: Array, m: Array, v: Array, count: Array) -> Array:
     """r of a row in the coordinates of `along` (z, c), `m` and `v` (c,); slopes (z,)."""
@@ -196,3 +171,10 @@ def _after(memory: Memory, slopes: Array, along: Array, picked: Array) -> Memory
 
 def _product(a: Array, b: Array) -> Array:
     return jnp.matmul(a, b, precision="highest")
+
+
+def chooser_of(config: FinetuneConfig) -> Colm | RandomRows:
+    """What the settings of a run ask for, which is not none."""
+    if config.batch_method == "random":
+        return RandomRows(config.batch_ratio)
+    return Colm(config.batch_ratio, config.batch_directions, config.batch_resample, config.batch_weights)

@@ -13,7 +13,7 @@ from edjax.settings import check, same_as, setting
 
 LENGTH, BATCH, LORA = "How long, how fast", "Batches", "Adapters"
 CORESET = "Part of every batch"
-METHODS = ("none", "colm")
+METHODS = ("none", "colm", "random")
 CHOICE = (  # settings that say nothing where all rows of a batch are taken
     "batch_method",
     "batch_ratio",
@@ -46,8 +46,9 @@ class FinetuneConfig:
       quantize: none, or int8 or nf4: how the frozen projections are kept in memory.
       mesh: devices to train on, as "fsdp=8" (`edjax.lm.mesh.parse_mesh`); "": one.
       group_by_length: put rows of like length into one batch.
-      batch_method: none, or colm (`edjax.finetuning.colm`): of the B rows of an update, as many as without it, in all
-        micro-batches, only round(batch_ratio B) carry its gradient. Not with packing or a mesh.
+      batch_method: of the B rows of an update, as many as without it, in all micro-batches, only round(batch_ratio B)
+        carry its gradient: those of colm (`edjax.finetuning.colm`), or as many of each source at random
+        (`edjax.finetuning.shares`); none: all. Not with packing or a mesh.
       source_column, batch_keep_sources: what sources there are, and whose rows are all taken while those of the others
         compete, each source for its share: "small", of sources with fewer rows than an even share; "none"; or names
         with commas between them.
@@ -99,7 +100,7 @@ class FinetuneConfig:
     group_by_length: bool = setting(True, "Batch rows of like length.", section=BATCH)
     batch_method: str = setting(
         "none",
-        "Which rows of a batch an update is made of: none (all), or colm, medoids by slope under Adam.",
+        "Which rows of a batch an update is made of: all (none), colm (medoids by slope), or random, its control.",
         section=CORESET,
         choices=METHODS,
     )
@@ -162,7 +163,9 @@ class FinetuneConfig:
             raise UsageError(f"batch_ratio is {self.batch_ratio}; it must be above 0 and 1 at the most")
         if self.batch_method == "none":
             if self.source_column is not None:
-                raise UsageError("source_column is read by batch_method colm alone; give that, or leave the column out")
+                raise UsageError(
+                    "source_column is read by batch_method colm and random; give one, or leave the column out"
+                )
             return
         if self.packing:
             raise UsageError(

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from edjax.data.pool import Pool
-from edjax.finetuning.colm import Colm
+from edjax.finetuning.colm import chooser_of
 from edjax.finetuning.config import FinetuneConfig
 from edjax.finetuning.examples import encode_rows
 from edjax.finetuning.health import check_update
@@ -175,7 +175,7 @@ class _Run:
         )
         model, chooser, memory = add_lora(loaded.model, self.lora, config.seed), None, None
         if self.sources:
-            chooser = Colm(config.batch_ratio, config.batch_directions, config.batch_resample, config.batch_weights)
+            chooser = chooser_of(config)
             memory = chooser.start(model, self.sources.keep, config.seed)
         self.trainer = Trainer(
             model,

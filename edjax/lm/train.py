@@ -79,10 +79,12 @@ class Chooser(Protocol):
     """Which rows of a batch an update is made of, found inside the compiled step; hashable, as programs are kept by it.
 
     It is given the model before the update, what it remembers, the batch and the update's number, and returns what it
-    remembers then, a batch with as many axes, and the mean loss over the trained tokens of all rows.
+    remembers then, a batch with as many axes, and the mean loss over the trained tokens of all rows, None if unknown.
     """
 
-    def __call__(self, model: CausalLM, memory: Any, batch: Batch, number: Array) -> tuple[Any, Batch, Array]: ...
+    def __call__(
+        self, model: CausalLM, memory: Any, batch: Batch, number: Array
+    ) -> tuple[Any, Batch, Array | None]: ...
 
 
 class Trainer:
