@@ -116,7 +116,7 @@ def twin(slopes, along, sources, memory, *, ratio, coordinates, weighted, follow
     follow: the rows that were taken, in place of its own, whose value is then given.
     """
     c, z = np.asarray(slopes, np.float64), np.asarray(along, np.float64)
-    m, v, t, keep = (np.asarray(x, np.float64) for x in (memory.m, memory.v, memory.count + 1, memory.keep))
+    m, v, t, keep = (np.asarray(x, np.float64) for x in (memory.m, memory.v, memory.updates + 1, memory.keep))
     g = c @ z / len(z)
     m_i, v_i = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
     r = m_i / (1 - 0.9**t) / (np.sqrt(v_i / (1 - 0.999**t)) + 1e-8)
@@ -210,7 +210,7 @@ def test_the_rows_of_an_update_are_those_of_the_twin(case, weighted):
             assert values[s] >= value * (1 - 1e-5)
         np.testing.assert_allclose(after.v, v, rtol=2e-5, atol=1e-7)
         np.testing.assert_allclose(after.m, m, rtol=2e-5, atol=1e-6)
-        assert int(after.count) == 8 and after.keep.tolist() == given[3].keep.tolist()
+        assert int(after.updates) == 8 and after.keep.tolist() == given[3].keep.tolist()
         same += np.array_equal(weights, wanted)
         if weighted:
             assert np.abs(np.asarray(weights) - follow).sum() <= 2  # a row as near to two picks
@@ -226,7 +226,7 @@ def test_one_direction_that_stays_compares_rows_by_one_number():
     for row, at in enumerate(order):
         steps = np.diff(apart[at][order])
         assert (steps[:row] <= 1e-3).all() and (steps[row:] >= -1e-3).all()
-    fresh = memory._replace(m=jnp.zeros(80), v=jnp.zeros(80), count=jnp.zeros((), jnp.int32))
+    fresh = memory._replace(m=jnp.zeros(80), v=jnp.zeros(80), updates=jnp.zeros((), jnp.int32))
     apart = np.asarray(colm.distances(slopes, along, sources - 1, competing, fresh))
     signs = np.sign(np.asarray(slopes)[:, 0])
     np.testing.assert_allclose(apart, 160.0 * (signs[:, None] != signs), atol=0.01)
@@ -238,7 +238,7 @@ def test_no_row_of_a_source_that_is_kept_is_left_out_and_nothing_is_learned_of_i
     sources = jnp.asarray([1, 1, 2, 2, 0, 0, 0, 0])
     after, weights = Colm(ratio=1.0).choose(slopes, along, sources, memory)
     assert weights.tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
-    assert int(after.count) == 7 and np.array_equal(after.m, memory.m)
+    assert int(after.updates) == 7 and np.array_equal(after.m, memory.m)
 
 
 def test_random_rows_are_as_many_of_each_source():

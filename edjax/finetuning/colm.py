@@ -27,13 +27,13 @@ COORDINATES = 2560  # in which rows of a source are compared; the original's zo_
 class Memory(NamedTuple):
     """What one update leaves to the next, with p = r g k numbers in the last layer's B of the values.
 
-    `m`, `v` (p,) float32: Adam's moments of the picked rows' mean; `count` () int32, how many updates are in them;
+    `m`, `v` (p,) float32: Adam's moments of the picked rows' mean; `updates` () int32, how many are in them;
     `key` (2,) uint32, what directions are drawn from; `keep` (g,) bool, the sources whose rows are always taken.
     """
 
     m: Array
     v: Array
-    count: Array
+    updates: Array
     key: Array
     keep: Array
 
@@ -95,9 +95,10 @@ class Colm:
             losses, slopes = (v.reshape(-1, *v.shape[2:]) for v in found)
         else:
             losses, slopes = value_slopes(model, batch, along)
-        slopes = slopes.astype(memory.m.dtype)
+        assert batch.sources is not None
+        sources, slopes = jnp.asarray(batch.sources).reshape(-1), slopes.astype(memory.m.dtype)
         loss = losses.sum() / jnp.maximum(batch.weights.sum(), 1.0)
-        memory, weights = self.choose(slopes, along.reshape(self.directions, -1), batch.sources.reshape(-1), memory)
+        memory, weights = self.choose(slopes, along.reshape(self.directions, -1), sources, memory)
         return memory, rows_of(batch, weights, self.ratio), jnp.where(jnp.isfinite(slopes).all(), loss, jnp.nan)
 
     def choose(self, slopes: Array, along: Array, sources: Array, memory: Memory) -> tuple[Memory, Array]:
@@ -120,14 +121,14 @@ class Colm:
         size = len(memory.m)
         if size <= self.coordinates:
             # All coordinates: the sources then share them.
-            rows = jax.lax.map(lambda c: _normalised(c, along, memory.m, memory.v, memory.count), slopes)
+            rows = jax.lax.map(lambda c: _normalised(c, along, memory.m, memory.v, memory.updates), slopes)
         else:
             where = self._largest(slopes, along, source, compete, memory)
             m, v, z = memory.m[where], memory.v[where], along[:, where]
 
             def row(of_row):
                 c, g = of_row
-                return _normalised(c, z[:, g], m[g], v[g], memory.count)
+                return _normalised(c, z[:, g], m[g], v[g], memory.updates)
 
             rows = jax.lax.map(row, (slopes, source))
         return jax.lax.map(lambda one: jnp.abs(rows - one).sum(axis=1), rows)
@@ -137,7 +138,7 @@ class Colm:
 
         def add(sums, row):
             c, g, counts = row
-            r = _normalised(c, along, memory.m, memory.v, memory.count)
+            r = _normalised(c, along, memory.m, memory.v, memory.updates)
             return sums.at[g].add(jnp.where(counts, r, 0)), None
 
         start = jnp.zeros((len(memory.keep), len(memory.m)), memory.m.dtype)
@@ -145,10 +146,10 @@ class Colm:
         return jax.lax.top_k(jnp.abs(sums), self.coordinates)[1]
 
 
-def _normalised(slopes: Array, along: Array, m: Array, v: Array, count: Array) -> Array:
+def _normalised(slopes: Array, along: Array, m: Array, v: Array, updates: Array) -> Array:
     """r of a row in the coordinates of `along` (z, c), `m` and `v` (c,); slopes (z,)."""
     g = _product(slopes, along) / along.shape[0]
-    t = (count + 1).astype(m.dtype)
+    t = (updates + 1).astype(m.dtype)
     first = (B1 * m + (1 - B1) * g) / (1 - B1**t)
     second = (B2 * v + (1 - B2) * g * g) / (1 - B2**t)
     return first / (jnp.sqrt(second) + EPSILON)
@@ -165,7 +166,7 @@ def _after(memory: Memory, slopes: Array, along: Array, picked: Array) -> Memory
     m, v = B1 * memory.m + (1 - B1) * first, B2 * memory.v + (1 - B2) * second
     some = n > 0
     return memory._replace(
-        m=jnp.where(some, m, memory.m), v=jnp.where(some, v, memory.v), count=memory.count + some.astype(jnp.int32)
+        m=jnp.where(some, m, memory.m), v=jnp.where(some, v, memory.v), updates=memory.updates + some.astype(jnp.int32)
     )
 
 

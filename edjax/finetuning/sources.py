@@ -31,7 +31,8 @@ class Sources(NamedTuple):
           UsageError: a name in `keep` that is no source.
         """
         values = (ONE,) * len(pool) if column is None else groups_of(pool, column)
-        names, of_row, counts = np.unique(np.asarray(values, object), return_inverse=True, return_counts=True)
+        found, of_row, counts = np.unique(np.asarray(values, object), return_inverse=True, return_counts=True)
+        names: list[str] = found.tolist()
         # An even share is n / g; in whole numbers, so that a source of just so many rows is not small by rounding.
         kept = counts * len(names) < len(pool)
         if keep != "small":

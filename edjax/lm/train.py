@@ -86,6 +86,8 @@ class Chooser(Protocol):
         self, model: CausalLM, memory: Any, batch: Batch, number: Array
     ) -> tuple[Any, Batch, Array | None]: ...
 
+    def __hash__(self) -> int: ...
+
 
 class Trainer:
     """An adapted model split into its trained and frozen parts, and AdamW on the trained part.
