@@ -16,8 +16,9 @@ class Selection(NamedTuple):
     """An ordered choice of rows.
 
     indices: (k,) int32, in the order taken; where the method is `nested` the first j are those of budget j. -1 where no
-    further row could be picked: a quota, a price, a mask, or a method that may be done sooner (`Method.fewer`). gains: (k,) float32, the gain of each pick when it was taken;
-    -inf for a row that held NaN and for a -1. refreshes: () int32, the rounds it took.
+    further row could be picked: a quota, a price, a mask, or a method that may be done sooner (`Method.fewer`). gains:
+    (k,) float32, the gain of each pick when it was taken; -inf for a row that held NaN and for a -1. refreshes: ()
+    int32, the rounds it took.
     """
 
     indices: jax.Array

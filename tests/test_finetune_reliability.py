@@ -70,7 +70,8 @@ class Edjax:
     def __init__(self, cwd, model):
         self.cwd, self.model = cwd, str(model)
         self.rows = cwd / "rows.jsonl"
-        self.rows.write_text("".join(json.dumps(r) + "\n" for r in story_pool(ROWS).records))
+        records = [r | {"dataset": "abbc"[i % 4]} for i, r in enumerate(story_pool(ROWS).records)]
+        self.rows.write_text("".join(json.dumps(r) + "\n" for r in records))
         cache = {"JAX_COMPILATION_CACHE_DIR": str(cwd / "xla"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         self.env = os.environ | cache | {"EDJAX_CACHE": str(cwd / "cache")}
 
@@ -231,6 +232,28 @@ def killed(edjax, straight, out, method, at, delay):
 def test_killed(edjax, straight, tmp_path, method, at, delay):
     """SIGKILL mid-epoch, inside a checkpoint's write, and in epoch 2; then the same command."""
     killed(edjax, straight, tmp_path / "a", method, at, delay)
+
+
+COLM = {"batch_method": "colm", "source_column": "dataset", "batch_keep_sources": "a"}
+COLM |= {"per_device_train_batch_size": 12, "num_train_epochs": STEPS // 2}  # half of a batch are other rows each time
+
+
+@pytest.fixture(scope="module")
+def straight_colm(edjax):
+    out = edjax.cwd / "colm"
+    done = edjax(out, **COLM)
+    assert (done.code, done.steps) == (0, STEPS), done.err
+    return sha256(out)
+
+
+def test_killed_while_batches_are_picked_from(edjax, straight_colm, tmp_path):
+    """What the picks depend on, Adam's moments of the picks before and the directions' key, comes back too."""
+    out = tmp_path / "a"
+    stopped = edjax(out, "step", 8, signal.SIGKILL, save_steps=3, **COLM)
+    assert stopped.code == -signal.SIGKILL and saved(out)[-1] == 6, stopped.err
+    rest = edjax(out, save_steps=3, **COLM)
+    assert (rest.code, rest.steps) == (0, STEPS - 6), rest.err
+    assert sha256(out) == straight_colm
 
 
 @pytest.mark.long

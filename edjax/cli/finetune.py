@@ -9,14 +9,14 @@ import click
 
 from edjax.cli import options
 from edjax.cli.grouped import Grouped, from_settings, option
-from edjax.finetuning.config import BATCH, LENGTH, LORA, RUNNING, VALIDATION, FinetuneConfig
+from edjax.finetuning.config import BATCH, CORESET, LENGTH, LORA, RUNNING, VALIDATION, FinetuneConfig
 from edjax.lm.session import MODEL, ROW
 
 
 @click.command(cls=Grouped)
 @click.argument("rows")
 @options.MODEL
-@from_settings(FinetuneConfig, headings=(MODEL, LENGTH, BATCH, LORA, ROW))
+@from_settings(FinetuneConfig, headings=(MODEL, LENGTH, BATCH, CORESET, LORA, ROW))
 @option("--validation", help="Rows to validate on while training; any pool format.", section=VALIDATION)
 @option("--validation-split-name", help="Split of VALIDATION, as --split is of ROWS.", section=VALIDATION)
 @from_settings(FinetuneConfig, headings=(VALIDATION, RUNNING))

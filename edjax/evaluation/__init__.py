@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edjax.data.groups import groups_of
 from edjax.data.pool import Pool
 from edjax.evaluation.config import EvaluateConfig
-from edjax.evaluation.grouping import groups_of, macro_scores
+from edjax.evaluation.grouping import macro_scores
 from edjax.evaluation.references import answers_of as answers_of
 from edjax.evaluation.result import HIGHER_IS_BETTER as HIGHER_IS_BETTER
 from edjax.evaluation.result import METRICS as METRICS

@@ -12,6 +12,17 @@ from edjax.lm.session import MODEL, ROW, Session
 from edjax.settings import check, same_as, setting
 
 LENGTH, BATCH, LORA = "How long, how fast", "Batches", "Adapters"
+CORESET = "Part of every batch"
+METHODS = ("none", "colm", "random")
+CHOICE = (  # settings that say nothing where all rows of a batch are taken
+    "batch_method",
+    "batch_ratio",
+    "source_column",
+    "batch_keep_sources",
+    "batch_directions",
+    "batch_resample",
+    "batch_weights",
+)
 VALIDATION, RUNNING = "Validation", "Running"
 
 
@@ -35,6 +46,13 @@ class FinetuneConfig:
       quantize: none, or int8 or nf4: how the frozen projections are kept in memory.
       mesh: devices to train on, as "fsdp=8" (`edjax.lm.mesh.parse_mesh`); "": one.
       group_by_length: put rows of like length into one batch.
+      batch_method: of the B rows of an update, as many as without it, in all micro-batches, only round(batch_ratio B)
+        carry its gradient: those of colm (`edjax.finetuning.colm`), or as many of each source at random
+        (`edjax.finetuning.shares`); none: all. Not with packing or a mesh.
+      source_column, batch_keep_sources: what sources there are, and whose rows are all taken while those of the others
+        compete, each source for its share: "small", of sources with fewer rows than an even share; "none"; or names
+        with commas between them.
+      batch_directions, batch_resample, batch_weights: see directions, resample, weighted of `edjax.finetuning.colm`.
       validation_split: the share of rows held out of training, drawn with `seed`, where no validation rows are given.
       eval_steps: updates between evaluations on the validation rows; 0: at the end of every epoch.
       early_stopping_patience: stop after so many evaluations in a row without a loss that is lower by more than
@@ -82,6 +100,26 @@ class FinetuneConfig:
     )
     mesh: str = same_as(Session, "mesh")
     group_by_length: bool = setting(True, "Batch rows of like length.", section=BATCH)
+    batch_method: str = setting(
+        "none",
+        "Which rows of a batch an update is made of: all (none), colm (medoids by slope), or random, its control.",
+        section=CORESET,
+        choices=METHODS,
+    )
+    batch_ratio: float = setting(0.5, "Share of a batch's rows that are taken.", section=CORESET, above=0)
+    source_column: str | None = setting(
+        None, "Column with a row's source; rows compete within theirs. None: one source.", section=CORESET, kind=str
+    )
+    batch_keep_sources: str = setting(
+        "small",
+        "Sources all of whose rows are taken: small (fewer rows than an even share), none, or names with commas.",
+        section=CORESET,
+    )
+    batch_directions: int = setting(1, "Directions along which slopes are taken.", section=CORESET, least=1)
+    batch_resample: bool = setting(
+        False, "Draw directions anew at every update; else once for the run.", section=CORESET
+    )
+    batch_weights: bool = setting(False, "Weigh a taken row by how many of its source it stands for.", section=CORESET)
     gradient_checkpointing: bool = setting(
         True, "Recompute activations in the backward pass: less memory.", section=MODEL
     )
@@ -115,6 +153,7 @@ class FinetuneConfig:
         check(self)
         object.__setattr__(self, "lora_target_modules", tuple(self.lora_target_modules))
         names(self.report_to)
+        self._check_choice()
         Bounds.of(self.max_length, **own_bounds(vars(self)))
         if self.keep_checkpoints and self.early_stopping_patience:
             raise UsageError(
@@ -124,6 +163,27 @@ class FinetuneConfig:
 
     def record(self) -> dict[str, Any]:
         """What decides the result, by name, for its manifest; what is only there where it is asked for, only then."""
-        own = {k: v for k, v in asdict(self).items() if k not in (*OWN, "report_to", "keep_checkpoints")}
+        # Without a choice its settings are left out: an adapter of before there was one stays that of these settings.
+        idle = CHOICE if self.batch_method == "none" else ()
+        own = {k: v for k, v in asdict(self).items() if k not in (*OWN, *idle, "report_to", "keep_checkpoints")}
         kept = {"keep_checkpoints": self.keep_checkpoints} if self.keep_checkpoints else {}
         return own | own_bounds(vars(self)) | kept
+
+    def _check_choice(self) -> None:
+        if self.batch_ratio > 1:
+            raise UsageError(f"batch_ratio is {self.batch_ratio}; it must be above 0 and 1 at the most")
+        if self.batch_method == "none":
+            if self.source_column is not None:
+                raise UsageError(
+                    "source_column is read by batch_method colm and random; give one, or leave the column out"
+                )
+            return
+        if self.packing:
+            raise UsageError(
+                f"batch_method {self.batch_method} picks rows, and packing lays several into one: choose one of the two"
+            )
+        if self.mesh:
+            raise UsageError(
+                f"batch_method {self.batch_method} compares all rows of a batch with each other on one device: "
+                "leave mesh out, or batch_method"
+            )

@@ -15,12 +15,14 @@ import jax
 import numpy as np
 
 from edjax.data.pool import Pool
+from edjax.finetuning.colm import chooser_of
 from edjax.finetuning.config import FinetuneConfig
 from edjax.finetuning.examples import encode_rows
 from edjax.finetuning.health import check_update
 from edjax.finetuning.log import MetricsLog
 from edjax.finetuning.order import Order, split_rows
 from edjax.finetuning.result import Finetuned
+from edjax.finetuning.sources import Sources
 from edjax.finetuning.trackers import open_trackers
 from edjax.finetuning.validation import EarlyStopping
 from edjax.keep.checkpoints import Checkpoints
@@ -86,9 +88,11 @@ def train(
 
 def _equally_far(runs: Sequence[_Run]) -> list[list[_Run]]:
     """Runs whose next update is the same of as many, in groups."""
-    groups: dict[tuple[int, int], list[_Run]] = {}
+    groups: dict[tuple[int, int, int], list[_Run]] = {}
     for run in runs:
-        groups.setdefault((run.step, run.steps), []).append(run)
+        # What a run remembers of its sources has a number for each, and is stacked with the others'.
+        sources = len(run.sources.names) if run.sources else 0
+        groups.setdefault((run.step, run.steps, sources), []).append(run)
     return list(groups.values())
 
 
@@ -106,9 +110,10 @@ def _advance(runs: Sequence[_Run], bar: Any, held: Held) -> None:
         last = step + 1 == runs[0].steps
         # Dispatch returns at once: the next batch is laid out while the device computes, and only device_get waits.
         batches = [] if last else [r.batch(step + 1) for r in runs]
-        losses, norms = (np.ravel(of_all) for of_all in jax.device_get(info))
-        for run, loss, norm, rate in zip(runs, losses, norms, rates, strict=True):
-            run.took(float(loss), float(norm), rate, began)
+        info = jax.tree.map(lambda of_all: np.ravel(of_all).tolist(), jax.device_get(info))
+        drawn = info.batch_loss or [None] * len(runs)
+        for run, loss, norm, rate, of_batch in zip(runs, info.loss, info.grad_norm, rates, drawn, strict=True):
+            run.took(loss, norm, rate, began, of_batch)
         stopping = held.stop  # read once, so that all runs of the group stop after the same update
         # Validation and what is kept read a trainer's own state, which is stacked with the others' while they go
         # together.
@@ -123,10 +128,10 @@ def _advance(runs: Sequence[_Run], bar: Any, held: Held) -> None:
 
 @dataclass
 class _Rows:
-    """Examples, the names of the rows they came from, and what there is to note of these: in words, and as facts."""
+    """Examples, the rows they came from, and what there is to note of these: in words, and as facts."""
 
     examples: list[Example]
-    ids: list[str]
+    pool: Pool
     notes: list[str]
     facts: dict[str, Any]
 
@@ -140,9 +145,14 @@ class _Run:
         self.start, self.sharing = start, sharing
         encoder = Encoder.by(loaded, vars(config), date)
         rows, self.validation = _rows(pool, validation, encoder, config)
-        self.examples, self.ids, self.facts = rows.examples, rows.ids, rows.facts
+        self.examples, self.ids, self.facts = rows.examples, rows.pool.ids, rows.facts
         held = self.validation.notes if self.validation else []
         self.notes = [*rows.notes, *(f"validation: {note}" for note in held)]
+        self.sources: Sources | None = None
+        if config.batch_method != "none":
+            self.sources = Sources.of(rows.pool, config.source_column, config.batch_keep_sources)
+            self.notes += [note] if (note := self.sources.note()) else []
+            self.facts |= {"sources": self.sources.facts()}
         self.lengths = np.asarray([len(e.tokens) for e in self.examples])
         mesh = parse_mesh(config.mesh)
         shards = 1 if mesh is None else row_shards(mesh)
@@ -166,13 +176,19 @@ class _Run:
         self.lora = LoraConfig(
             config.lora_r, config.lora_alpha, config.lora_target_modules, config.lora_dropout, config.use_rslora
         )
+        model, chooser, memory = add_lora(loaded.model, self.lora, config.seed), None, None
+        if self.sources:
+            chooser = chooser_of(config)
+            memory = chooser.start(model, self.sources.keep, config.seed)
         self.trainer = Trainer(
-            add_lora(loaded.model, self.lora, config.seed),
+            model,
             max_grad_norm=config.max_grad_norm,
             weight_decay=config.weight_decay,
             remat=config.gradient_checkpointing,
             seed=config.seed,
             mesh=mesh,
+            chooser=chooser,
+            memory=memory,
         )
         self.held_out = _whole(self.validation.examples, self.micro_batch, shards) if self.validation else []
         self.step, self.seconds, self.looks = 0, 0.0, EarlyStopping()
@@ -188,7 +204,8 @@ class _Run:
         self.log = MetricsLog(out / "metrics.jsonl" if writes else None, self.step, trackers)
 
     def _state(self) -> dict[str, Any]:
-        return self.trainer.state._asdict() | ({"best": self.best} if self.validation else {})
+        state = {name: part for name, part in self.trainer.state._asdict().items() if part is not None}
+        return state | ({"best": self.best} if self.validation else {})
 
     @property
     def spent(self) -> float:
@@ -217,9 +234,9 @@ class _Run:
         """Whether a checkpoint is due after the last update."""
         return bool(self.checkpoints) and self.step % self.config.save_steps == 0 and not self.done
 
-    def took(self, loss: float, norm: float, rate: float, began: float) -> None:
-        """One update more; one whose loss is not finite ends the run."""
-        self.last = self._entry(self.step, loss, norm, rate, began)
+    def took(self, loss: float, norm: float, rate: float, began: float, of_batch: float | None) -> None:
+        """One update more; one whose loss is not finite, or that of all rows `of_batch`, ends the run."""
+        self.last = self._entry(self.step, loss, norm, rate, began, of_batch)
         self.log.write(self.last)
         self.step += 1
 
@@ -269,16 +286,25 @@ class _Run:
         step = self.step if step is None else step
         sequences = [[self.examples[i] for i in rows] for rows in self.order.rows(step)]
         whole = make_batch(sequences, self.height, packed=self.config.packing)
+        if self.sources:
+            sources = np.zeros(self.height, np.int32)
+            own = [i for rows in self.order.rows(step) for i in rows]
+            sources[: len(own)] = self.sources.of_row[own]
+            whole = whole._replace(sources=sources)
         return whole.split(self.config.gradient_accumulation_steps)
 
-    def _entry(self, step: int, loss: float, norm: float, rate: float, began: float) -> dict[str, Any]:
+    def _entry(
+        self, step: int, loss: float, norm: float, rate: float, began: float, of_batch: float | None
+    ) -> dict[str, Any]:
         """The log's line of an update; an update whose loss is not finite ends the run."""
         rows = [i for sequence in self.order.rows(step) for i in sequence]
-        check_update(step + 1, loss, norm, [self.ids[i] for i in rows])
+        whole = of_batch is None or math.isfinite(of_batch)  # a row that broke may be none of those that were taken
+        check_update(step + 1, loss if whole else math.nan, norm, [self.ids[i] for i in rows])
         return {
             "step": step + 1,
             "epoch": self._epoch(step + 1),
             "loss": loss,
+            **({} if of_batch is None else {"batch_loss": of_batch}),
             "grad_norm": norm,
             "learning_rate": rate,
             "tokens_per_second": round(float(self.lengths[rows].sum()) / (time.monotonic() - began), 1),
@@ -325,7 +351,7 @@ def _rows(pool: Pool, validation: Pool | None, encoder: Encoder, config: Finetun
 
     def encoded(some: Pool) -> _Rows:
         rows, examples = encode_rows(some, encoder, every_turn=config.assistant_only_loss)
-        return _Rows(examples, list(some.ids), notes_on(rows, some.ids, encoder.bounds), facts_of(rows, some.ids))
+        return _Rows(examples, some, notes_on(rows, some.ids, encoder.bounds), facts_of(rows, some.ids))
 
     if validation is not None:
         return encoded(pool), encoded(validation)

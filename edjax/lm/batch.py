@@ -31,7 +31,8 @@ class Batch(NamedTuple):
 
     `tokens` (b, t) int32, right-padded; `where` (b, r) int32, the positions whose next token is trained; `targets`
     (b, r) int32, these next tokens; `weights` (b, r) float32, 1 where there is one, else 0; `segments` (b, t) int32,
-    where rows are packed: 1, 2, ... for the examples of a row, 0 for padding; else None.
+    where rows are packed: 1, 2, ... for the examples of a row, 0 for padding; else None. `sources` (b,) int32, where
+    rows of a batch compete by source: its number from 1, 0 for a missing row; else None.
     """
 
     tokens: Array | np.ndarray
@@ -39,6 +40,7 @@ class Batch(NamedTuple):
     targets: Array | np.ndarray
     weights: Array | np.ndarray
     segments: Array | np.ndarray | None = None
+    sources: Array | np.ndarray | None = None
 
     def split(self, parts: int) -> Batch:
         """The same rows as `parts` micro-batches of equal size; 1: as it is."""

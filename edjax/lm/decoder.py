@@ -10,6 +10,7 @@ the padding or the rest of the batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -171,6 +172,16 @@ def _distinct(ropes: tuple[Rope | None, ...]) -> list[Rope | None]:
     return list(dict.fromkeys(ropes))
 
 
+class LastValues(NamedTuple):
+    """The last layer on the way: the projection that makes its values, what that sees (b, t, d), the values
+    (b, t, g, k), and the final hidden states as a function of values."""
+
+    linear: Linear
+    seen: Array
+    values: Array
+    hidden: Callable[[Array], Array]
+
+
 class CausalLM(nnx.Module):
     """Token embedding, the layer stack, final norm, and the output head (tied to the embedding or its own)."""
 
@@ -213,6 +224,30 @@ class CausalLM(nnx.Module):
         step = jax.checkpoint(step, prevent_cse=False, policy=policy)
         x, _ = jax.lax.scan(step, x, (self.layers, layers, keys))
         return self.norm(x)
+
+    def last_values(self, tokens: Array) -> LastValues:
+        """Run whole sequences, right-padded tokens (b, t), up to the values of the last layer; on one device."""
+        last = self.config.num_layers - 1
+        x = self._embedded(tokens)
+        sight, layers = self._whole(tokens, x.dtype)
+
+        def at(i: Array | int) -> tuple[Block, PerLayer]:
+            return jax.tree.map(lambda v: jax.lax.dynamic_index_in_dim(v, i, keepdims=False), (self.layers, layers))
+
+        def step(i: Array, x: Array) -> Array:
+            block, own = at(i)
+            rope, mask = sight.of(own)
+            return block.attend(x, *block.qkv(x, rope), mask)
+
+        # A scan over all layers but one would copy their weights first.
+        x = jax.lax.fori_loop(0, last, step, x)
+        block, own = at(last)
+        rope, mask = sight.of(own)
+        q, k, v = block.qkv(x, rope)
+        linear = block.qkv_proj if self.config.fused_projections else block.v_proj
+        return LastValues(
+            linear, _normed(block.input_layernorm, x), v, lambda v: self.norm(block.attend(x, q, k, v, mask))
+        )
 
     def _embedded(self, tokens: Array) -> Array:
         x = rows(gather_table(self.embed[...])[tokens])

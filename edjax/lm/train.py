@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -59,17 +59,34 @@ def schedule(kind: str, learning_rate: float, steps: int, warmup_ratio: float) -
 
 
 class TrainState(NamedTuple):
-    """What training changes: adapter parameters and the optimiser's state."""
+    """What training changes: adapter parameters, the optimiser's state, and what a `Chooser` remembers."""
 
     lora: nnx.State
     opt_state: optax.OptState
+    memory: Any = None
 
 
 class StepInfo(NamedTuple):
-    """Of one update: the loss (nats a trained token) and the gradient's global norm before clipping; float32 ()."""
+    """Of one update: the loss (nats a trained token) and the gradient's global norm before clipping; where a `Chooser`
+    says which rows an update is made of, also the loss of all that were drawn. float32 ()."""
 
     loss: Array
     grad_norm: Array
+    batch_loss: Array | None = None
+
+
+class Chooser(Protocol):
+    """Which rows of a batch an update is made of, found inside the compiled step; hashable, as programs are kept by it.
+
+    It is given the model before the update, what it remembers, the batch and the update's number, and returns what it
+    remembers then, a batch with as many axes, and the mean loss over the trained tokens of all rows, None if unknown.
+    """
+
+    def __call__(
+        self, model: CausalLM, memory: Any, batch: Batch, number: Array
+    ) -> tuple[Any, Batch, Array | None]: ...
+
+    def __hash__(self) -> int: ...
 
 
 class Trainer:
@@ -84,6 +101,8 @@ class Trainer:
       remat: recompute activations layer by layer in the backward pass.
       seed: of the adapter's dropout.
       mesh: the devices to train on (`edjax.lm.mesh.parse_mesh`), those of every process; None: jax's first.
+      chooser: which rows of a batch an update is made of, all where it is None; not with a mesh of several devices.
+      memory: what the chooser remembers at the start, a pytree of arrays.
     """
 
     def __init__(
@@ -95,15 +114,19 @@ class Trainer:
         remat: bool = True,
         seed: int = 0,
         mesh: Mesh | None = None,
+        chooser: Chooser | None = None,
+        memory: Any = None,
     ):
         check(model.config, mesh)
+        if chooser is not None and mesh is not None:
+            raise ValueError("rows are chosen from a batch that lies on one device, not on a mesh")
         self.mesh, self.seed = mesh, seed
         self.graph, lora, frozen = nnx.split(model, nnx.LoRAParam, ...)
         self.frozen = place(frozen, mesh)
-        programs = _programs(self.graph, max_grad_norm, weight_decay, remat, has_dropout(model))
+        programs = _programs(self.graph, max_grad_norm, weight_decay, remat, has_dropout(model), chooser)
         optimizer, self._step, self.together, self.gradients, self._nll = programs
         lora = jax.tree.map(jnp.copy, lora)  # the step donates its input; the caller's model keeps its own
-        self.state = place(TrainState(lora, optimizer.init(lora)), mesh)
+        self.state = place(TrainState(lora, optimizer.init(lora), jax.tree.map(jnp.copy, memory)), mesh)
 
     def step(self, batch: Batch, learning_rate: float, number: int = 0) -> StepInfo:
         """One update, not waited for.
@@ -139,7 +162,14 @@ class Trainer:
 
 
 @functools.lru_cache(maxsize=8)
-def _programs(graph: nnx.GraphDef, max_grad_norm: float, weight_decay: float, remat: bool, dropout: bool):
+def _programs(
+    graph: nnx.GraphDef,
+    max_grad_norm: float,
+    weight_decay: float,
+    remat: bool,
+    dropout: bool,
+    chooser: Chooser | None = None,
+):
     # Without a learning rate: the step multiplies by it, and the decay with the rest, as torch's AdamW does.
     optimizer = optax.chain(
         optax.clip_by_global_norm(max_grad_norm), optax.scale_by_adam(), optax.add_decayed_weights(weight_decay)
@@ -171,13 +201,16 @@ def _programs(graph: nnx.GraphDef, max_grad_norm: float, weight_decay: float, re
 
     def step(state: TrainState, frozen, batch: Batch, learning_rate: Array, seed: Array, number: Array):
         key = jax.random.fold_in(jax.random.key(seed), number) if dropout else None
+        memory, drawn = state.memory, None
+        if chooser is not None:
+            memory, batch, drawn = chooser(nnx.merge(graph, state.lora, frozen), memory, batch, number)
         gradients = accumulated if batch.tokens.ndim == 3 else jax.value_and_grad(loss)
         value, grads = gradients(state.lora, frozen, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.lora)
         lora = optax.apply_updates(state.lora, jax.tree.map(lambda u: -learning_rate * u, updates))
         # Left to itself the compiler may lay the new state out otherwise: the donated buffers would then not do for it,
         # and the next step, whose input it is, would be compiled anew.
-        return pin(TrainState(lora, opt_state)), StepInfo(value, optax.tree.norm(grads))
+        return pin(TrainState(lora, opt_state, memory)), StepInfo(value, optax.tree.norm(grads), drawn)
 
     # Runs trained together have a state, batch, rate and seed each, and share the frozen weights and the step's number.
     compiled = functools.partial(jax.jit, donate_argnums=0, compiler_options=eigen.options())

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from edjax.data.features import Features
+from edjax.data.groups import groups_of
 from edjax.data.pool import Pool, read_pool
 from edjax.evaluation import HIGHER_IS_BETTER, Evaluation, answers_of, evaluate_together
-from edjax.evaluation.grouping import groups_of, macro_scores
+from edjax.evaluation.grouping import macro_scores
 from edjax.finetuning import Job, finetune_together
 from edjax.finetuning.room import cells_at_once
 from edjax.keep.errors import DataError
