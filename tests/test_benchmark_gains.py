@@ -1,5 +1,6 @@
 """The comparison with submodlib: held to the definitions by a stand-in, and to the package where it is installed."""
 
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is run from a checkout, not installed
+from benchmarks.harness import runner
 from benchmarks.selectors import gains
 
 
@@ -75,3 +77,9 @@ def test_submodlib_s_are_the_same_where_it_is_installed(name, monkeypatch):
     package = pytest.importorskip("submodlib")
     monkeypatch.setattr(gains, "SHAPES", ((24, 4, 3),))
     assert gains.row_of(name, package, problems=4)["agree"]
+
+
+def test_what_is_committed_agrees():
+    result = json.loads((runner.RESULTS / "gains.json").read_text())
+    assert {row["job"] for row in result["rows"]} == set(gains.CASES)
+    assert all(row["agree"] and row["problems"] == gains.PROBLEMS for row in result["rows"])
