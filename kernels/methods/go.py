@@ -1,7 +1,6 @@
 """Designs for given targets: pick the rows whose labels leave the least uncertainty about the target's answers."""
 
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -91,7 +90,7 @@ class _Posterior(Method):
     def plan(self, shape: Shape, *, form: str | None = None, **how: Any) -> Plan:
         n, d, m = shape.n, shape.d, shape.represented or 1
         each = 2 * n * (d + 2 * m) if self.worst else 4 * n * d
-        work = each * shape.budget + 2 * n * d * (d + m) * (1 + shape.budget // _PICKS)
+        work = each * shape.budget + 2 * n * d * (m + (d + m) * (shape.budget // _PICKS))
         return resident(self.name, shape, form, work, 4 * (2 * n * m if self.worst else 6 * n) + 16 * (n + d * d))
 
 
@@ -115,9 +114,9 @@ class Go(_Posterior):
     float32 knows the gains to 2^-24 of the condition number of Sigma: 1 + tau^2 / s^2 times the picks' largest square.
 
     Held are Sigma, the variances of rows and targets, and X Sigma Z^T, of which the mean needs the norms of rows alone;
-    a pick is an update of rank one. Cost: 4 n d FLOPs a pick ("max": 2 n d + 4 n m), and 2 n d (d + m) at the start,
-    every 256 picks, and whenever a variance has fallen by a factor of 16. Memory: 16 d^2 bytes ("max": and 8 n m)
-    beside a copy of the rows.
+    a pick is an update of rank one. Cost: 4 n d FLOPs a pick ("max": 2 n d + 4 n m), 2 n d m at the start, and
+    2 n d (d + m) every 256 picks, and whenever a variance has fallen by a factor of 16. Memory: 16 d^2 bytes ("max":
+    and 8 n m) beside a copy of the rows.
 
     >>> from ..ground import select
     >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, 0.0], [0.1, 3.0]])
@@ -187,7 +186,7 @@ class _State(NamedTuple):
     """covariance: (d, d) Sigma. gram: (d, d) X_S^T X_S. cross: X Sigma Z^T (n, m) for the worst target, and for their
     mean the squared norms of its rows (n,). left: (m,) variances of the targets. spread: (n,) variances of the rows.
     gains: (n,). anchor, reach, begun: the sum of `left`, `spread`, and for the mean `cross`, when all was last computed
-    afresh, and since: () int32 how many picks ago."""
+    afresh, and since: () int32 how many picks ago, which `gram` lacks. recent: (256,) int32 these picks."""
 
     covariance: jax.Array
     gram: jax.Array
@@ -198,6 +197,7 @@ class _State(NamedTuple):
     anchor: jax.Array
     reach: jax.Array
     begun: jax.Array
+    recent: jax.Array
     since: jax.Array
 
 
@@ -221,7 +221,7 @@ def objective(
         if worst:
             less = jnp.square(cross) / (noise + spread)[:, None]
             # max s - max (s - r) as a sum of what is not negative: nothing cancels.
-            gains = jnp.min(jnp.where(counted, (most - left) + less, jnp.inf), axis=1)
+            gains = jnp.min(jnp.where(counted, most - left, jnp.inf) + less, axis=1)
             gains = jnp.minimum(gains, most)  # where no target counts
         else:
             gains = cross / (noise + spread) * share
@@ -231,16 +231,19 @@ def objective(
         eye = jnp.eye(d, dtype=jnp.float32)
         factor = jnp.linalg.cholesky(eye + (gram + gram.T) / (2 * noise))
         root = lax.linalg.triangular_solve(factor, eye, left_side=True, lower=True)
-        of_targets = geometry.matmul(z, root, precision)
+        return measured(geometry.matmul(root.T, root.T, precision), gram, lambda a: geometry.matmul(a, root, precision))
+
+    def measured(covariance, gram, halved):
+        """The state of a covariance, of which `halved` multiplies rows with a square root."""
+        of_targets = halved(z)
 
         def of_tile(x):
-            half = geometry.matmul(x.astype(jnp.float32), root, precision)
+            half = halved(x.astype(jnp.float32))
             cross = geometry.matmul(half, of_targets, precision)
             return cross if worst else geometry.square_norms(cross), geometry.square_norms(half)
 
         cross, spread = geometry.over_rows(of_tile, x, width=d, shards=shards)
         left = geometry.square_norms(of_targets)
-        covariance = geometry.matmul(root.T, root.T, precision)
         gains = gains_of(cross, left, spread)
         return _State(
             covariance,
@@ -252,11 +255,16 @@ def objective(
             jnp.sum(left),
             spread,
             spread if worst else cross,
+            jnp.zeros(_PICKS, jnp.int32),
             jnp.int32(0),
         )
 
-    def add(state, j):
-        row = x[j].astype(jnp.float32)
+    def gram_of(rows, counts=True):
+        rows = jnp.where(jnp.reshape(counts, (-1, 1)), x[rows].astype(jnp.float32), 0)
+        return geometry.matmul(rows.T, rows.T, precision)
+
+    def add(state, j, counts=1):
+        row = jnp.where(counts > 0, x[j].astype(jnp.float32), 0)  # a row of zeros tells nothing
         a = geometry.matmul(state.covariance, row[None], precision)[:, 0]
         g = noise + state.spread[j]
         p = geometry.matmul(z, a[None], precision)[:, 0]
@@ -272,24 +280,31 @@ def objective(
         left = jnp.maximum(state.left - jnp.square(p) / g, 0)
         spread = jnp.maximum(state.spread - jnp.square(u) / g, 0)
         covariance = state.covariance - a[:, None] * (a / g)
-        gram = state.gram + row[:, None] * row
-        gains = gains_of(cross, left, spread)
-        return _State(
-            covariance, gram, cross, left, spread, gains, state.anchor, state.reach, state.begun, state.since + 1
+        return state._replace(
+            covariance=covariance,
+            cross=cross,
+            left=left,
+            spread=spread,
+            gains=gains_of(cross, left, spread),
+            recent=state.recent.at[state.since].set(j),
+            since=state.since + counts,
         )
 
-    def renewed(state, otherwise):
+    def renewed(gram, otherwise):
         """All from the gram matrix; `otherwise()` where a noise too small beside it leaves no Cholesky factor."""
-        fresh = afresh(state.gram)
+        fresh = afresh(gram)
         return lax.cond(jnp.all(jnp.isfinite(fresh.covariance)), lambda: fresh, otherwise)
 
     def init():
-        state = afresh(jnp.zeros((d, d), jnp.float32))
+        state = measured(jnp.eye(d, dtype=jnp.float32), jnp.zeros((d, d), jnp.float32), lambda rows: rows)
         if labelled is not None and labelled.shape[0]:
-            rows = x[labelled].astype(jnp.float32)
-            begun = state._replace(gram=geometry.matmul(rows.T, rows.T, precision))
-            one_by_one = partial(lax.fori_loop, 0, labelled.shape[0], lambda i, state: add(state, labelled[i]), state)
-            state = renewed(begun, one_by_one)
+            gram = gram_of(labelled)
+
+            def one_by_one():
+                added = lax.fori_loop(0, labelled.shape[0], lambda i, state: add(state, labelled[i]), state)
+                return added._replace(gram=gram, since=state.since)
+
+            state = renewed(gram, one_by_one)
         bounds = jnp.where(pool.valid, state.gains, INVALID)
         return state, bounds if labelled is None else bounds.at[labelled].set(EXCLUDED)
 
@@ -300,19 +315,20 @@ def objective(
         return live, gains  # a round takes one pick, and `commit` has the gains after it
 
     def commit(state, bounds, block, order, count):
-        state = lax.fori_loop(0, count, lambda i, state: add(state, block.fixed[order[i]]), state)
+        state = add(state, block.fixed[order[0]], count)  # of a row at most
         best = jnp.argmax(jnp.where(bounds < 0, -1, state.gains))
         fallen = (noise + state.spread[best]) * _FALL < state.reach[best]
         if not worst:
             fallen = fallen | (state.cross[best] * _SQUARES < state.begun[best])
         due = (state.since >= _PICKS) | (jnp.sum(state.left) * _FALL < state.anchor) | fallen
 
-        def as_fresh():
-            begun = state.spread if worst else state.cross
-            return state._replace(anchor=jnp.sum(state.left), reach=state.spread, begun=begun, since=jnp.int32(0))
-
         def anew():
-            return renewed(state, as_fresh)
+            gram = state.gram + gram_of(state.recent, jnp.arange(_PICKS) < state.since)
+            begun = state.spread if worst else state.cross
+            as_fresh = state._replace(
+                gram=gram, anchor=jnp.sum(state.left), reach=state.spread, begun=begun, since=jnp.int32(0)
+            )
+            return renewed(gram, lambda: as_fresh)
 
         return lax.cond(due, anew, lambda: state), bounds
 
