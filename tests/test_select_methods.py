@@ -174,7 +174,7 @@ def test_the_report_is_told_and_kept(edjax_, tmp_path):
     code, said, err = edjax_(*argv, "grape:min_tokens=3,nearest", "--budget", 2, "--out", tmp_path / "two")
     assert code == 0, err
     assert (
-        "grape_min_tokens_3-2: responses to 2 prompts, 6.5 tokens on average (rejected: 6.5); left out: 2 too short"
+        "grape_min_tokens=3-2: responses to 2 prompts, 6.5 tokens on average (rejected: 6.5); left out: 2 too short"
         in said
     )
     code, said, _ = edjax_(*argv, "grape", "--budget", 3, "--out", tmp_path / "s", "--json")
