@@ -97,11 +97,11 @@ def forecast(
     if not diverse(method):
         how = "no kernel runs" if isinstance(method, Sorted) else f"reads {', '.join(scores_of(method)) or 'nothing'}"
         wide = sum((widths or {}).get(name, 0) for name in scores_of(method))
-        says = f"{strategy} of {budget:,} rows from {found.n:,}: {how}; the embeddings are read once"
         if wide and not isinstance(method, Sorted):
             plan = kernels.plan(method, found.n, wide, budget)
-            says = f"{plan.says.replace(method.name, strategy, 1)}; the embeddings are read once"
+            how += f", {wide:,} numbers a row: {plan.says.rpartition(': ')[2]}"
             around += plan.bytes
+        says = f"{strategy} of {budget:,} rows from {found.n:,}: {how}; the embeddings are read once"
         spilled = size if streamed and asked.near_duplicates is not None else 0
         grouped = first.says if wanted(asked.group_by) is not None else ""
         total = around + (0 if streamed else size + (max(size, first.bytes) if grouped else size))

@@ -264,7 +264,8 @@ def objective(
         return geometry.matmul(rows.T, rows.T, precision)
 
     def add(state, j, counts=1):
-        row = jnp.where(counts > 0, x[j].astype(jnp.float32), 0)  # a row of zeros tells nothing
+        # Two indices: one alone would be a slice, for which a pool on several devices is gathered on each.
+        row = jnp.where(counts > 0, x[jnp.stack([j, j])][0].astype(jnp.float32), 0)  # a row of zeros tells nothing
         a = geometry.matmul(state.covariance, row[None], precision)[:, 0]
         g = noise + state.spread[j]
         p = geometry.matmul(z, a[None], precision)[:, 0]
