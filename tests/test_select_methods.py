@@ -83,7 +83,9 @@ def test_prompts_are_told_apart_by_any_name():
 
 
 def test_what_grape_lacks_is_said():
-    with pytest.raises(UsageError, match=r"grape finds 3 of 4 rows that it may pick; lower the budget, or --allow fewer"):
+    with pytest.raises(
+        UsageError, match=r"grape finds 3 of 4 rows that it may pick; lower the budget, or --allow fewer"
+    ):
         select(responses([0, 0, 0, 1, 1, 2]), "grape", 4)
     found = responses([0, 0, 0, 1, 1, 2])
     del found.scores["response_nll"]

@@ -18,7 +18,7 @@ from edjax.scoring.config import ScoreConfig
 @click.argument("pool")
 @options.MODEL
 @options.OUT
-@from_settings(ScoreConfig)
+@from_settings(ScoreConfig, switches=False)
 @from_settings(Session, skip=("quantize",))
 @options.pool_options
 @option("--dry-run", is_flag=True, help="Say what it would take, from a probe of ten batches; write nothing.")
@@ -37,7 +37,8 @@ def score(
     \b
     Reads   POOL: .jsonl(.gz), .json, .csv, .parquet, a `datasets` directory or a hub id; responses are not looked at
     Writes  OUT/shard-*.parquet: id, embedding, six scores, token counts, the decoded text; with --probe response also
-            response_nll, mean_response_nll (nats a token) and n_response_tokens, from the responses that rows have
+            response_nll, mean_response_nll (nats a token) and n_response_tokens, from the responses that rows have;
+            with --probe icl_utility a number for each pair of rows, how much one helps with the other as an example
     Prompts of the very same tokens are computed once. Stopped half-way, the same command goes on at the next shard.
     """
     from edjax.scoring import estimate
@@ -49,6 +50,7 @@ def score(
     if dry_run:
         from edjax.scoring.dry_run import describe
 
+        del settings["icl_prompts"], settings["yes"]
         if more := further(settings.pop("probes")):
             options.note(f"the pass of {', '.join(more)} is not in what follows")
         found = estimate(rows, log=options.note, **settings)

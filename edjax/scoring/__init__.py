@@ -13,6 +13,7 @@ import numpy as np
 from edjax.data.columns import as_lists
 from edjax.data.features import SCORES, Features, from_table, read_features
 from edjax.data.pool import Pool
+from edjax.keep.errors import UsageError
 from edjax.keep.memory import enough_memory
 from edjax.keep.progress import progress
 from edjax.keep.store import atomic_write, read_json, sha256_json, write_json, writing
@@ -54,6 +55,8 @@ def score(
     batch_size: int = 32,
     shard_rows: int = 512,
     probes: Sequence[str] = (),
+    icl_prompts: str | Path = "",
+    yes: bool = False,
     dtype: str = "float32",
     mesh: str = "",
     date: str | None = None,
@@ -80,7 +83,10 @@ def score(
         leave a quarter to responses, unless one of the others says more.
       batch_size: rows a batch. shard_rows: distinct prompts a shard; their copies are in the same one.
       probes: what else is measured of a row, names of `edjax.scoring.probes.PROBES`: "response", for which every row is
-        passed through the model once more, with its response.
+        passed through the model once more, with its response; "icl_utility" (`edjax.scoring.icl_utility`), for which
+        every row is, behind every other one.
+      icl_prompts: a YAML file of words for "icl_utility", see `edjax.scoring.icl_prompts.Wording`; "": ours.
+      yes: go on where a probe takes very much, as "icl_utility" does of more than 2,000 rows.
       dtype: float32 or bfloat16 weights and activations; scores are float32 either way.
       mesh: devices to share the rows and the model among, as in `edjax.lm.mesh.parse_mesh`; of one process.
       date: the day that a chat template prints where it asks for today's; None: that of `out`, else today.
@@ -89,13 +95,14 @@ def score(
 
     Raises:
       UsageError: an unknown pooling or layer; `out` was made with other settings; a mesh that does not fit the
-        devices, the model or `batch_size`.
+        devices, the model or `batch_size`; a probe that takes very much, which it says, without `yes`.
       DataError: from the model; a prompt that cannot be encoded.
       EnvError: from the model; memory runs out.
     """
     from edjax.lm.dates import day_of
 
-    asked = ScoreConfig(layer, pooling, max_new_tokens, tuple(probes), batch_size, shard_rows)
+    batches = {"batch_size": batch_size, "shard_rows": shard_rows, "yes": yes}
+    asked = ScoreConfig(layer, pooling, max_new_tokens, tuple(probes), str(icl_prompts), **batches)
     read = {"max_length": max_length, "max_prompt": max_prompt, "max_response": max_response}
     session = Session.of(model, loaded, dtype=dtype, mesh=mesh, template=template, **read)
     config = {
@@ -108,7 +115,7 @@ def score(
     day = day_of(session.directory, session.template, None if out is None or overwrite else Path(out))
     config |= day and {"date": date or day["date"]}
     facts: dict[str, Any] = {}
-    scorer = functools.partial(_shards, pool, session, config, show_progress, log, facts)
+    scorer = functools.partial(_shards, pool, session, config, yes, show_progress, log, facts)
     if out is None:
         import pyarrow as pa
 
@@ -159,7 +166,7 @@ def estimate(
 
     Raises: as `score`.
     """
-    asked = ScoreConfig(layer, pooling, max_new_tokens, (), batch_size, shard_rows)
+    asked = ScoreConfig(layer, pooling, max_new_tokens, batch_size=batch_size, shard_rows=shard_rows)
     read = {"max_length": max_length, "max_prompt": max_prompt, "max_response": max_response}
     session = Session.of(model, loaded, dtype=dtype, mesh=mesh, template=template, **read)
     config = _config(asked, session)
@@ -200,6 +207,7 @@ def _shards(
     pool: Pool,
     session: Session,
     config: dict[str, Any],
+    yes: bool,
     show: bool,
     log: Log,
     facts: dict[str, Any],
@@ -208,6 +216,11 @@ def _shards(
     """Yield (file name, table) for every shard that is not done yet; `facts` get what there is to say of all."""
     job = prepare(pool, session.loaded, config, session.devices)
     layout = job.layout
+    for name in config.get("probes", ()):
+        if not yes and (takes := PROBES[name].dear(pool, job)):
+            raise UsageError(f"the probe {name} {takes}, or go on with --yes (yes=True in Python)")
+        if said := PROBES[name].told(pool, job):
+            log(said)
     measures = {
         name: of(pool, job, config["batch_size"], session.devices)
         for name in config.get("probes", ())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edjax.keep.errors import UsageError
+from edjax.scoring.icl_prompts import read_wording
 from edjax.scoring.probes import further
 from edjax.settings import check, setting
 
@@ -31,17 +33,33 @@ class ScoreConfig:
         16, "Tokens decoded for uncertainty; 0 for none.", section=MEASURED, least=0, recipe="max_new_tokens"
     )
     probes: tuple[str, ...] = setting(
-        (), "Measure more: response, how unlikely a row's response is.", section=MEASURED, flag="--probe"
+        (),
+        "Measure more: response, how unlikely a row's response is; icl_utility, how much rows help as examples.",
+        section=MEASURED,
+        flag="--probe",
+    )
+    icl_prompts: str = setting(
+        "", "YAML file with other words around examples and queries, of icl_utility.", section=MEASURED
     )
     batch_size: int = setting(32, "Prompts a batch.", section=BATCH, least=1, recipe="score_batch_size")
     shard_rows: int = setting(512, "Prompts a file, and at most lost when stopped.", section=BATCH, least=1)
+    yes: bool = setting(False, "Go on where a probe passes all pairs of very many rows.", section=BATCH)
 
     def __post_init__(self) -> None:
         check(self)
         object.__setattr__(self, "probes", further(self.probes))
+        if self.icl_prompts and "icl_utility" not in self.probes:
+            raise UsageError("icl_prompts is read by the probe icl_utility alone; give --probe icl_utility with it")
 
     def record(self) -> dict[str, object]:
-        """What decides the features, by name, for their manifest; probes only where some are asked for."""
-        return {k: v for k, v in vars(self).items() if k != "probes"} | (
-            {"probes": list(self.probes)} if self.probes else {}
-        )
+        """What decides the features, by name, for their manifest; probes only where some are asked for.
+
+        Raises:
+          UsageError: icl_prompts that make no sense.
+        """
+        found: dict[str, object] = {k: v for k, v in vars(self).items() if k not in ("probes", "icl_prompts", "yes")}
+        if self.probes:
+            found["probes"] = list(self.probes)
+        if "icl_utility" in self.probes:
+            found["icl_prompts"] = read_wording(self.icl_prompts)._asdict()
+        return found

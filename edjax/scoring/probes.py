@@ -11,6 +11,7 @@ import numpy as np
 from edjax.data.features import SCORES
 from edjax.data.pool import Pool
 from edjax.keep.errors import DataError, UsageError
+from edjax.scoring.icl_utility import dear, unmeasured, utilities
 from edjax.scoring.job import Job
 
 Measure = Callable[[np.ndarray], dict[str, np.ndarray]]  # the pool's rows (r,) -> columns (r, ...)
@@ -19,11 +20,15 @@ Measure = Callable[[np.ndarray], dict[str, np.ndarray]]  # the pool's rows (r,) 
 class Probe(NamedTuple):
     """summary: a clause. columns: what it leaves in the features, by name, and how many dimensions that has, rows
     included: 1 for a number a row, 2 for (n, t); a column of `r` rows has the same shape whatever the rows. of: (pool,
-    job, batch_size, mesh) -> what measures some rows; None where it is part of the pass over the prompts."""
+    job, batch_size, mesh) -> what measures some rows; None where it is part of the pass over the prompts. dear: (pool,
+    job) -> what it takes, in a clause, where somebody should agree to that first; None where it takes little.
+    told: (pool, job) -> a note on what of the pool is not measured, or None."""
 
     summary: str
     columns: Mapping[str, int]
     of: Callable[[Pool, Job, int, Any], Measure] | None = None
+    dear: Callable[[Pool, Job], str | None] = lambda pool, job: None
+    told: Callable[[Pool, Job], str | None] = lambda pool, job: None
 
 
 def responses(pool: Pool, job: Job, batch_size: int, mesh: Any) -> Measure:
@@ -75,6 +80,13 @@ PROBES: dict[str, Probe] = {
         "how unlikely the model finds the response that a row has",
         {"response_nll": 1, "mean_response_nll": 1, "n_response_tokens": 1},
         responses,
+    ),
+    "icl_utility": Probe(
+        "how much each row helps with each other one, as an example before it",
+        {"icl_utility": 2},
+        utilities,
+        dear,
+        unmeasured,
     ),
 }
 

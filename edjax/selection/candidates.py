@@ -18,6 +18,7 @@ _OF_RESPONSES = ("response_nll", "mean_response_nll", "n_response_tokens")
 REMEDIES = dict.fromkeys(SCORES, "score with --max-new-tokens above 0")
 REMEDIES |= {name: f"{REMEDIES[name]}, anew if the features are older" for name in ("energy", "grad_norm")}
 REMEDIES |= dict.fromkeys(_OF_RESPONSES, "score with --probe response")
+REMEDIES["icl_utility"] = "score with --probe icl_utility"
 
 
 def columns_of(features: Features, chosen: Method, options: Options) -> tuple[str, ...]:
@@ -33,6 +34,7 @@ def columns_of(features: Features, chosen: Method, options: Options) -> tuple[st
             _check(features, name, chosen.dims.get(name))
     for name in options.columns():
         _check(features, name, 1)
+    sound |= features.pairs.keys()  # what is not known of a pair is the method's matter
     own = (name for name in scores_of(chosen) if name not in sound)
     return tuple(dict.fromkeys((*own, *options.columns())))
 
