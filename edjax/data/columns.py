@@ -33,8 +33,9 @@ class Columns(NamedTuple):
 
     def take(self, rows: np.ndarray, *, across: bool = True) -> Columns:
         """These rows alone, in this order; of pairs also these columns, unless they are in it already (`across`)."""
-        parts = [{name: values[rows] for name, values in part.items()} for part in self[:3]]
-        return Columns(*parts, {name: of_rows(v, rows) if across else v[rows] for name, v in self.pairs.items()})
+        scores, facts, arrays = ({name: v[rows] for name, v in part.items()} for part in self[:3])
+        pairs = {name: of_rows(v, rows) if across else v[rows] for name, v in self.pairs.items()}
+        return Columns(scores, facts, arrays, pairs)
 
     def held(self, name: str, values: np.ndarray) -> dict[str, np.ndarray]:
         """Where numbers in more than one dimension belong: arrays, or pairs by their name and shape."""

@@ -101,8 +101,7 @@ def score(
     """
     from edjax.lm.dates import day_of
 
-    batches = {"batch_size": batch_size, "shard_rows": shard_rows, "yes": yes}
-    asked = ScoreConfig(layer, pooling, max_new_tokens, tuple(probes), str(icl_prompts), **batches)
+    asked = ScoreConfig(layer, pooling, max_new_tokens, tuple(probes), str(icl_prompts), batch_size, shard_rows, yes)
     read = {"max_length": max_length, "max_prompt": max_prompt, "max_response": max_response}
     session = Session.of(model, loaded, dtype=dtype, mesh=mesh, template=template, **read)
     config = {

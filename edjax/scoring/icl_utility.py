@@ -33,6 +33,12 @@ class Contexts:
         self._shown = [(texts[text], place) for text, place in pieces(wording.shown)]
         self._alone = [(texts[text], place) for text, place in pieces(wording.alone)]
 
+    @property
+    def there(self) -> list[int]:
+        """The usable rows."""
+        found: list[int] = np.flatnonzero(self.usable).tolist()
+        return found
+
     def alone(self) -> list[int]:
         """What stands before a query without an example."""
         return self._filled(self._alone, {})
@@ -85,9 +91,8 @@ def dear(pool: Pool, job: Job) -> str | None:
 def unmeasured(pool: Pool, job: Job) -> str | None:
     """A note on pairs that will not be measured, and why; None where all will be."""
     contexts = _contexts(pool, job)
-    usable, n = np.flatnonzero(contexts.usable), len(pool)
-    asked = np.asarray([sum(map(len, contexts.query(i))) for i in usable], np.int64)
-    before = np.asarray([len(contexts.shown(j)) for j in usable], np.int64)
+    usable, n = contexts.there, len(pool)
+    asked, before = _lengths(contexts)
     known = asked + len(contexts.alone()) <= contexts.most
     pairs = int(((asked[:, None] + before <= contexts.most) & known[:, None]).sum())
     if pairs == n * n:
@@ -101,10 +106,14 @@ def unmeasured(pool: Pool, job: Job) -> str | None:
 
 def _tokens(contexts: Contexts, shards: int) -> int:
     """Of all passes: an example once a shard, a query once an example and once alone."""
-    usable = np.flatnonzero(contexts.usable)
-    before = sum(len(contexts.shown(j)) for j in usable) + len(contexts.alone())
-    asked = sum(len(part) for i in usable for part in contexts.query(i))
-    return shards * before + (len(usable) + 1) * asked
+    asked, before = _lengths(contexts)
+    return int(shards * (before.sum() + len(contexts.alone())) + (len(before) + 1) * asked.sum())
+
+
+def _lengths(contexts: Contexts) -> tuple[np.ndarray, np.ndarray]:
+    """How many tokens every usable row has as a query with its response, and as an example with the words around it."""
+    asked = [len(prompt) + len(response) for prompt, response in map(contexts.query, contexts.there)]
+    return np.asarray(asked, np.int64), np.asarray([len(contexts.shown(j)) for j in contexts.there], np.int64)
 
 
 def _contexts(pool: Pool, job: Job) -> Contexts:
@@ -163,7 +172,7 @@ def utilities(pool: Pool, job: Job, batch_size: int, mesh: Any) -> Callable[[np.
     from edjax.lm.mesh import row_shards, using
 
     contexts = _contexts(pool, job)
-    usable, examples = contexts.usable, np.flatnonzero(contexts.usable)
+    usable, examples = contexts.usable, contexts.there
     shards = 1 if mesh is None else row_shards(mesh)
     model = job.forward.model
 
@@ -188,7 +197,9 @@ def utilities(pool: Pool, job: Job, batch_size: int, mesh: Any) -> Callable[[np.
     def measure(rows: np.ndarray) -> dict[str, np.ndarray]:
         utility = np.full((len(rows), len(pool)), np.nan, np.float32)
         there = np.flatnonzero(usable[rows])
-        batches = list(_batches([contexts.query(i) for i in rows[there]], batch_size, shards)) if len(there) else []
+        batches = (
+            list(_batches([contexts.query(int(i)) for i in rows[there]], batch_size, shards)) if len(there) else []
+        )
         if not batches:
             return {"icl_utility": utility}
         alone = distances(contexts.alone(), batches, len(there))
