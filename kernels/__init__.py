@@ -14,6 +14,7 @@ from .methods import (
     METHODS,
     AtMost,
     Cost,
+    Delift,
     DOptimal,
     FacilityLocation,
     FeatureBased,
@@ -36,6 +37,7 @@ from .methods import (
     flqmi,
     graph_cut,
     k_center,
+    scaled_utility,
     score_of,
 )
 from .modular import modular
@@ -71,6 +73,7 @@ __all__ = [
     "Clusters",
     "Cost",
     "DOptimal",
+    "Delift",
     "Duplicates",
     "FacilityLocation",
     "FeatureBased",
@@ -119,6 +122,7 @@ __all__ = [
     "plus",
     "prompt_scores",
     "scaled",
+    "scaled_utility",
     "score_of",
     "select",
     "select_streamed",

@@ -48,6 +48,7 @@ _ATTEMPTS: list[str] = []
 # What tests our own rules, protocols, statistics and pages, whatever the Python and the packages: .ci/run does it in
 # the first. The other does what leans on jax, flax, orbax and the rest, and walks the verbs once.
 ONCE = (
+    "kernels/test_delift.py",
     "kernels/test_designs.py",
     "kernels/test_edges.py",
     "kernels/test_front.py",

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from select_cases import NESTED, SERVING, arrays, assert_greedy, facts, scores
+from select_cases import NESTED, SERVING, arrays, assert_greedy, facts, pairs, scores
 
 from edjax.data.features import SCORES, Features
 from edjax.data.pool import read_pool
@@ -25,7 +25,9 @@ def features(n=30, d=6, seed=0, embeddings=None, **more):
     rng = np.random.Generator(np.random.PCG64(seed))
     x = rng.normal(size=(n, d)).astype(np.float32) + 3 if embeddings is None else np.asarray(embeddings, np.float32)
     given = scores(len(x), rng) | more
-    return Features(tuple(f"r{i}" for i in range(len(x))), x, given, facts(len(x)), "digest", arrays(len(x)))
+    return Features(
+        tuple(f"r{i}" for i in range(len(x))), x, given, facts(len(x)), "digest", arrays(len(x)), pairs(len(x))
+    )
 
 
 def copies(groups=10, each=20, d=16):

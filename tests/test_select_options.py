@@ -27,7 +27,15 @@ def features(n=150, d=12, seed=0, embeddings=None, facts=(), **more):
     given = scores(len(x), rng) | more
     group = np.asarray([f"g{int(i)}" for i in 5 * rng.random(len(x)) ** 2], object)
     columns = select_cases.facts(len(x)) | {"g": group, "c": rng.integers(3, 60, len(x))} | dict(facts)
-    return Features(tuple(f"r{i}" for i in range(len(x))), x, given, columns, "digest", select_cases.arrays(len(x)))
+    return Features(
+        tuple(f"r{i}" for i in range(len(x))),
+        x,
+        given,
+        columns,
+        "digest",
+        select_cases.arrays(len(x)),
+        select_cases.pairs(len(x)),
+    )
 
 
 # A second round

@@ -18,7 +18,7 @@ from edjax.scoring.config import ScoreConfig
 @click.argument("pool")
 @options.MODEL
 @options.OUT
-@from_settings(ScoreConfig)
+@from_settings(ScoreConfig, switches=False)
 @from_settings(Session, skip=("quantize",))
 @options.pool_options
 @option("--dry-run", is_flag=True, help="Say what it would take, from a probe of ten batches; write nothing.")
@@ -41,6 +41,7 @@ def score(
             n_response_tokens
             with --probe tokens: states of the prompt's tokens in 16 segments, for the strategy fisher
             with --probe trajectory: mean_response_nll with each adapter of --checkpoints, of a small model's training
+            with --probe icl_utility: for each pair of rows, how much one helps with the other as an example
     Prompts of the very same tokens are computed once. Stopped half-way, the same command goes on at the next shard.
     """
     from edjax.scoring import estimate
@@ -52,7 +53,7 @@ def score(
     if dry_run:
         from edjax.scoring.dry_run import describe
 
-        settings.pop("checkpoints")
+        del settings["checkpoints"], settings["icl_prompts"], settings["yes"]
         if more := further(settings.pop("probes")):
             large = sum(PROBES[name].bytes for name in more) * len(rows)
             room = f"; what it leaves takes up to {large / 1e6:,.1f} MB of memory and disk" if large else ""

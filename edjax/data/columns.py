@@ -1,8 +1,9 @@
 """What a column beside the embeddings is: a score, an array of numbers in each row, or a fact; and Arrow's lists of it.
 
 A score is a number a row, an array a list of numbers of the same shape in every row (nested lists: more dimensions),
-and whatever else there is a fact. Lists that do not fit together are a fact too, since nobody may ask for them: `unfit`
-says what is wrong with them where somebody does.
+pairs are arrays of certain names with a number for each row of the pool, and whatever else there is a fact. Lists that
+do not fit together are a fact too, since nobody may ask for them: `unfit` says what is wrong with them where somebody
+does.
 """
 
 from __future__ import annotations
@@ -19,27 +20,42 @@ if TYPE_CHECKING:
     from edjax.data.features import Features
 
 
+PAIRS = ("icl_utility",)  # columns that hold, in each row, a number for every row of the pool in the pool's order
+
+
 class Columns(NamedTuple):
-    """By name: `scores` (n,) float32, `facts` (n,) of any dtype, `arrays` (n, ...) float32."""
+    """By name: `scores` (n,) float32, `facts` (n,) of any dtype, `arrays` (n, ...) and `pairs` (n, n) float32."""
 
     scores: dict[str, np.ndarray]
     facts: dict[str, np.ndarray]
     arrays: dict[str, np.ndarray]
+    pairs: dict[str, np.ndarray]
 
-    def take(self, rows: np.ndarray) -> Columns:
-        """These rows alone, in this order."""
-        return Columns(*({name: values[rows] for name, values in part.items()} for part in self))
+    def take(self, rows: np.ndarray, *, across: bool = True) -> Columns:
+        """These rows alone, in this order; of pairs also these columns, unless they are in it already (`across`)."""
+        scores, facts, arrays = ({name: v[rows] for name, v in part.items()} for part in self[:3])
+        pairs = {name: of_rows(v, rows) if across else v[rows] for name, v in self.pairs.items()}
+        return Columns(scores, facts, arrays, pairs)
+
+    def held(self, name: str, values: np.ndarray) -> dict[str, np.ndarray]:
+        """Where numbers in more than one dimension belong: arrays, or pairs by their name and shape."""
+        return self.pairs if name in PAIRS and values.shape == (len(values),) * 2 else self.arrays
+
+
+def of_rows(pairs: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The pairs (r, r) of these rows among themselves."""
+    return pairs[np.ix_(rows, rows)]
 
 
 def of_table(table: Any, *, whole: bool = False) -> Columns:
     """The columns of an Arrow table. whole: integers are scores too (CSV has no other 3)."""
     import pyarrow.types as t
 
-    made = Columns({}, {}, {})
+    made = Columns({}, {}, {}, {})
     for name in table.column_names:
         column = table[name].cast("float64") if t.is_decimal(table[name].type) else table[name]
         if _is_list(column.type) and (array := array_of(column)) is not None:
-            made.arrays[name] = array
+            made.held(name, array)[name] = array
         elif is_fraction(table[name].type) or (whole and t.is_integer(column.type)):
             made.scores[name] = column.to_numpy().astype(np.float32)
         else:
@@ -49,14 +65,15 @@ def of_table(table: Any, *, whole: bool = False) -> Columns:
 
 def of_arrays(arrays: Mapping[str, np.ndarray]) -> Columns:
     """NumPy arrays of n rows: numbers in more than one dimension are arrays, fractions in one are scores."""
-    made = Columns({}, {}, {})
+    made = Columns({}, {}, {}, {})
     for name, values in arrays.items():
         fraction, number = values.dtype.kind == "f", values.dtype.kind in "fiu"
         if values.ndim == 1 and not fraction:
             made.facts[name] = values
         elif number:
             with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused as such
-                (made.scores if values.ndim == 1 else made.arrays)[name] = values.astype(np.float32)
+                part = made.scores if values.ndim == 1 else made.held(name, values)
+                part[name] = values.astype(np.float32)
     return made
 
 
@@ -143,6 +160,11 @@ def unfit(features: Features, name: str, dims: int | None = 1) -> DataError | No
 
     None where it is right, and where there is no such column.
     """
+    if name in PAIRS and (values := features.arrays.get(name)) is not None:
+        return DataError(
+            f"the column {name!r} has shape {values.shape}, and needs a number for each of the {len(values)} rows in "
+            "every row, in the order of the rows; score these rows anew, or take all rows that were scored"
+        )
     if (values := features.columns.get(name)) is not None:
         if dims in (None, values.ndim):
             return None

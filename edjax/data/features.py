@@ -29,7 +29,8 @@ class Features:
 
     `embeddings` is (n, d) float32, as the model gave them, in memory or a `Stream`; `scores` maps a name to (n,)
     float32, larger meaning more uncertain; `facts` holds further columns (`n_prompt_tokens`, `n_new_tokens`,
-    `generated`), (n,) of any dtype; `arrays` those with more than a number in each row, (n, ...) float32 of any shape.
+    `generated`), (n,) of any dtype; `arrays` those with more than a number in each row, (n, ...) float32 of any shape;
+    `pairs` those with a number for each pair of rows, (n, n) float32, NaN where there is none.
     """
 
     ids: tuple[str, ...]
@@ -38,14 +39,15 @@ class Features:
     facts: dict[str, np.ndarray]
     digest: str
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    pairs: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
-        """The numbers that a method can read by name beside the embeddings: scores and arrays."""
-        return self.scores | self.arrays
+        """The numbers that a method can read by name beside the embeddings: scores, arrays and pairs."""
+        return self.scores | self.arrays | self.pairs
 
 
 def read_features(
@@ -62,7 +64,8 @@ def read_features(
     These are a Parquet file with ids and embeddings, or an (n, d) array in a .npy, .npz or .safetensors file (see
     `edjax.data.arrays`) with `ids` beside it. Every further column of floating-point numbers of a Parquet or .npz file
     becomes a score, to select by its name: the largest first. Every column of lists of numbers of one shape, nested or
-    not, and every array of a .npz file with a row an id becomes one of `arrays`, for methods that read it.
+    not, and every array of a .npz file with a row an id becomes one of `arrays`, for methods that read it; one
+    named icl_utility with a number for every row, in their order, is one of `pairs`.
 
     Args:
       memory: bytes that the embeddings may take; where they would take more they stay on disk, as a `Stream`.
@@ -95,8 +98,8 @@ def read_features(
     embeddings = Stream(tuple(files), shape, place, place_for, embedding_column)
     rest = columns.of_table(table.drop_columns([n for n in (id_column, "row") if n in table.column_names]))
     if order is not None:
-        rest = rest.take(order)
-    return Features(ids, _within(embeddings, memory), rest.scores, rest.facts, digest, rest.arrays)
+        rest = rest.take(order, across=False)  # a shard has some of the rows, and of pairs all columns
+    return Features(ids, _within(embeddings, memory), rest.scores, rest.facts, digest, rest.arrays, rest.pairs)
 
 
 def _array_features(path: Path, ids: Sequence[str] | None, memory: int | None, scratch: Path) -> Features:
@@ -112,7 +115,7 @@ def _array_features(path: Path, ids: Sequence[str] | None, memory: int | None, s
     embeddings = Stream((file,), file.shape, np.arange(len(ids)), scratch)
     digest = sha256_json({"array": sha256_file(path), "ids": sha256_json(list(ids))})
     rest = columns.of_arrays(read_others(file))
-    return Features(tuple(ids), _within(embeddings, memory), rest.scores, rest.facts, digest, rest.arrays)
+    return Features(tuple(ids), _within(embeddings, memory), rest.scores, rest.facts, digest, rest.arrays, rest.pairs)
 
 
 def _within(embeddings: Stream, memory: int | None) -> np.ndarray | Stream:
@@ -160,6 +163,7 @@ def join_columns(features: Features, path: str | Path, id_column: str = "id") ->
         scores=features.scores | rest.scores,
         facts=features.facts | rest.facts,
         arrays=features.arrays | rest.arrays,
+        pairs=features.pairs | rest.pairs,
         digest=sha256_json([features.digest, sha256_file(path)]),
     )
 
@@ -312,7 +316,7 @@ def from_table(table: Any, digest: str, where: str) -> Features:
     embeddings = matrix(table["embedding"].combine_chunks(), where)
     rest = [n for n in table.column_names if n not in ("id", "row", "embedding")]
     made = columns.of_table(table.select(rest))
-    return Features(ids, embeddings, made.scores, made.facts, digest, made.arrays)
+    return Features(ids, embeddings, made.scores, made.facts, digest, made.arrays, made.pairs)
 
 
 def _ids(table: Any, where: str, column: str = "id") -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 from edjax.data.columns import as_lists
 from edjax.data.features import SCORES, Features, from_table, read_features
 from edjax.data.pool import Pool
+from edjax.keep.errors import UsageError
 from edjax.keep.memory import enough_memory
 from edjax.keep.progress import progress
 from edjax.keep.store import atomic_write, read_json, sha256_json, write_json, writing
@@ -55,6 +56,8 @@ def score(
     shard_rows: int = 512,
     probes: Sequence[str] = (),
     checkpoints: str | Path | None = None,
+    icl_prompts: str | Path = "",
+    yes: bool = False,
     dtype: str = "float32",
     mesh: str = "",
     date: str | None = None,
@@ -81,9 +84,12 @@ def score(
         leave a quarter to responses, unless one of the others says more.
       batch_size: rows a batch. shard_rows: distinct prompts a shard; their copies are in the same one.
       probes: what else is measured of a row, names of `edjax.scoring.probes.PROBES`: "response", for which every row is
-        passed through the model once more, with its response; "trajectory", the same with each adapter of checkpoints.
+        passed through the model once more, with its response; "trajectory", the same with each adapter of checkpoints;
+        "icl_utility" (`edjax.scoring.icl_utility`), for which every row is, behind every other one.
       checkpoints: a directory of `finetune` with `keep_checkpoints`, or one of numbered PEFT adapters, as
         `edjax.lm.trajectory.adapters_along` reads it; for the probe trajectory.
+      icl_prompts: a YAML file of words for "icl_utility", see `edjax.scoring.icl_prompts.Wording`; "": ours.
+      yes: go on where a probe takes very much, as "icl_utility" does of more than 2,000 rows.
       dtype: float32 or bfloat16 weights and activations; scores are float32 either way.
       mesh: devices to share the rows and the model among, as in `edjax.lm.mesh.parse_mesh`; of one process.
       date: the day that a chat template prints where it asks for today's; None: that of `out`, else today.
@@ -92,7 +98,8 @@ def score(
 
     Raises:
       UsageError: an unknown pooling or layer; `out` was made with other settings; a mesh that does not fit the
-        devices, the model or `batch_size`; the probe trajectory without checkpoints, or these without it.
+        devices, the model or `batch_size`; the probe trajectory without checkpoints, or these without it; a probe that
+        takes very much, which it says, without `yes`.
       DataError: from the model; a prompt that cannot be encoded; checkpoints that are not all there, or cannot be read.
       EnvError: from the model; memory runs out.
     """
@@ -101,7 +108,9 @@ def score(
     from edjax.lm.trajectory import adapters_along
 
     along = None if checkpoints is None else str(checkpoints)
-    asked = ScoreConfig(layer, pooling, max_new_tokens, tuple(probes), along, batch_size, shard_rows)
+    asked = ScoreConfig(
+        layer, pooling, max_new_tokens, tuple(probes), along, str(icl_prompts), batch_size, shard_rows, yes
+    )
     read = {"max_length": max_length, "max_prompt": max_prompt, "max_response": max_response}
     session = Session.of(model, loaded, dtype=dtype, mesh=mesh, template=template, **read)
     config = {
@@ -117,7 +126,7 @@ def score(
     digests = {adapter.name: adapter_digest(adapter) for adapter in adapters}
     facts: dict[str, Any] = {"checkpoints": digests} if digests else {}
     along_too = {"checkpoints": sha256_json(list(digests.values()))} if digests else {}
-    scorer = functools.partial(_shards, pool, session, config, adapters, show_progress, log, facts)
+    scorer = functools.partial(_shards, pool, session, config, adapters, yes, show_progress, log, facts)
     if out is None:
         import pyarrow as pa
 
@@ -168,7 +177,7 @@ def estimate(
 
     Raises: as `score`.
     """
-    asked = ScoreConfig(layer, pooling, max_new_tokens, (), None, batch_size, shard_rows)
+    asked = ScoreConfig(layer, pooling, max_new_tokens, batch_size=batch_size, shard_rows=shard_rows)
     read = {"max_length": max_length, "max_prompt": max_prompt, "max_response": max_response}
     session = Session.of(model, loaded, dtype=dtype, mesh=mesh, template=template, **read)
     config = _config(asked, session)
@@ -210,6 +219,7 @@ def _shards(
     session: Session,
     config: dict[str, Any],
     adapters: Sequence[Path],
+    yes: bool,
     show: bool,
     log: Log,
     facts: dict[str, Any],
@@ -219,6 +229,11 @@ def _shards(
     job = prepare(pool, session.loaded, config, session.devices)
     layout = job.layout
     asked = Asked(pool, job, session, config, adapters, log, facts)
+    for name in config.get("probes", ()):
+        if not yes and (takes := PROBES[name].dear(asked)):
+            raise UsageError(f"the probe {name} {takes}, or go on with --yes (yes=True in Python)")
+        if said := PROBES[name].told(asked):
+            log(said)
     measures = {name: of(asked) for name in config.get("probes", ()) if (of := PROBES[name].of)}
     facts |= {"distinct": layout.distinct, **facts_of(job.rows, pool.ids)}
     for note in job.notes(pool.ids):

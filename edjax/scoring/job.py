@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 
 
 class Job(NamedTuple):
-    """The encoded rows of a pool and their prompts, the prompts' layout, the model's pass, and the encoder."""
+    """The encoded rows of a pool and their prompts, the prompts' layout, the model's pass, the encoder, and what was
+    asked for, as `ScoreConfig.record` says it."""
 
     rows: list[Row]
     prompts: list[list[int]]
     layout: Layout
     forward: Forward
     encoder: Any
+    settings: Mapping[str, Any]
 
     def notes(self, ids: Sequence[str]) -> list[str]:
         """What a person should know of prompts that the model does not see as they were written."""
@@ -71,4 +73,4 @@ def prepare(pool: Pool, loaded: LoadedModel, config: dict[str, Any], mesh: Any) 
     rows = encoder.rows(pool.ids, pool.messages, tools=pool.tools, source=pool.source)
     prompts = [row.prompt for row in rows]
     layout = lay_out(prompts, config["batch_size"], config["shard_rows"], jax.default_backend())
-    return Job(rows, prompts, layout, Forward(loaded, config, mesh), encoder)
+    return Job(rows, prompts, layout, Forward(loaded, config, mesh), encoder, config)

@@ -20,6 +20,7 @@ REMEDIES |= {name: f"{REMEDIES[name]}, anew if the features are older" for name 
 REMEDIES |= dict.fromkeys(_OF_RESPONSES, "score with --probe response")
 REMEDIES["tokens"] = "score with --probe tokens, or join it with --scores FILE"
 REMEDIES["trajectory"] = "score with --probe trajectory --checkpoints DIR, or join it with --scores FILE"
+REMEDIES["icl_utility"] = "score with --probe icl_utility"
 
 
 def columns_of(features: Features, chosen: Method, options: Options) -> tuple[str, ...]:
@@ -35,6 +36,7 @@ def columns_of(features: Features, chosen: Method, options: Options) -> tuple[st
             _check(features, name, chosen.dims.get(name))
     for name in options.columns():
         _check(features, name, 1)
+    sound |= features.pairs.keys()  # what is not known of a pair is the method's matter
     own = (name for name in scores_of(chosen) if name not in sound)
     return tuple(dict.fromkeys((*own, *options.columns())))
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from edjax.data.columns import of_rows
 from edjax.data.features import Features
 from edjax.data.stream import Spill, Stream, View
 from edjax.keep.errors import DataError, UsageError
@@ -80,7 +81,11 @@ def _by_gain(method: Method, p: Problem) -> Order:
     whole = len(rows) == len(p.features)
     labelled, budget = np.searchsorted(rows, np.unique(p.labelled)), p.budget
     given = labelled if len(labelled) else None
-    columns = {name: values[rows] for name, values in _columns(method, p.features).items()}
+    pairs = p.features.pairs
+    columns = {
+        name: of_rows(values, rows) if name in pairs else values[rows]
+        for name, values in _columns(method, p.features).items()
+    }
     for name in method.groups:
         columns[name] = np.unique(columns[name], return_inverse=True)[1]  # numbered among these rows
     if "draw" in method.takes:

@@ -136,7 +136,7 @@ def take(features: Features, rows: np.ndarray) -> Features:
     """The features of these rows alone, in this order; all of them as they are."""
     if len(rows) == len(features):
         return features
-    parts = Columns(features.scores, features.facts, features.arrays).take(rows)
+    parts = Columns(features.scores, features.facts, features.arrays, features.pairs).take(rows)
     x = features.embeddings
     return Features(
         tuple(features.ids[i] for i in rows),
@@ -145,4 +145,5 @@ def take(features: Features, rows: np.ndarray) -> Features:
         parts.facts,
         features.digest,
         parts.arrays,
+        parts.pairs,
     )

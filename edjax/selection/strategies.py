@@ -16,13 +16,15 @@ from typing import Any
 
 from edjax.keep.errors import EnvError, UsageError
 from edjax.kernels import METHODS, Method, score_of
+from edjax.selection.learned import Dspn
 
 GROUP = "edjax.methods"
 
 
 def _installed() -> tuple[dict[str, Method], dict[str, str]]:
     """The methods of this package and of those installed beside it, by name; and what is wrong with the others."""
-    found, broken = dict(METHODS), {}
+    own: dict[str, Method] = {made.name: made for made in (Dspn(),)}  # what learns with Flax, which kernels go without
+    found, broken = METHODS | own, {}
     for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
         whose = f"strategy {point.name!r} of the package {point.dist.name if point.dist else point.value}"
         try:

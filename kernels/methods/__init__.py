@@ -5,6 +5,7 @@ from .clusters import Aloe, Densest, InClusters, Nearest, one_a_cluster
 from .cobra import COBRA, cobra
 from .combined import AtMost, Cost, Plus, Scaled
 from .d_optimal import DOptimal, d_optimal
+from .delift import Delift, scaled_utility
 from .facility_location import FacilityLocation, facility_location
 from .feature_based import FeatureBased
 from .fisher import Fisher
@@ -65,6 +66,7 @@ METHODS: dict[str, Method] = {
         Densest(),
         Grape(),
         S2L(),
+        Delift(),
     )
 }
 
@@ -79,6 +81,7 @@ __all__ = [
     "AtMost",
     "Cost",
     "DOptimal",
+    "Delift",
     "Densest",
     "FacilityLocation",
     "FeatureBased",
@@ -105,5 +108,6 @@ __all__ = [
     "graph_cut",
     "k_center",
     "one_a_cluster",
+    "scaled_utility",
     "score_of",
 ]

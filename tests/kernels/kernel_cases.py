@@ -28,6 +28,7 @@ def mixture(seed: int, n: int, d: int, clusters: int = 8) -> np.ndarray:
 
 
 WIDE = {"tokens": (3, 4)}  # columns that are no scores: what a row of each is
+PAIRS = ("icl_utility",)  # and those with a number for each row
 
 
 def ground_for(method: Method, seed: int = 0, n: int = 61, **more) -> Ground:
@@ -36,8 +37,9 @@ def ground_for(method: Method, seed: int = 0, n: int = 61, **more) -> Ground:
     columns = {"embedding": mixture(seed, n, 5)} if "embedding" in method.needs else {}
     for name in method.needs:
         if name not in columns:
-            values = rng.normal(size=(n, *WIDE.get(name, ()))).astype(np.float32)
-            columns[name] = values if name in WIDE or isinstance(method, Sorted) else np.abs(values)
+            shape = (n, n) if name in PAIRS else (n, *WIDE.get(name, ()))
+            values = rng.normal(size=shape).astype(np.float32)
+            columns[name] = values if len(shape) > 1 or isinstance(method, Sorted) else np.abs(values)
     columns |= {name: rng.permutation(n) for name in method.groups}
     if "n_response_tokens" in method.needs:
         columns["n_response_tokens"] = rng.integers(1, 9, n)
