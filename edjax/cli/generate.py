@@ -15,7 +15,7 @@ DRAWING = "How answers are drawn"
 
 
 @click.command(cls=Grouped)
-@click.argument("rows")
+@click.argument("rows", nargs=-1, required=True, callback=options.one_or_more)
 @option("--out", type=click.Path(path_type=Path), required=True, help="File to write: JSON Lines.", section=RUNNING)
 @option("--overwrite", is_flag=True, help="Write over a file that is there.")
 @options.MODEL
@@ -32,7 +32,7 @@ DRAWING = "How answers are drawn"
 @option("--batch-size", default=16, show_default=True, help="Prompts at a time.")
 @options.pool_options
 @options.JSON
-def generate(rows: str, out: Path, overwrite: bool, reading: dict[str, Any], **settings: Any) -> None:
+def generate(rows: str | list[str], out: Path, overwrite: bool, reading: dict[str, Any], **settings: Any) -> None:
     """Let the model answer ROWS: candidate responses, or drafts for people to correct.
 
     \b

@@ -27,6 +27,8 @@ NEXT = {
 ANSWERED, FOR = "Answers", "For whom"
 POOL = option(
     "--pool",
+    multiple=True,
+    callback=options.one_or_more,
     help="The pool, where SELECTION was made without one and holds ids alone.",
     section=options.READING,
 )
@@ -46,7 +48,9 @@ POOL = option(
 @click.option("--overwrite", is_flag=True, help="Replace files that are there and hold something else.")
 @options.pool_options
 @options.JSON
-def export(selection: str, to: str, out: Path, overwrite: bool, pool: str | None, reading: dict[str, Any]) -> None:
+def export(
+    selection: str, to: str, out: Path, overwrite: bool, pool: str | list[str] | None, reading: dict[str, Any]
+) -> None:
     """Hand the chosen rows to people who answer them, or answered rows to a trainer elsewhere.
 
     \b
@@ -68,8 +72,15 @@ def export(selection: str, to: str, out: Path, overwrite: bool, pool: str | None
     files = run_export(chosen, to, out, overwrite=overwrite, log=options.note)
     then = [f"next: {NEXT[to].format(*map(str, files), out=str(out))}"]
     if to in ANSWERS:
-        named = ["edjax", "import-labels", selection, "ANSWERS", "--out", "answered.jsonl"]
-        named += ["--pool", pool] if pool else []
+        named = [
+            "edjax",
+            "import-labels",
+            "FILE" if selection == options.STDIN else selection,
+            "ANSWERS",
+            "--out",
+            "answered.jsonl",
+        ]
+        named += options.named(pool) if pool else []
         named += options.flags(reading, "text_column", "id_column", "split")
         named += ["--skip-bad-lines"] if reading["skip_bad_lines"] else []
         then.append(f"then: {shlex.join(named)}")
@@ -106,7 +117,7 @@ def import_labels(
     partial: bool,
     annotator: str | None,
     overwrite: bool,
-    pool: str | None,
+    pool: str | list[str] | None,
     reading: dict[str, Any],
 ) -> None:
     """Join people's answers to the rows they belong to, by id.

@@ -15,7 +15,7 @@ from edjax.scoring.config import ScoreConfig
 
 
 @click.command(cls=Grouped)
-@click.argument("pool")
+@click.argument("pool", nargs=-1, required=True, callback=options.one_or_more)
 @options.MODEL
 @options.OUT
 @from_settings(ScoreConfig)
@@ -25,7 +25,7 @@ from edjax.scoring.config import ScoreConfig
 @options.OVERWRITE
 @options.JSON
 def score(
-    pool: str,
+    pool: str | list[str],
     out: Path,
     reading: dict[str, Any],
     dry_run: bool,
@@ -35,7 +35,8 @@ def score(
     """Embed every prompt of POOL and measure the model's uncertainty.
 
     \b
-    Reads   POOL: .jsonl(.gz), .json, .csv, .parquet, a `datasets` directory or a hub id; responses are not looked at
+    Reads   POOL: .jsonl, .json, .csv, .tsv (also packed), .parquet, a directory of such or of `datasets`, a quoted
+            pattern, a hub id, - for standard input; one or more. Responses are not looked at
     Writes  OUT/shard-*.parquet: id, embedding, six scores, token counts, the decoded text; with --probe response also
             response_nll, mean_response_nll (nats a token) and n_response_tokens, from the responses that rows have
     Prompts of the very same tokens are computed once. Stopped half-way, the same command goes on at the next shard.
@@ -55,7 +56,7 @@ def score(
         options.tell(found._asdict(), *describe(found, out))
         return
     features = run_score(rows, out=out, overwrite=overwrite, log=options.note, **settings)
-    next_step = f"edjax select {shlex.quote(str(out))} --pool {shlex.quote(pool)} --budget 100 --out DIR"
+    next_step = f"edjax select {shlex.join([str(out), *options.named(pool)])} --budget 100 --out DIR"
     options.tell(
         {"rows": len(features), "features": features.embeddings.shape[1], "scores": list(features.scores), "out": out},
         f"{len(features)} prompts x {features.embeddings.shape[1]} features in {out}",

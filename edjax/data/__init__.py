@@ -1,6 +1,10 @@
 """What comes in: rows and their ids, turns and tools in them, the pool, and its columns of numbers.
 
-rows.py       rows out of a container: JSON Lines, CSV, Parquet, a `datasets` directory, a hub id
+sources.py    what a pool may be named by: files, patterns, directories, standard input, hub ids
+packed.py     bytes out of files that are packed, or in UTF-16
+rows.py       a row as it comes, and JSON
+delimited.py  CSV and its kin
+stored.py     Parquet, `datasets`, the hub
 turns.py      what a row means: the turns of its prompt, the response
 tools.py      functions that a model may call
 ids.py        names of rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,15 @@ from typing import Any
 from edjax.settings import setting
 
 READING = "What is read"
+STDIN = "-"
+Named = str | Path | Sequence[str | Path]  # what names a pool
+
+
+def called(source: Named) -> str:
+    """A source in a message: its name, or the first of several and how many more."""
+    names = [source] if isinstance(source, str | Path) else list(source)
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]}{more}" if names else "nothing"
 
 
 @dataclass(frozen=True)
@@ -24,15 +33,17 @@ class Reading:
     split: str | None = setting(
         None, "Split of a `datasets` directory or hub data set that has several.", section=READING, kind=str
     )
+    revision: str | None = setting(None, "Branch, tag or commit of a hub data set.", section=READING, kind=str)
     skip_bad_lines: bool = setting(False, "Leave malformed lines out and count them.", section=READING)
 
     @classmethod
-    def of(
-        cls, given: Mapping[str, Any], remembered: Mapping[str, Any] | None = None, source: str | Path = ""
-    ) -> Reading:
-        """What is given; where that is None, what a manifest remembers, else the default. A `source` that is a file has
-        no split to remember."""
-        names = {f.name for f in dataclasses.fields(cls)} - ({"split"} if Path(source).is_file() else set())
+    def of(cls, given: Mapping[str, Any], remembered: Mapping[str, Any] | None = None, source: Named = "") -> Reading:
+        """What is given; where that is None, what a manifest remembers, else the default. A `source` that is made of
+        files has no split to remember, one on this machine no revision."""
+        paths = [Path(p) for p in ([source] if isinstance(source, str | Path) else source)]
+        apart = {"split"} if all(p.is_file() for p in paths) else set()
+        apart |= {"revision"} if all(p.exists() for p in paths) else set()
+        names = {f.name for f in dataclasses.fields(cls)} - apart
         found = {k: v for k, v in (remembered or {}).items() if k in names}
         return cls(**found | {k: v for k, v in given.items() if v is not None})
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edjax.data.ids import id_of
-from edjax.data.pool import Message, Pool, Reading, read_pool
+from edjax.data.pool import Message, Named, Pool, Reading, called, read_pool
 from edjax.data.tools import calls_text
 from edjax.data.turns import columns_read
 from edjax.handoff.text import dump_like, json_bytes, json_record
@@ -81,10 +81,11 @@ def transcript(messages: tuple[Message, ...]) -> str:
 def read_chosen(
     source: str | Path,
     *,
-    pool: str | Path | None = None,
+    pool: Named | None = None,
     text_column: str | None = None,
     id_column: str | None = None,
     split: str | None = None,
+    revision: str | None = None,
     skip_bad_lines: bool | None = None,
     log: Callable[[str], object] | None = None,
 ) -> Chosen:
@@ -99,26 +100,27 @@ def read_chosen(
       UsageError: a directory of several selections; a selection without rows and no pool, or one with rows and a pool.
     """
     path = selection_of(Path(source))
-    given = {"text_column": text_column, "id_column": id_column, "split": split, "skip_bad_lines": skip_bad_lines}
+    given: dict[str, Any] = {"text_column": text_column, "id_column": id_column, "split": split, "revision": revision}
+    given |= {"skip_bad_lines": skip_bad_lines}
     if (path / "manifest.json").exists() or (path / "plan.json").exists():
         return _selection(path, pool, given, log or (lambda _: None))
     below = [*path.glob("*/selected.jsonl"), *path.glob("*/selection.csv")] if path.is_dir() else []
     if several := sorted({p.parent.name for p in below}):
         raise UsageError(f"{path} holds several selections; name one: {', '.join(str(path / s) for s in several[:5])}")
     if pool is not None:
-        raise UsageError(f"--pool {pool} is for a selection that was made without a pool, and {path} is none")
+        raise UsageError(f"--pool {called(pool)} is for a selection that was made without a pool, and {path} is none")
     rows = read_pool(source, **dataclasses.asdict(Reading.of(given)), log=log or (lambda _: None))
     return Chosen(rows, tuple({"order": i} for i in range(len(rows))))
 
 
-def _selection(path: Path, pool: str | Path | None, given: dict[str, Any], log: Callable[[str], object]) -> Chosen:
+def _selection(path: Path, pool: Named | None, given: dict[str, Any], log: Callable[[str], object]) -> Chosen:
     chosen = read_selection(path)
     ids, own = chosen.ids, (path / "selected.jsonl").exists()
     reading = Reading.of(given, read_manifest(path, "selection").get("reading"))
     if not ids:
         raise DataError(f"{path} is a selection of 0 rows; there is nothing to hand over")
     if own and pool is not None:
-        raise UsageError(f"{path} holds its rows; leave out --pool {pool}")
+        raise UsageError(f"{path} holds its rows; leave out --pool {called(pool)}")
     if not own and pool is None:
         raise UsageError(
             f"{path} was selected without a pool and holds ids alone; name the pool of its rows with --pool"
