@@ -81,8 +81,7 @@ def export(
             "answered.jsonl",
         ]
         named += options.named(pool) if pool else []
-        named += options.flags(reading, "text_column", "id_column", "split")
-        named += ["--skip-bad-lines"] if reading["skip_bad_lines"] else []
+        named += options.flags(reading)
         then.append(f"then: {shlex.join(named)}")
     record: dict[str, Any] = {"rows": len(chosen), "format": to, "files": [str(f) for f in files]}
     options.tell(record, f"{options.count(len(chosen), 'rows')} for {to} in {', '.join(map(str, files))}", *then)
@@ -145,7 +144,7 @@ def import_labels(
         names = ", ".join(done.missing[:5]) + (", ..." if len(done.missing) > 5 else "")
         found = f", {done.why()}" if done.reasons else ""
         options.note(f"{options.count(len(done.missing), 'rows')} without an answer left out{found}: {names}")
-    columns = options.flags(known.record(), "text_column", "id_column")
+    columns = options.flags(known.record(), "split", "revision", "skip_bad_lines")
     record = {"rows": len(done.lines), "missing": list(done.missing), "skipped": list(done.skipped)}
     record["reasons"] = done.reasons
     options.tell(

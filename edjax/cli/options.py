@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from edjax.data.reading import Reading
 from edjax.lm.session import MODEL as ON
 from edjax.lm.session import Session
 
+COLUMNS = ("response_column", "system_column", "context_column", "choices_column", "answer_column")
 OUT = option("--out", type=click.Path(path_type=Path), required=True, help="Directory to write.")
 OVERWRITE = option("--overwrite", is_flag=True, help="Start again in a directory made with other settings.")
 MODEL = option(
@@ -86,14 +87,15 @@ def read(source: str | Sequence[str], reading: Mapping[str, Any], remembered: Ma
       source: its name, or several. reading: the options of `pool_options`.
       remembered: what a manifest says about how it was read before, for those that were not given.
     """
-    from edjax.data.pool import read_pool
+    from edjax.data.pool import read_as
 
-    return read_pool(source, **asdict(Reading.of(reading, remembered, source)), log=note)
+    return read_as(source, Reading.of(reading, remembered, source), log=note)
 
 
-def flags(reading: Mapping[str, Any], *names: str) -> list[str]:
+def flags(reading: Mapping[str, Any], *left_out: str) -> list[str]:
     """Options of `pool_options` as they stand on a command line, for a line to paste."""
-    return [part for name in names if reading.get(name) for part in (f"--{name.replace('_', '-')}", reading[name])]
+    given = [(f"--{name.replace('_', '-')}", v) for name, v in reading.items() if v and name not in left_out]
+    return [part for flag, value in given for part in ((flag,) if value is True else (flag, value))]
 
 
 def count(n: int, plural: str) -> str:

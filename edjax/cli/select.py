@@ -113,7 +113,7 @@ CARRIED: dict[str, Any] = {  # what may follow a value after a colon; see what s
     hidden=True,
 )
 @option("--scores", type=_PATH, help="Further score columns, joined by id: .parquet or .csv.", section=options.READING)
-@partial(options.pool_options, hidden=("skip_bad_lines", "revision"))
+@partial(options.pool_options, hidden=("skip_bad_lines", "revision", *options.COLUMNS))
 @option(
     "--memory",
     type=options.Bytes(),

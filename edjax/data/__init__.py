@@ -10,6 +10,7 @@ tools.py      functions that a model may call
 ids.py        names of rows
 reading.py    the options that say how a pool is read
 pool.py       prompts, their ids, responses where there are any
+written.py    rows as lines where they came without
 arrays.py     arrays in files, read a part at a time
 stream.py     embeddings that stay in files
 features.py   what is known of every prompt: an embedding, and columns by name

@@ -17,13 +17,12 @@ Bytes:
 
 from __future__ import annotations
 
-import base64
+import dataclasses
 import difflib
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,8 +34,9 @@ from edjax.data.reading import called as called
 from edjax.data.rows import BadRow, Row
 from edjax.data.sources import Source, open_rows
 from edjax.data.tools import Tool
-from edjax.data.turns import ACCEPTED, SHAPES, Meaning, lean, number_text, read_row, shape_of
+from edjax.data.turns import ACCEPTED, SHAPES, Meaning, lean, read_row, shape_of
 from edjax.data.turns import Message as Message
+from edjax.data.written import dump
 from edjax.keep.errors import DataError, UsageError
 from edjax.keep.store import atomic_write
 
@@ -96,7 +96,7 @@ class Pool:
 
     def line(self, i: int) -> bytes:
         """Row i as JSON on one line: its raw bytes, or compact JSON of its record where the source had no lines."""
-        return self.lines[i] if self.lines is not None else _dump(self.records[i])
+        return self.lines[i] if self.lines is not None else dump(self.records[i])
 
     def prompt_text(self, i: int) -> str:
         """The last user message of row i."""
@@ -158,6 +158,11 @@ def read_pool(
     source: Named,
     *,
     text_column: str | None = None,
+    response_column: str | None = None,
+    system_column: str | None = None,
+    context_column: str | None = None,
+    choices_column: str | None = None,
+    answer_column: str | None = None,
     id_column: str | None = "id",
     split: str | None = None,
     revision: str | None = None,
@@ -171,6 +176,9 @@ def read_pool(
       source: a .jsonl, .json, .csv, .tsv (each also packed) or .parquet file, a pattern of such, a directory of them or
         of `datasets` save_to_disk, "-" for standard input, or a hub id `org/name` (`org/name:config`); or a list.
       text_column: the column that holds the prompt; found by its name (see `edjax.data.turns`) where this is None.
+      response_column, system_column, context_column: the columns that hold these, likewise.
+      choices_column, answer_column: what `edjax.evaluate` compares with; a row without any column of responses has its
+        answer as the response.
       id_column: the column that names the rows. None: rows are named after their line or row.
       split: the split of a `datasets` directory or hub data set.
       revision: the branch, tag or commit of a hub data set.
@@ -183,11 +191,29 @@ def read_pool(
       UsageError: arguments that contradict the source.
       EnvError: the file cannot be opened, or the hub not reached.
     """
+    columns = (text_column, response_column, system_column, context_column, choices_column, answer_column)
+    reading = Reading(*columns, id_column, split, revision, skip_bad_lines)
+    return read_as(source, reading, limit=limit, log=log)
+
+
+def read_as(
+    source: Named,
+    reading: Reading,
+    *,
+    limit: int | None = None,
+    part: bool = False,
+    log: Callable[[str], object] | None = None,
+) -> Pool:
+    """`read_pool` with its options in one.
+
+    part: the rows are some of a pool that was read like this, and columns that none of them has are no error.
+    """
     names = [str(source)] if isinstance(source, str | Path) else [str(s) for s in source]
     name = called(names)
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: at least 1 row is needed")
-    container = open_rows(names, split=split, revision=revision, limit=limit)
+    container = open_rows(names, split=reading.split, revision=reading.revision, limit=limit)
+    text_column, columns = reading.text_column, reading.columns()
     rows: list[Row] = []
     parsed: list[Meaning] = []
     bad: list[Row] = []
@@ -200,13 +226,13 @@ def read_pool(
             first = first or _shape(name, row.record, text_column)
             try:
                 shape = _shape_beside(first, row.record, text_column)
-                row = row._replace(record=lean(row.record, shape)) if container.columnar(row) else row
-                parsed.append(read_row(row.record, shape))
+                row = row._replace(record=lean(row.record, shape, columns)) if container.columnar(row) else row
+                parsed.append(read_row(row.record, shape, columns))
                 rows.append(row)
             except BadRow as e:
                 reason = str(e)
         if reason:
-            if not skip_bad_lines:
+            if not reading.skip_bad_lines:
                 remedy = "mend the line, or --skip-bad-lines to leave such lines out"
                 raise DataError(f"{container.where(row)}: {reason}; {remedy}")
             bad.append(row._replace(record={}, bad=reason))
@@ -214,7 +240,13 @@ def read_pool(
         left_out = f" ({len(bad)} malformed skipped; the first: {bad[0].bad})" if bad else ""
         raise DataError(f"{name} holds no rows{left_out}; a pool needs at least one prompt")
 
-    ids, unnamed = _ids(name, rows, id_column, container)
+    there = _columns(row.record for row in rows)
+    for column in () if part else filter(None, columns):
+        if column not in there:
+            raise _no_column(name, column, there)
+    if reading.id_column == "id" and "id" not in there and first == "body" and "custom_id" in there:
+        reading = dataclasses.replace(reading, id_column="custom_id")
+    ids, unnamed = _ids(name, rows, reading.id_column, container)
     lines = tuple(row.raw for row in rows if row.raw is not None)
     notes = [
         *_notes(bad, container, unnamed, len(parsed) - len(set(map(_key, parsed)))),
@@ -230,7 +262,7 @@ def read_pool(
         notes=tuple(notes),
         tools=tuple(m.tools for m in parsed),
         withheld=tuple(m.withheld for m in parsed),
-        reading=Reading(text_column, id_column, split, revision, skip_bad_lines),
+        reading=reading,
         named=names[0] if len(names) == 1 else names,
     )
     for note in pool.notes if log else ():
@@ -361,24 +393,3 @@ def _digest(pool: Pool) -> str:
             read += [m["role"], m["content"]] if len(m) == 2 else [m]
         h.update(b"\n%s\n" % encode(read).encode())
     return h.hexdigest()
-
-
-def _dump(record: dict[str, Any]) -> bytes:
-    """One line of strict JSON: NaN becomes null, bytes become base64, whole decimals integers, other decimals, dates
-    and the like text, lone surrogates stay escapes."""
-    options: dict[str, Any] = {"separators": (",", ":"), "default": _plain}
-    try:
-        text = json.dumps(record, ensure_ascii=False, allow_nan=False, **options)
-    except ValueError:
-        record = json.loads(json.dumps(record, **options), parse_constant=lambda _: None)
-        text = json.dumps(record, ensure_ascii=False, **options)
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(json.loads(text), **options).encode()
-
-
-def _plain(value: Any) -> int | str:
-    if isinstance(value, Decimal) and (text := number_text(value)):
-        return int(text) if value == int(value) else text
-    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from edjax.data.features import Features, read_features
-from edjax.data.pool import Named, Pool, Reading, called, read_pool
+from edjax.data.pool import Named, Pool, Reading, called, read_as
 from edjax.data.reading import STDIN
 from edjax.evaluation import HIGHER_IS_BETTER, METRICS, Evaluation, read_evaluation
 from edjax.keep.errors import DataError
@@ -136,7 +135,7 @@ def _of_the_pool(
         notes.append(f"{parts[0].path} does not say which pool it is of; --pool names it, for the map and the prompts")
         return {}
     how = Reading.of(reading, parts[0].manifest.get("reading"), source)
-    pool: Pool = read_pool(source, **asdict(how))
+    pool: Pool = read_as(source, how)
     features: Features = read_features(parts[0].path)
     for name, chosen in selections.items():
         pool_rows(chosen, pool)
