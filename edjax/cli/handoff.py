@@ -12,7 +12,7 @@ from edjax.cli import options
 from edjax.cli.grouped import Grouped, option
 
 FORMATS = ("label-studio", "argilla", "csv", "jsonl", "trl", "axolotl", "llama-factory")
-ANSWERS = ("label-studio", "argilla", "csv", "jsonl")
+ANSWERS = ("label-studio", "argilla", "csv", "jsonl", "openai-batch")
 NEXT = {
     "label-studio": "make a project with the labelling interface {1}, import {0}, and export JSON when it is done",
     "argilla": "argilla.Dataset.from_disk({out!r}), and when it is done "
@@ -123,8 +123,8 @@ def import_labels(
 
     \b
     Reads   SELECTION: the directory or pool that was exported
-            ANSWERS: what Label Studio (JSON, JSON-MIN or CSV) or Argilla exports, a CSV file, or JSON Lines with id
-            and response; one or more files, also gzipped
+            ANSWERS: what Label Studio (JSON, JSON-MIN or CSV) or Argilla exports, output of OpenAI's batch API, a CSV
+            file, or JSON Lines with id and response; one or more files, also gzipped
     Writes  OUT: the chosen rows in their order, each with its answer in the field of its own shape
     Unknown ids and prompts that changed are refused by name; so are rows without an answer (--partial leaves them out)
     and two different answers to one row, unless one is marked as ground truth or --annotator says which.

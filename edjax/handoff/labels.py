@@ -83,7 +83,8 @@ def import_labels(
         without an answer; each names ids and, where it stands in a file, the place.
       UsageError: an annotator of whom no file has an answer.
     """
-    read = [read_answers(file, kind, id_column) for file in files]
+    columns = chosen.pool.reading.columns()
+    read = [read_answers(file, kind, id_column, columns.response) for file in files]
     answers = [_fresh(chosen, _respelt(chosen, a) if k in ("csv", "jsonl") else a) for k, found in read for a in found]
     source = ", ".join(map(str, files))
     texts, notes = _join(chosen, answers, annotator, source)
@@ -94,7 +95,6 @@ def import_labels(
     empty_at = next((a.where for a, reason in found if reason == EMPTY and reasons[a.id] == EMPTY), "")
     skipped = tuple(sorted(i for i, reason in reasons.items() if reason == SKIPPED))
     rows = [(i, name) for i, name in enumerate(chosen.pool.ids) if name in texts]
-    columns = chosen.pool.reading.columns()
     lines = tuple(
         chosen.identified(i, with_answer(chosen.pool.line(i), texts[name], chosen.pool.shape(i), columns))
         for i, name in rows
@@ -170,9 +170,9 @@ def _fresh(chosen: Chosen, answer: Answer) -> Answer:
     """Of a row that has texts in several places for an answer, the one that it did not have when it was chosen."""
     if answer.row is None or answer.id not in chosen.pool.index_of:
         return answer
-    before = json_record(chosen.pool.line(chosen.pool.index_of[answer.id]))
-    now = candidates(answer.row, answer.where, answer.id)
-    fresh = [text for place, text in now.items() if text != candidates(before, answer.where, answer.id).get(place)]
+    before, column = json_record(chosen.pool.line(chosen.pool.index_of[answer.id])), chosen.pool.reading.response_column
+    then, now = (candidates(row, answer.where, answer.id, column) for row in (before, answer.row))
+    fresh = [text for place, text in now.items() if text != then.get(place)]
     return answer._replace(text=fresh[0]) if fresh else answer
 
 
@@ -196,7 +196,8 @@ def _same_prompt(chosen: Chosen, i: int, answer: Answer) -> bool:
     for column in read & record.keys() if answer.row else ():
         theirs, own = (answer.row or {}).get(column), record[column]
         if isinstance(own, list) and isinstance(theirs, list):
-            asked = own[:-1] if own and is_assistant(own[-1]) else own
+            lima = bool(own) and isinstance(own[-1], str) and len(own) % 2 == 0
+            asked = own[:-1] if lima or (own and is_assistant(own[-1])) else own
             if theirs[: len(asked)] != asked:
                 return False
         elif isinstance(own, str) and isinstance(theirs, str) and _plain(theirs) not in {_plain(own), *ours}:
