@@ -112,7 +112,7 @@ def test_what_is_not_there(tmp_path, monkeypatch):
         with pytest.raises(DataError, match="does not exist"):
             read_pool(missing)
     with pytest.raises(DataError, match="save_to_disk"):
-        read_pool(tmp_path)
+        read_pool(tmp_path / "data")
     with pytest.raises(DataError, match="unknown kind of file"):
         read_pool(put(tmp_path, b"x", "pool.txt"))
     with pytest.raises(DataError, match=r"bad\.parquet: not a readable Parquet"):

@@ -54,6 +54,16 @@ CASES = {  # how the pool is stored, and the options that it needs
         lambda p: pool_file(p / "q.jsonl", [{"ask": f"q{i}", "text": "no"} for i in range(6)]),
         "--text-column ask",
     ),
+    "named columns": (
+        lambda p: pool_file(
+            p / "q.jsonl",
+            [
+                {"ask": f"q{i}", "about": "it", "gold": None, "text": "no", "kinds": ["a", "b"], "key": 1}
+                for i in range(6)
+            ],
+        ),
+        "--prompt-column ask --context-column about --response-column gold --choices-column kinds --answer-column key",
+    ),
     "id column": (
         lambda p: pool_file(p / "q.jsonl", [{"uid": f"u{i}", "id": 7, "prompt": f"q{i}"} for i in range(6)]),
         "--id-column uid",

@@ -14,7 +14,7 @@ from edjax.lm.session import MODEL, ROW, Session
 
 
 @click.command(cls=Grouped)
-@click.argument("rows")
+@click.argument("rows", nargs=-1, required=True, callback=options.one_or_more)
 @options.MODEL
 @option("--adapter", type=click.Path(path_type=Path), help="PEFT adapter directory to put on the model.", section=MODEL)
 @option("--out", type=click.Path(path_type=Path), help="Directory for scores.json and rows.jsonl.")
@@ -28,7 +28,7 @@ from edjax.lm.session import MODEL, ROW, Session
 @options.pool_options
 @options.OVERWRITE
 @options.JSON
-def evaluate(rows: str, metrics: str, reading: dict[str, Any], **settings: Any) -> None:
+def evaluate(rows: str | list[str], metrics: str, reading: dict[str, Any], **settings: Any) -> None:
     """Score the model's answers on ROWS, with or without an adapter.
 
     \b

@@ -14,10 +14,16 @@ from edjax.lm.session import MODEL, ROW
 
 
 @click.command(cls=Grouped)
-@click.argument("rows")
+@click.argument("rows", nargs=-1, required=True, callback=options.one_or_more)
 @options.MODEL
 @from_settings(FinetuneConfig, headings=(MODEL, LENGTH, BATCH, CORESET, LORA, ROW))
-@option("--validation", help="Rows to validate on while training; any pool format.", section=VALIDATION)
+@option(
+    "--validation",
+    multiple=True,
+    callback=options.one_or_more,
+    help="Rows to validate on while training; any pool format.",
+    section=VALIDATION,
+)
 @option("--validation-split-name", help="Split of VALIDATION, as --split is of ROWS.", section=VALIDATION)
 @from_settings(FinetuneConfig, headings=(VALIDATION, RUNNING))
 @options.pool_options
@@ -25,10 +31,10 @@ from edjax.lm.session import MODEL, ROW
 @options.OVERWRITE
 @options.JSON
 def finetune(
-    rows: str,
+    rows: str | list[str],
     model: str,
     out: Path,
-    validation: str | None,
+    validation: str | list[str] | None,
     overwrite: bool,
     validation_split_name: str | None,
     reading: dict[str, Any],

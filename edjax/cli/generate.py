@@ -16,7 +16,7 @@ DRAWING = "How answers are drawn"
 
 
 @click.command(cls=Grouped)
-@click.argument("rows")
+@click.argument("rows", nargs=-1, required=True, callback=options.one_or_more)
 @option("--out", type=click.Path(path_type=Path), required=True, help="File to write: JSON Lines.", section=RUNNING)
 @option("--overwrite", is_flag=True, help="Write over a file that is there.")
 @options.MODEL
@@ -35,7 +35,12 @@ DRAWING = "How answers are drawn"
 @options.pool_options
 @options.JSON
 def generate(
-    rows: str, out: Path, overwrite: bool, responses: str | None, reading: dict[str, Any], **settings: Any
+    rows: str | list[str],
+    out: Path,
+    overwrite: bool,
+    responses: str | None,
+    reading: dict[str, Any],
+    **settings: Any,
 ) -> None:
     """Let the model answer ROWS: candidate responses, or drafts for people to correct.
 

@@ -78,7 +78,14 @@ def from_settings(
                 shared["type"] = types[field.name]
             if unset:
                 shown = False if default is None or isinstance(default, bool) else str(default)
-                f = option(flag, is_flag=isinstance(default, bool), default=None, show_default=shown, **shared)(f)
+                f = option(
+                    *flag.split(),
+                    field.name,
+                    is_flag=isinstance(default, bool),
+                    default=None,
+                    show_default=shown,
+                    **shared,
+                )(f)
             elif isinstance(default, tuple) and said["flag"]:  # said once a value
                 f = option(flag, field.name, multiple=True, **shared)(f)
             elif isinstance(default, tuple):

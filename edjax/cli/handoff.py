@@ -12,7 +12,7 @@ from edjax.cli import options
 from edjax.cli.grouped import Grouped, option
 
 FORMATS = ("label-studio", "argilla", "csv", "jsonl", "trl", "axolotl", "llama-factory")
-ANSWERS = ("label-studio", "argilla", "csv", "jsonl")
+ANSWERS = ("label-studio", "argilla", "csv", "jsonl", "openai-batch")
 NEXT = {
     "label-studio": "make a project with the labelling interface {1}, import {0}, and export JSON when it is done",
     "argilla": "argilla.Dataset.from_disk({out!r}), and when it is done "
@@ -27,6 +27,8 @@ NEXT = {
 ANSWERED, FOR = "Answers", "For whom"
 POOL = option(
     "--pool",
+    multiple=True,
+    callback=options.one_or_more,
     help="The pool, where SELECTION was made without one and holds ids alone.",
     section=options.READING,
 )
@@ -46,7 +48,9 @@ POOL = option(
 @click.option("--overwrite", is_flag=True, help="Replace files that are there and hold something else.")
 @options.pool_options
 @options.JSON
-def export(selection: str, to: str, out: Path, overwrite: bool, pool: str | None, reading: dict[str, Any]) -> None:
+def export(
+    selection: str, to: str, out: Path, overwrite: bool, pool: str | list[str] | None, reading: dict[str, Any]
+) -> None:
     """Hand the chosen rows to people who answer them, or answered rows to a trainer elsewhere.
 
     \b
@@ -68,10 +72,16 @@ def export(selection: str, to: str, out: Path, overwrite: bool, pool: str | None
     files = run_export(chosen, to, out, overwrite=overwrite, log=options.note)
     then = [f"next: {NEXT[to].format(*map(str, files), out=str(out))}"]
     if to in ANSWERS:
-        named = ["edjax", "import-labels", selection, "ANSWERS", "--out", "answered.jsonl"]
-        named += ["--pool", pool] if pool else []
-        named += options.flags(reading, "text_column", "id_column", "split")
-        named += ["--skip-bad-lines"] if reading["skip_bad_lines"] else []
+        named = [
+            "edjax",
+            "import-labels",
+            "FILE" if selection == options.STDIN else selection,
+            "ANSWERS",
+            "--out",
+            "answered.jsonl",
+        ]
+        named += options.named(pool) if pool else []
+        named += options.flags(reading)
         then.append(f"then: {shlex.join(named)}")
     record: dict[str, Any] = {"rows": len(chosen), "format": to, "files": [str(f) for f in files]}
     options.tell(record, f"{options.count(len(chosen), 'rows')} for {to} in {', '.join(map(str, files))}", *then)
@@ -106,15 +116,15 @@ def import_labels(
     partial: bool,
     annotator: str | None,
     overwrite: bool,
-    pool: str | None,
+    pool: str | list[str] | None,
     reading: dict[str, Any],
 ) -> None:
     """Join people's answers to the rows they belong to, by id.
 
     \b
     Reads   SELECTION: the directory or pool that was exported
-            ANSWERS: what Label Studio (JSON, JSON-MIN or CSV) or Argilla exports, a CSV file, or JSON Lines with id
-            and response; one or more files, also gzipped
+            ANSWERS: what Label Studio (JSON, JSON-MIN or CSV) or Argilla exports, output of OpenAI's batch API, a CSV
+            file, or JSON Lines with id and response; one or more files, also gzipped
     Writes  OUT: the chosen rows in their order, each with its answer in the field of its own shape
     Unknown ids and prompts that changed are refused by name; so are rows without an answer (--partial leaves them out)
     and two different answers to one row, unless one is marked as ground truth or --annotator says which.
@@ -134,7 +144,7 @@ def import_labels(
         names = ", ".join(done.missing[:5]) + (", ..." if len(done.missing) > 5 else "")
         found = f", {done.why()}" if done.reasons else ""
         options.note(f"{options.count(len(done.missing), 'rows')} without an answer left out{found}: {names}")
-    columns = options.flags(known.record(), "text_column", "id_column")
+    columns = options.flags(known.record(), "split", "revision", "skip_bad_lines")
     record = {"rows": len(done.lines), "missing": list(done.missing), "skipped": list(done.skipped)}
     record["reasons"] = done.reasons
     options.tell(

@@ -6,8 +6,8 @@ import functools
 import json
 import os
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ import click
 
 from edjax.cli.grouped import from_settings, option
 from edjax.data.reading import READING as READING
+from edjax.data.reading import STDIN as STDIN
 from edjax.data.reading import Reading
 from edjax.lm.session import MODEL as ON
 from edjax.lm.session import Session
 
+COLUMNS = ("response_column", "system_column", "context_column", "choices_column", "answer_column")
 OUT = option("--out", type=click.Path(path_type=Path), required=True, help="Directory to write.")
 OVERWRITE = option("--overwrite", is_flag=True, help="Start again in a directory made with other settings.")
 MODEL = option(
@@ -67,21 +69,33 @@ def pool_options(f: Any, hidden: Collection[str] = ()) -> Any:
     return from_settings(Reading, switches=False, unset=True, hidden=hidden)(gathered)
 
 
-def read(source: str, reading: Mapping[str, Any], remembered: Mapping[str, Any] | None = None) -> Any:
+def one_or_more(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> str | list[str] | None:
+    """The callback of an argument or option with any number of names: none, the one, or a list of them."""
+    return None if not value else value[0] if len(value) == 1 else list(value)
+
+
+def named(pool: str | Sequence[str]) -> list[str]:
+    """`--pool` as it stands on a command line, for a line to paste; FILE is one of what came through a pipe."""
+    names = [pool] if isinstance(pool, str) else pool
+    return [part for name in names for part in ("--pool", "FILE" if name == STDIN else name)]
+
+
+def read(source: str | Sequence[str], reading: Mapping[str, Any], remembered: Mapping[str, Any] | None = None) -> Any:
     """The pool that a verb was given, with what there is to note about it on stderr.
 
     Args:
-      source: its name. reading: the options of `pool_options`.
+      source: its name, or several. reading: the options of `pool_options`.
       remembered: what a manifest says about how it was read before, for those that were not given.
     """
-    from edjax.data.pool import read_pool
+    from edjax.data.pool import read_as
 
-    return read_pool(source, **asdict(Reading.of(reading, remembered, source)), log=note)
+    return read_as(source, Reading.of(reading, remembered, source), log=note)
 
 
-def flags(reading: Mapping[str, Any], *names: str) -> list[str]:
+def flags(reading: Mapping[str, Any], *left_out: str) -> list[str]:
     """Options of `pool_options` as they stand on a command line, for a line to paste."""
-    return [part for name in names if reading.get(name) for part in (f"--{name.replace('_', '-')}", reading[name])]
+    given = [(f"--{name.replace('_', '-')}", v) for name, v in reading.items() if v and name not in left_out]
+    return [part for flag, value in given for part in ((flag,) if value is True else (flag, value))]
 
 
 def count(n: int, plural: str) -> str:

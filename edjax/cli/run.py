@@ -71,10 +71,17 @@ def demo(overrides: tuple[str, ...], out: Path, seed: int, overwrite: bool) -> N
 @click.option(
     "--out", type=click.Path(path_type=Path), help="File to write, default report.html in DIRECTORY, or beside it."
 )
-@click.option("--pool", help="The pool, where the features do not say which.")
+@click.option(
+    "--pool",
+    multiple=True,
+    callback=options.one_or_more,
+    help="The pool, where the features do not say which.",
+)
 @options.pool_options
 @options.JSON
-def report(directories: tuple[Path, ...], out: Path | None, pool: str | None, reading: dict[str, Any]) -> None:
+def report(
+    directories: tuple[Path, ...], out: Path | None, pool: str | list[str] | None, reading: dict[str, Any]
+) -> None:
     """Draw the page of a run, or of what the verbs wrote one by one.
 
     \b

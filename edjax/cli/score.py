@@ -15,7 +15,7 @@ from edjax.scoring.config import ScoreConfig
 
 
 @click.command(cls=Grouped)
-@click.argument("pool")
+@click.argument("pool", nargs=-1, required=True, callback=options.one_or_more)
 @options.MODEL
 @options.OUT
 @from_settings(ScoreConfig, switches=False)
@@ -25,7 +25,7 @@ from edjax.scoring.config import ScoreConfig
 @options.OVERWRITE
 @options.JSON
 def score(
-    pool: str,
+    pool: str | list[str],
     out: Path,
     reading: dict[str, Any],
     dry_run: bool,
@@ -35,7 +35,8 @@ def score(
     """Embed every prompt of POOL and measure the model's uncertainty.
 
     \b
-    Reads   POOL: .jsonl(.gz), .json, .csv, .parquet, a `datasets` directory or a hub id
+    Reads   POOL: .jsonl, .json, .csv, .tsv (also packed), .parquet, a directory of such or of `datasets`, a quoted
+            pattern, a hub id, - for standard input; one or more
     Writes  OUT/shard-*.parquet: id, embedding, six scores, token counts, the decoded text
             with --probe response, from the responses that rows have: response_nll, mean_response_nll (nats a token),
             n_response_tokens
@@ -62,7 +63,7 @@ def score(
         options.tell(found._asdict(), *describe(found, out))
         return
     features = run_score(rows, out=out, overwrite=overwrite, log=options.note, **settings)
-    next_step = f"edjax select {shlex.quote(str(out))} --pool {shlex.quote(pool)} --budget 100 --out DIR"
+    next_step = f"edjax select {shlex.join([str(out), *options.named(pool)])} --budget 100 --out DIR"
     options.tell(
         {"rows": len(features), "features": features.embeddings.shape[1], "scores": list(features.scores), "out": out},
         f"{len(features)} prompts x {features.embeddings.shape[1]} features in {out}",

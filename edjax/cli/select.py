@@ -90,6 +90,8 @@ CARRIED: dict[str, Any] = {  # what may follow a value after a colon; see what s
 )
 @option(
     "--pool",
+    multiple=True,
+    callback=options.one_or_more,
     help="The pool that was scored; taken from FEATURES where it is not given and they say it.",
     section=options.READING,
 )
@@ -111,7 +113,7 @@ CARRIED: dict[str, Any] = {  # what may follow a value after a colon; see what s
     hidden=True,
 )
 @option("--scores", type=_PATH, help="Further score columns, joined by id: .parquet or .csv.", section=options.READING)
-@partial(options.pool_options, hidden=("skip_bad_lines",))
+@partial(options.pool_options, hidden=("skip_bad_lines", "revision", *options.COLUMNS))
 @option(
     "--memory",
     type=options.Bytes(),
@@ -225,13 +227,19 @@ class _Source:
             elif name == column or any(name in record for record in self.pool.records):
                 self.features = with_pool_column(self.features, self.pool, name)
 
-    def pool_name(self) -> str | None:
-        """The pool that was named, else the one that was scored."""
-        return self.given["pool"] or self.manifest.get("pool")
+    def pool_name(self) -> str | list[str] | None:
+        """The pool that was named, else the one that was scored, unless that is gone since it came through a pipe."""
+        scored = self.manifest.get("pool")
+        return self.given["pool"] or (None if scored == options.STDIN else scored)
 
     def _pool(self) -> Any:
         """The pool; None where none is named, and then the rows are known by their ids alone."""
         name = self.pool_name()
+        if name is None and self.manifest.get("pool") == options.STDIN:
+            options.note(
+                f"{self.path} was scored from standard input, so the rows themselves are not at hand: ids alone are "
+                "written; name a file of the same rows with --pool"
+            )
         return None if name is None else options.read(name, self.reading, self._remembered())
 
 

@@ -14,13 +14,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from edjax.data.rows import SUFFIXES, absent, clean, open_rows
+from edjax.data.rows import absent, clean
+from edjax.data.sources import SUFFIXES, open_rows
 from edjax.keep.errors import DataError
 
 
 def read_ids(path: str | Path, id_column: str = "id") -> tuple[str, ...]:
     """The ids that a file holds, in its order: .txt (a line each), .npy of text or integers, .json with a list of them,
-    or one of `edjax.data.rows` (.jsonl, .csv, .parquet, ...) with the column `id_column`.
+    or one of `edjax.data.sources` (.jsonl, .csv, .parquet, ...) with the column `id_column`.
 
     Raises:
       DataError: no such file, an unknown kind, no such column, a row without an id, an id that stands twice.
@@ -143,14 +144,14 @@ def _parquet(path: Path, column: str) -> tuple[str, ...]:
 
 
 def _rows(path: Path, column: str) -> tuple[str, ...]:
-    source, ids = open_rows(str(path), split=None, limit=None), []
+    source, ids = open_rows(str(path)), []
     for row in source.rows:
         if row.bad:
-            raise DataError(f"{source.where(str(path), row.number)}: {row.bad}; mend the line")
+            raise DataError(f"{source.where(row)}: {row.bad}; mend the line")
         if column not in row.record:
             found = ", ".join(row.record) or "none"
             raise DataError(
-                f"{source.where(str(path), row.number)}: no column {column!r} with the id of the row (found: {found}); "
+                f"{source.where(row)}: no column {column!r} with the id of the row (found: {found}); "
                 "name another with --id-column"
             )
         ids.append(_id(row.record[column], path, row.number))

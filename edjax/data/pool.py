@@ -1,11 +1,12 @@
 """The pool: prompts, their ids, responses where there are any, and the very bytes they came as.
 
-`read_pool` reads what other tools write: `edjax.data.rows` knows the containers, `edjax.data.turns` what a row means.
-Here:
+`read_pool` reads what other tools write: `edjax.data.sources` knows what a name stands for, `edjax.data.turns` what a
+row means. Here:
 
 Ids:
   a column `id` of text or integers, in Parquet and the like also bytes that are UTF-8 and whole floats (1.0 is 1)
-  a row without one (null, NaN, empty) is named after its line or row: row-000017
+  a row without one (null, NaN, empty) is named after its line or row: row-000017; of a directory, a pattern or several
+  files after the file too: part-0.jsonl:row-000017
   a duplicate id is an error that names both places; a duplicate prompt is a note with a count
 Bad rows:
   an error that names the file and the line; with skip_bad_lines such rows are left out, counted and named in a note
@@ -16,23 +17,26 @@ Bytes:
 
 from __future__ import annotations
 
-import base64
+import dataclasses
 import difflib
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from edjax.data.ids import id_text
+from edjax.data.reading import Named as Named
 from edjax.data.reading import Reading as Reading
-from edjax.data.rows import BadRow, Row, open_rows
+from edjax.data.reading import called as called
+from edjax.data.rows import BadRow, Row
+from edjax.data.sources import Source, open_rows
 from edjax.data.tools import Tool
-from edjax.data.turns import ACCEPTED, SHAPES, Meaning, lean, number_text, read_row, shape_of
+from edjax.data.turns import ACCEPTED, SHAPES, Meaning, lean, read_row, shape_of
 from edjax.data.turns import Message as Message
+from edjax.data.written import dump
 from edjax.keep.errors import DataError, UsageError
 from edjax.keep.store import atomic_write
 
@@ -50,13 +54,15 @@ class Pool:
       responses: the answer, or None for a row without a label.
       records: the parsed rows with every column they came with.
       lines: the rows' bytes without line ends where the source is JSON Lines, else None.
-      source: what was read.
-      digest: sha256 of the rows' lines and of what was read out of them; equal for equal rows, gzipped or not. Other
-        options, or an edjax that reads a column more, make it another one, and with it what is scored or trained.
+      source: what was read, for messages.
+      digest: sha256 of the rows' lines and of what was read out of them; equal for equal rows in the same order, packed
+        or not, in one file or in several. Other options, or an edjax that reads a column more, make it another one, and
+        with it what is scored or trained.
       notes: what a person should know about the read, a sentence each.
       tools: the functions that a row offers, None where it offers none.
       withheld: the last assistant turn where it is no response: one that calls tools, or has weight 0; else None.
       reading: how it was read.
+      named: what names it to `read_pool`, one name or a list of them, where `source` does not.
     """
 
     ids: tuple[str, ...]
@@ -70,11 +76,14 @@ class Pool:
     tools: tuple[tuple[Tool, ...] | None, ...] = ()
     withheld: tuple[Message | None, ...] = ()
     reading: Reading = field(default_factory=Reading)
+    named: str | list[str] = ""
 
     def __post_init__(self) -> None:
         for name in ("tools", "withheld"):
             if not getattr(self, name):
                 object.__setattr__(self, name, (None,) * len(self))
+        if not self.named:
+            object.__setattr__(self, "named", self.source)
         if not self.digest:
             object.__setattr__(self, "digest", _digest(self))
 
@@ -87,7 +96,7 @@ class Pool:
 
     def line(self, i: int) -> bytes:
         """Row i as JSON on one line: its raw bytes, or compact JSON of its record where the source had no lines."""
-        return self.lines[i] if self.lines is not None else _dump(self.records[i])
+        return self.lines[i] if self.lines is not None else dump(self.records[i])
 
     def prompt_text(self, i: int) -> str:
         """The last user message of row i."""
@@ -141,15 +150,22 @@ class Pool:
             tools=tuple(self.tools[i] for i in chosen),
             withheld=tuple(self.withheld[i] for i in chosen),
             reading=self.reading,
+            named=self.named,
         )
 
 
 def read_pool(
-    source: str | Path,
+    source: Named,
     *,
     text_column: str | None = None,
+    response_column: str | None = None,
+    system_column: str | None = None,
+    context_column: str | None = None,
+    choices_column: str | None = None,
+    answer_column: str | None = None,
     id_column: str | None = "id",
     split: str | None = None,
+    revision: str | None = None,
     skip_bad_lines: bool = False,
     limit: int | None = None,
     log: Callable[[str], object] | None = None,
@@ -157,11 +173,15 @@ def read_pool(
     """Read a pool of prompts, all of it or nothing.
 
     Args:
-      source: a .jsonl, .json, .csv (each also .gz) or .parquet file, a directory written by `datasets` save_to_disk,
-        or a hub id `org/name` (`org/name:config`).
+      source: a .jsonl, .json, .csv, .tsv (each also packed) or .parquet file, a pattern of such, a directory of them or
+        of `datasets` save_to_disk, "-" for standard input, or a hub id `org/name` (`org/name:config`); or a list.
       text_column: the column that holds the prompt; found by its name (see `edjax.data.turns`) where this is None.
+      response_column, system_column, context_column: the columns that hold these, likewise.
+      choices_column, answer_column: what `edjax.evaluate` compares with; a row without any column of responses has its
+        answer as the response.
       id_column: the column that names the rows. None: rows are named after their line or row.
       split: the split of a `datasets` directory or hub data set.
+      revision: the branch, tag or commit of a hub data set.
       skip_bad_lines: leave malformed rows out, with a note, in place of an error at the first.
       limit: stop after this many good rows.
       log: called with each note.
@@ -171,13 +191,32 @@ def read_pool(
       UsageError: arguments that contradict the source.
       EnvError: the file cannot be opened, or the hub not reached.
     """
-    name = str(source)
+    columns = (text_column, response_column, system_column, context_column, choices_column, answer_column)
+    reading = Reading(*columns, id_column, split, revision, skip_bad_lines)
+    return read_as(source, reading, limit=limit, log=log)
+
+
+def read_as(
+    source: Named,
+    reading: Reading,
+    *,
+    limit: int | None = None,
+    part: bool = False,
+    log: Callable[[str], object] | None = None,
+) -> Pool:
+    """`read_pool` with its options in one.
+
+    part: the rows are some of a pool that was read like this, and columns that none of them has are no error.
+    """
+    names = [str(source)] if isinstance(source, str | Path) else [str(s) for s in source]
+    name = called(names)
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: at least 1 row is needed")
-    container = open_rows(name, split=split, limit=limit)
+    container = open_rows(names, split=reading.split, revision=reading.revision, limit=limit)
+    text_column, columns = reading.text_column, reading.columns()
     rows: list[Row] = []
     parsed: list[Meaning] = []
-    bad: list[tuple[int, str]] = []
+    bad: list[Row] = []
     first: str | None = None
     for row in container.rows:
         if limit is not None and len(rows) == limit:
@@ -187,24 +226,30 @@ def read_pool(
             first = first or _shape(name, row.record, text_column)
             try:
                 shape = _shape_beside(first, row.record, text_column)
-                row = row._replace(record=lean(row.record, shape)) if container.columnar else row
-                parsed.append(read_row(row.record, shape))
+                row = row._replace(record=lean(row.record, shape, columns)) if container.columnar(row) else row
+                parsed.append(read_row(row.record, shape, columns))
                 rows.append(row)
             except BadRow as e:
                 reason = str(e)
         if reason:
-            if not skip_bad_lines:
+            if not reading.skip_bad_lines:
                 remedy = "mend the line, or --skip-bad-lines to leave such lines out"
-                raise DataError(f"{container.where(name, row.number)}: {reason}; {remedy}")
-            bad.append((row.number, reason))
+                raise DataError(f"{container.where(row)}: {reason}; {remedy}")
+            bad.append(row._replace(record={}, bad=reason))
     if not rows:
-        left_out = f" ({len(bad)} malformed skipped; the first: {bad[0][1]})" if bad else ""
+        left_out = f" ({len(bad)} malformed skipped; the first: {bad[0].bad})" if bad else ""
         raise DataError(f"{name} holds no rows{left_out}; a pool needs at least one prompt")
 
-    ids, unnamed = _ids(name, rows, id_column, container.where)
+    there = _columns(row.record for row in rows)
+    for column in () if part else filter(None, columns):
+        if column not in there:
+            raise _no_column(name, column, there)
+    if reading.id_column == "id" and "id" not in there and first == "body" and "custom_id" in there:
+        reading = dataclasses.replace(reading, id_column="custom_id")
+    ids, unnamed = _ids(name, rows, reading.id_column, container)
     lines = tuple(row.raw for row in rows if row.raw is not None)
     notes = [
-        *_notes(bad, "lines" if container.by_line else "rows", unnamed, len(parsed) - len(set(map(_key, parsed)))),
+        *_notes(bad, container, unnamed, len(parsed) - len(set(map(_key, parsed)))),
         *_withheld(ids, parsed),
     ]
     pool = Pool(
@@ -217,7 +262,8 @@ def read_pool(
         notes=tuple(notes),
         tools=tuple(m.tools for m in parsed),
         withheld=tuple(m.withheld for m in parsed),
-        reading=Reading(text_column, id_column, split, skip_bad_lines),
+        reading=reading,
+        named=names[0] if len(names) == 1 else names,
     )
     for note in pool.notes if log else ():
         log(note)  # type: ignore[misc]
@@ -232,10 +278,12 @@ def write_rows(path: str | Path, pool: Pool, indices: Iterable[int]) -> None:
             f.write(chosen.line(i) + b"\n")
 
 
-def _notes(bad: list[tuple[int, str]], unit: str, unnamed: int, repeated: int) -> Iterable[str]:
+def _notes(bad: list[Row], source: Source, unnamed: int, repeated: int) -> Iterable[str]:
     if bad:
-        first = ", ".join(str(number) for number, _ in bad[:5]) + (", ..." if len(bad) > 5 else "")
-        yield f"{_count(len(bad), 'malformed ' + unit)} skipped: {first} (the first: {bad[0][1]})"
+        unit = "rows" if any(row.raw is None for row in bad) else "lines"
+        places = (source.where(row) if len(source.containers) > 1 else str(row.number) for row in bad[:5])
+        first = ", ".join(places) + (", ..." if len(bad) > 5 else "")
+        yield f"{_count(len(bad), 'malformed ' + unit)} skipped: {first} (the first: {bad[0].bad})"
     if unnamed:
         yield f"{_count(unnamed, 'rows')} without an id named after their place"
     if repeated:
@@ -294,16 +342,14 @@ def _columns(records: Iterable[dict[str, Any]]) -> list[str]:
 # Ids
 
 
-def _ids(
-    source: str, rows: list[Row], id_column: str | None, where: Callable[[str, int], str]
-) -> tuple[list[str], int]:
+def _ids(name_of_pool: str, rows: list[Row], id_column: str | None, source: Source) -> tuple[list[str], int]:
     """The rows' ids, and how many rows lack one although others have it."""
     columns = _columns(row.record for row in rows)
     if id_column and id_column != "id" and id_column not in columns:
-        raise _no_column(source, id_column, columns)
+        raise _no_column(name_of_pool, id_column, columns)
     named = bool(id_column) and id_column in columns
     ids: list[str] = []
-    first: dict[str, int] = {}
+    first: dict[str, Row] = {}
     unnamed = 0
     for row in rows:
         value = row.record.get(id_column) if named and id_column else None
@@ -311,20 +357,20 @@ def _ids(
             name = id_text(value)
         except ValueError:
             raise DataError(
-                f"{where(source, row.number)}: the id {value!r} is neither text nor an integer; "
+                f"{source.where(row)}: the id {value!r} is neither text nor an integer; "
                 "mend it, or choose another --id-column"
             ) from None
         unnamed += named and name is None
         if name is None:
-            name = f"row-{row.number:06d}"
+            name = source.place(row)
         elif isinstance(value, bytes) and id_column:
             row.record[id_column] = name  # a line holds no bytes
         if name in first:
             raise DataError(
-                f"{where(source, row.number)}: the id {name!r} is taken by {where(source, first[name])}; "
+                f"{source.where(row)}: the id {name!r} is taken by {source.where(first[name])}; "
                 "make the ids unique, or choose another --id-column"
             )
-        first[name] = row.number
+        first[name] = row
         ids.append(name)
     return ids, unnamed
 
@@ -347,24 +393,3 @@ def _digest(pool: Pool) -> str:
             read += [m["role"], m["content"]] if len(m) == 2 else [m]
         h.update(b"\n%s\n" % encode(read).encode())
     return h.hexdigest()
-
-
-def _dump(record: dict[str, Any]) -> bytes:
-    """One line of strict JSON: NaN becomes null, bytes become base64, whole decimals integers, other decimals, dates
-    and the like text, lone surrogates stay escapes."""
-    options: dict[str, Any] = {"separators": (",", ":"), "default": _plain}
-    try:
-        text = json.dumps(record, ensure_ascii=False, allow_nan=False, **options)
-    except ValueError:
-        record = json.loads(json.dumps(record, **options), parse_constant=lambda _: None)
-        text = json.dumps(record, ensure_ascii=False, **options)
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(json.loads(text), **options).encode()
-
-
-def _plain(value: Any) -> int | str:
-    if isinstance(value, Decimal) and (text := number_text(value)):
-        return int(text) if value == int(value) else text
-    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)

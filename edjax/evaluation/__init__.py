@@ -244,7 +244,7 @@ def _write(artifact: Artifact, done: Evaluation, pool: Pool, *, macro: bool) -> 
     head: dict[str, Any] = {"scores": done.scores, "counts": done.counts, "seconds": done.seconds}
     head |= {"macro": done.macro, "groups": done.groups} if macro else {}
     write_json(artifact.path / "scores.json", head)
-    artifact.finish(rows=len(pool), pool=pool.source, **done.noted)
+    artifact.finish(rows=len(pool), pool=pool.named, **done.noted)
 
 
 def _grouped(done: Evaluation, groups: Sequence[str] | None) -> Evaluation:

@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from edjax.data.rows import absent
-from edjax.data.turns import number_text
+from edjax.data.turns import accepted, number_text
 from edjax.evaluation.metrics import final_answers, normalise
 
 KEYS = ("answerKey", "answer_key", "answer_idx", "answer_index")  # columns that name one of the choices
@@ -94,12 +94,14 @@ def _own(record: Mapping[str, Any], choices: Choices | None) -> list[str]:
 
 
 def _answer(record: Mapping[str, Any], of_choices: bool) -> tuple[Any, bool]:
-    """(the answer, whether its column names a choice rather than a text); (None, False) where the row has none."""
+    """(the answer, whether its column names a choice rather than a text); (None, False) where the row has none. Beside
+    no choices, `answers` of SQuAD are such."""
     for name in ("answer", *KEYS) if of_choices else ("answer",):
         value = record.get(name)
         if not (absent(value) or value == "" or value == []):
             return value, name in KEYS
-    return None, False
+    texts = [] if of_choices else accepted(record.get("answers"))
+    return texts or None, False
 
 
 def _listed(value: Any, name: str) -> list[str]:

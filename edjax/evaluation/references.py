@@ -19,7 +19,7 @@ def answers_of(pool: Pool, metrics: Sequence[str]) -> list[Answers]:
     """
     loss_alone = set(metrics) == {"response_loss"}
     answers = []
-    found = read_answers(pool.records, pool.responses)
+    found = read_answers([pool.reading.known(record) for record in pool.records], pool.responses)
     for i, (response, one) in enumerate(zip(pool.responses, found, strict=True)):
         if loss_alone and response is not None:
             one = Answers([response], None)

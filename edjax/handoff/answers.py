@@ -9,19 +9,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edjax.handoff import argilla, label_studio, lines, spreadsheet
+from edjax.handoff import argilla, label_studio, lines, openai_batch, spreadsheet
 from edjax.handoff.record import Answer, Entry
 from edjax.keep.errors import DataError, EnvError, UsageError
 
-KINDS = ("label-studio", "argilla", "csv", "jsonl")
+KINDS = ("label-studio", "argilla", "openai-batch", "csv", "jsonl")
 
 
-def read_answers(path: str | Path, kind: str | None = None, id_column: str = "id") -> tuple[str, list[Answer]]:
+def read_answers(
+    path: str | Path, kind: str | None = None, id_column: str = "id", response_column: str | None = None
+) -> tuple[str, list[Answer]]:
     """The format of a file, gzipped or not, and its answers.
 
     Args:
       kind: one of KINDS; None: told from what is in the file.
       id_column: where JSON Lines and CSV have the ids, unless there is a column `edjax_id`.
+      response_column: where JSON Lines have the answer, if not where `edjax.handoff.lines.candidates` looks.
 
     Raises:
       DataError: a file that does not exist, is damaged, holds no answers or another format.
@@ -51,12 +54,17 @@ def read_answers(path: str | Path, kind: str | None = None, id_column: str = "id
         records = [record for _, record in entries]
         if any(label_studio.is_task(r) or label_studio.is_minimal(r) for r in records):
             kind = "label-studio"
+        elif any(map(openai_batch.is_output, records)):
+            kind = "openai-batch"
         else:
             kind = "argilla" if any(map(argilla.is_record, records)) else "jsonl"
     try:
-        if kind in ("csv", "jsonl"):
-            return kind, list((spreadsheet if kind == "csv" else lines).answers(entries, id_column))
-        return kind, list((label_studio if kind == "label-studio" else argilla).answers(entries))
+        if kind == "csv":
+            return kind, list(spreadsheet.answers(entries, id_column))
+        if kind == "jsonl":
+            return kind, list(lines.answers(entries, id_column, response_column))
+        tools = {"label-studio": label_studio, "argilla": argilla, "openai-batch": openai_batch}
+        return kind, list(tools[kind].answers(entries))
     except (AttributeError, TypeError) as e:
         raise DataError(f"{path} does not hold what {kind} exports ({e}); name its format with --from") from e
 

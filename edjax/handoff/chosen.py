@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edjax.data.ids import id_of
-from edjax.data.pool import Message, Pool, Reading, read_pool
+from edjax.data.pool import Message, Named, Pool, Reading, called, read_as
 from edjax.data.tools import calls_text
 from edjax.data.turns import columns_read
 from edjax.handoff.text import dump_like, json_bytes, json_record
@@ -52,7 +52,11 @@ class Chosen:
 
     def extra(self, i: int) -> dict[str, Any]:
         """The columns of row i that are neither its id nor its prompt or response, nor left out; strict JSON values."""
-        used = columns_read(self.pool.records[i], self.pool.shape(i)) | {self.id_column(i)} | self.left_out
+        used = (
+            columns_read(self.pool.records[i], self.pool.shape(i), self.pool.reading.columns())
+            | {self.id_column(i)}
+            | self.left_out
+        )
         return {k: v for k, v in json_record(self.pool.line(i)).items() if k not in used}
 
     def id_column(self, i: int) -> str:
@@ -81,12 +85,9 @@ def transcript(messages: tuple[Message, ...]) -> str:
 def read_chosen(
     source: str | Path,
     *,
-    pool: str | Path | None = None,
-    text_column: str | None = None,
-    id_column: str | None = None,
-    split: str | None = None,
-    skip_bad_lines: bool | None = None,
+    pool: Named | None = None,
     log: Callable[[str], object] | None = None,
+    **given: Any,
 ) -> Chosen:
     """Read a directory of `edjax select` (or its selected.jsonl), or any pool, whose order is then the rows' own.
 
@@ -99,35 +100,34 @@ def read_chosen(
       UsageError: a directory of several selections; a selection without rows and no pool, or one with rows and a pool.
     """
     path = selection_of(Path(source))
-    given = {"text_column": text_column, "id_column": id_column, "split": split, "skip_bad_lines": skip_bad_lines}
     if (path / "manifest.json").exists() or (path / "plan.json").exists():
         return _selection(path, pool, given, log or (lambda _: None))
     below = [*path.glob("*/selected.jsonl"), *path.glob("*/selection.csv")] if path.is_dir() else []
     if several := sorted({p.parent.name for p in below}):
         raise UsageError(f"{path} holds several selections; name one: {', '.join(str(path / s) for s in several[:5])}")
     if pool is not None:
-        raise UsageError(f"--pool {pool} is for a selection that was made without a pool, and {path} is none")
-    rows = read_pool(source, **dataclasses.asdict(Reading.of(given)), log=log or (lambda _: None))
+        raise UsageError(f"--pool {called(pool)} is for a selection that was made without a pool, and {path} is none")
+    rows = read_as(source, Reading.of(given), log=log or (lambda _: None))
     return Chosen(rows, tuple({"order": i} for i in range(len(rows))))
 
 
-def _selection(path: Path, pool: str | Path | None, given: dict[str, Any], log: Callable[[str], object]) -> Chosen:
+def _selection(path: Path, pool: Named | None, given: dict[str, Any], log: Callable[[str], object]) -> Chosen:
     chosen = read_selection(path)
     ids, own = chosen.ids, (path / "selected.jsonl").exists()
     reading = Reading.of(given, read_manifest(path, "selection").get("reading"))
     if not ids:
         raise DataError(f"{path} is a selection of 0 rows; there is nothing to hand over")
     if own and pool is not None:
-        raise UsageError(f"{path} holds its rows; leave out --pool {pool}")
+        raise UsageError(f"{path} holds its rows; leave out --pool {called(pool)}")
     if not own and pool is None:
         raise UsageError(
             f"{path} was selected without a pool and holds ids alone; name the pool of its rows with --pool"
         )
     if pool is not None:
-        whole = read_pool(pool, **dataclasses.asdict(reading), log=log)
+        whole = read_as(pool, reading, log=log)
         rows = whole.take(pool_rows(chosen, whole))
     else:
-        rows = read_pool(path / "selected.jsonl", text_column=reading.text_column, id_column=None)
+        rows = read_as(path / "selected.jsonl", reading.of_rows(), part=True)
     if len(rows) != len(ids):
         raise DataError(f"{path} holds {len(rows)} rows and {len(ids)} ids; select again with --overwrite")
     with open(path / "selection.csv", encoding="utf-8", newline="") as f:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edjax.data.ids import as_known
-from edjax.data.turns import label_columns, turns_of
+from edjax.data.turns import WHOLE, Columns, label_columns, turns_in, turns_of
 from edjax.handoff import Chosen, named
 from edjax.handoff.answers import read_answers
 from edjax.handoff.lines import candidates, is_assistant
@@ -83,7 +83,8 @@ def import_labels(
         without an answer; each names ids and, where it stands in a file, the place.
       UsageError: an annotator of whom no file has an answer.
     """
-    read = [read_answers(file, kind, id_column) for file in files]
+    columns = chosen.pool.reading.columns()
+    read = [read_answers(file, kind, id_column, columns.response) for file in files]
     answers = [_fresh(chosen, _respelt(chosen, a) if k in ("csv", "jsonl") else a) for k, found in read for a in found]
     source = ", ".join(map(str, files))
     texts, notes = _join(chosen, answers, annotator, source)
@@ -95,7 +96,8 @@ def import_labels(
     skipped = tuple(sorted(i for i, reason in reasons.items() if reason == SKIPPED))
     rows = [(i, name) for i, name in enumerate(chosen.pool.ids) if name in texts]
     lines = tuple(
-        chosen.identified(i, with_answer(chosen.pool.line(i), texts[name], chosen.pool.shape(i))) for i, name in rows
+        chosen.identified(i, with_answer(chosen.pool.line(i), texts[name], chosen.pool.shape(i), columns))
+        for i, name in rows
     )
     ids = tuple(name for _, name in rows)
     formats = tuple(dict.fromkeys(k for k, _ in read))
@@ -168,9 +170,9 @@ def _fresh(chosen: Chosen, answer: Answer) -> Answer:
     """Of a row that has texts in several places for an answer, the one that it did not have when it was chosen."""
     if answer.row is None or answer.id not in chosen.pool.index_of:
         return answer
-    before = json_record(chosen.pool.line(chosen.pool.index_of[answer.id]))
-    now = candidates(answer.row, answer.where, answer.id)
-    fresh = [text for place, text in now.items() if text != candidates(before, answer.where, answer.id).get(place)]
+    before, column = json_record(chosen.pool.line(chosen.pool.index_of[answer.id])), chosen.pool.reading.response_column
+    then, now = (candidates(row, answer.where, answer.id, column) for row in (before, answer.row))
+    fresh = [text for place, text in now.items() if text != then.get(place)]
     return answer._replace(text=fresh[0]) if fresh else answer
 
 
@@ -190,10 +192,12 @@ def _same_prompt(chosen: Chosen, i: int, answer: Answer) -> bool:
         cut = len(answer.prompt) >= LONGEST_CELL and any(o.startswith(t) for o in ours for t in spelt)
         return cut or not spelt.isdisjoint(ours)
     record = json_record(chosen.pool.line(i)) if answer.row else {}
-    for column in {chosen.pool.shape(i), "input", "context"} & record.keys() if answer.row else ():
+    read = {chosen.pool.shape(i), "input", chosen.pool.reading.context_column or "context"}
+    for column in read & record.keys() if answer.row else ():
         theirs, own = (answer.row or {}).get(column), record[column]
         if isinstance(own, list) and isinstance(theirs, list):
-            asked = own[:-1] if own and is_assistant(own[-1]) else own
+            lima = bool(own) and isinstance(own[-1], str) and len(own) % 2 == 0
+            asked = own[:-1] if lima or (own and is_assistant(own[-1])) else own
             if theirs[: len(asked)] != asked:
                 return False
         elif isinstance(own, str) and isinstance(theirs, str) and _plain(theirs) not in {_plain(own), *ours}:
@@ -205,26 +209,27 @@ def _plain(text: str) -> str:
     return _LONE.sub("\ufffd", text).replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
-def with_answer(line: bytes, text: str, shape: str) -> bytes:
+def with_answer(line: bytes, text: str, shape: str, columns: Columns | None = None) -> bytes:
     """A row's line with an answer in the field where `edjax.data.pool` looks for it first.
 
     Args:
       line: one JSON object.
       text: the answer.
-      shape: the column of the prompt.
+      shape: the column of the prompt. columns: others that were named.
     """
-    record = json.loads(line)
-    turns = record.get(shape)
-    conversation = isinstance(turns, list) and (
-        shape in ("messages", "conversations") or (turns and is_assistant(turns[-1]))
+    record, columns = json.loads(line), columns or Columns()
+    turns = turns_in(record, shape)
+    conversation = turns is not None and (
+        (shape in WHOLE and columns.response is None) or (turns and is_assistant(turns[-1]))
     )
     if not conversation:  # the response may be turns of its own
-        response = next((record[name] for name in label_columns(record, shape) if record.get(name)), None)
+        response = next((record[name] for name in label_columns(record, shape, columns) if record.get(name)), None)
         turns = response if isinstance(response, list) and turns_of(response) else None
     if isinstance(turns, list):
         _add_turn(turns, text)
         return dump_like(record, line)
     column = "output" if shape == "instruction" and ("output" in record or "response" not in record) else "response"
+    column = columns.response or column
     if column in record:
         record[column] = text
         return dump_like(record, line)
@@ -232,8 +237,11 @@ def with_answer(line: bytes, text: str, shape: str) -> bytes:
     return line.rstrip()[:-1].rstrip() + comma + json_bytes(column) + colon + json_bytes(text) + b"}"
 
 
-def _add_turn(turns: list[dict[str, Any]], text: str) -> None:
+def _add_turn(turns: list[Any], text: str) -> None:
     """The answer as the last turn, with the keys and the name of the assistant that the conversation uses."""
+    if turns and all(isinstance(t, str) for t in turns):  # LIMA's, the user's first
+        turns[len(turns) - (len(turns) + 1) % 2 :] = [text]
+        return
     answered = is_assistant(turns[-1])
     if answered and turns_of(turns[-1])[0].keys() & {"tool_calls", "weight"}:
         turns.pop()  # no answer: it calls tools, or is not to be trained

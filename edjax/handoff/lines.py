@@ -13,7 +13,7 @@ from typing import Any
 
 from edjax.data.ids import id_text
 from edjax.data.rows import BadRow
-from edjax.data.turns import ASSISTANT, number_text, turns_of
+from edjax.data.turns import ASSISTANT, number_text, turns_in, turns_of
 from edjax.handoff import label_studio
 from edjax.handoff.chosen import Chosen
 from edjax.handoff.record import Answer, BadAnswer, Entry
@@ -25,7 +25,7 @@ def files(chosen: Chosen, out: Path) -> dict[str, bytes]:
     return {"rows.jsonl": b"".join(line + b"\n" for line in lines)}
 
 
-def answers(entries: list[Entry], id_column: str = "id") -> Iterator[Answer]:
+def answers(entries: list[Entry], id_column: str = "id", column: str | None = None) -> Iterator[Answer]:
     """The answer of each row: the first of its `candidates`; whoever has the row as it was can tell a better one."""
     for where, row in entries:
         name = next((row[c] for c in ("edjax_id", id_column, "id") if row.get(c) not in (None, "")), None)
@@ -33,15 +33,19 @@ def answers(entries: list[Entry], id_column: str = "id") -> Iterator[Answer]:
             raise BadAnswer(f"{where}: no id (column {id_column!r}); an answer is joined by the id of its row")
         with contextlib.suppress(ValueError):
             name = id_text(name)
-        found = candidates(row, where, str(name))
+        found = candidates(row, where, str(name), column)
         yield Answer(str(name), next(iter(found.values()), None), where, row=row, **label_studio.about(row))
 
 
-def candidates(row: dict[str, Any], where: str, name: str) -> dict[str, str]:
-    """The texts in the places for an answer: `response`, an assistant turn at the end, `completion`, `output`."""
-    columns: list[Any] = [row.get(c) for c in ("messages", "conversations", "prompt")]
-    turns = next((t for t in columns if isinstance(t, list) and t), None)
-    found = {"response": _text(row.get("response")), "turn": _text(turns)}
+def candidates(row: dict[str, Any], where: str, name: str, column: str | None = None) -> dict[str, str]:
+    """The texts in the places for an answer: the column that is named for it, `response`, a last assistant turn,
+    `completion`, `output`."""
+    columns = (turns_in(row, c) for c in ("messages", "conversations", "prompt", "body"))
+    turns = next(filter(None, columns), None)
+    if turns and all(isinstance(t, str) for t in turns):  # LIMA's, the user's first
+        turns = None if len(turns) % 2 else turns[-1]
+    found = {column: _text(row.get(column))} if column else {}
+    found |= {"response": _text(row.get("response")), "turn": _text(turns)}
     if not found["response"] and row.get("response") not in (None, "", []):
         raise BadAnswer(f"{where}: the answer of row {name!r} is {type(row['response']).__name__}, not text")
     found |= {column: _text(row.get(column)) for column in ("completion", "output")}

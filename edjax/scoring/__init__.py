@@ -148,7 +148,7 @@ def score(
             artifact.finish(
                 rows=len(pool),
                 **facts,
-                pool=pool.source,
+                pool=pool.named,
                 reading=pool.reading.record(),
                 seconds=round(sum(spent.values()), 3),
             )

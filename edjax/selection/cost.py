@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from edjax.data.features import Features, Survey
+from edjax.data.reading import Named
+from edjax.data.sources import size_of
 from edjax.data.stream import Stream
 from edjax.keep.errors import UsageError
 from edjax.kernels import Sorted, on_host
@@ -61,13 +62,13 @@ def forecast(
     memory: int,
     asked: Options | None = None,
     *,
-    pool: str | Path | None = None,
+    pool: Named | None = None,
     widths: Mapping[str, int] | None = None,
 ) -> Forecast:
     """What a selection will cost, from the shapes alone.
 
-    asked: what else is asked of it; None: nothing. pool: the file, whose size counts. widths: numbers a row of columns
-    with more than one, which all are read, and which a method may want on the device.
+    asked: what else is asked of it; None: nothing. pool: what names it; the size of its files counts. widths: numbers
+    a row of columns with more than one, which all are read, and which a method may want on the device.
 
     Raises:
       UsageError: an unknown strategy, or a budget beyond the pool.
@@ -87,8 +88,8 @@ def forecast(
     limit, size = stream_above(strategy, memory, more > 0), 4 * found.n * found.d
     streamed = limit is not None and size > limit
     around = _RUNTIME + _DECODING + _ID * found.n
-    if pool is not None and Path(pool).is_file():
-        around += _POOL_ROW * found.n + _POOL_TEXT * Path(pool).stat().st_size
+    if pool is not None and (text := size_of(pool)):
+        around += _POOL_ROW * found.n + _POOL_TEXT * text
     around += _AS_READ * 4 * found.n * sum((widths or {}).values())
     alike = ""
     if asked.near_duplicates is not None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from edjax.data.features import Features, read_features
-from edjax.data.pool import Pool, Reading, read_pool
+from edjax.data.pool import Named, Pool, Reading, called, read_as
+from edjax.data.reading import STDIN
 from edjax.evaluation import HIGHER_IS_BETTER, METRICS, Evaluation, read_evaluation
 from edjax.keep.errors import DataError
 from edjax.keep.store import read_json, read_manifest, sha256_file, sha256_json, versions
@@ -43,7 +43,7 @@ class _By(NamedTuple):
 def gather(
     directories: Iterable[str | Path],
     *,
-    pool: str | None = None,
+    pool: Named | None = None,
     reading: Mapping[str, Any] | None = None,
     command: str = "",
 ) -> tuple[dict[str, Any], list[str]]:
@@ -122,7 +122,7 @@ def _selections(parts: Sequence[Part]) -> dict[str, Selection]:
 def _of_the_pool(
     parts: Sequence[Part],
     selections: dict[str, Selection],
-    source: str | None,
+    source: Named | None,
     reading: Mapping[str, Any],
     notes: list[str],
 ) -> dict[str, Any]:
@@ -131,11 +131,11 @@ def _of_the_pool(
     if len(parts) > 1:
         notes.append(f"the map is of {parts[0].path}; {len(parts) - 1} more with features left out")
     source = source or parts[0].manifest.get("pool")
-    if source is None:
+    if source is None or source == STDIN:
         notes.append(f"{parts[0].path} does not say which pool it is of; --pool names it, for the map and the prompts")
         return {}
     how = Reading.of(reading, parts[0].manifest.get("reading"), source)
-    pool: Pool = read_pool(source, **asdict(how))
+    pool: Pool = read_as(source, how)
     features: Features = read_features(parts[0].path)
     for name, chosen in selections.items():
         pool_rows(chosen, pool)
@@ -202,7 +202,7 @@ def _of_the_models(parts: dict[str, list[Part]], selections: dict[str, Selection
             "statistic": STATISTIC,
             **weighed,
         },
-        "evaluation": {"source": done[0][0].manifest.get("pool"), "rows": len(done[0][1].rows), "digest": most},
+        "evaluation": {"source": called(done[0][0].manifest["pool"]), "rows": len(done[0][1].rows), "digest": most},
         "cells": cells,
     }
     if base is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edjax.data.features import SCORES
+from edjax.data.sources import is_pattern
 from edjax.evaluation.config import EvaluateConfig
 from edjax.evaluation.result import METRICS
 from edjax.finetuning import FinetuneConfig
@@ -301,7 +302,7 @@ def make_recipe(raw: dict[str, Any], base: Path, where: str = "recipe") -> Recip
             raise UsageError(f"{where}: the key {key!r} is missing")
     own = {k: v for k, v in raw.items() if k in known}
     for key in ("pool", "evaluation", "target"):
-        if own.get(key) and (base / str(own[key])).exists():
+        if own.get(key) and ((base / str(own[key])).exists() or is_pattern(str(own[key]))):
             own[key] = os.path.normpath(base / str(own[key]))
     if (base / str(own.get("model", ""))).is_dir() and own.get("model"):
         own["model"] = os.path.normpath(base / own["model"])
