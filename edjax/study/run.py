@@ -34,6 +34,7 @@ from edjax.study.analysis import INTERVAL, STATISTIC, Cell, analyse, verdict
 from edjax.study.beforehand import check, target_of
 from edjax.study.growth import refuse_another_order, refuse_changes
 from edjax.study.recipe import Recipe
+from edjax.study.slices import slice_of
 from edjax.study.warm import warm_rows, warm_tokens
 
 
@@ -62,6 +63,7 @@ def run(
     pool = slice_of(read_pool(recipe.pool, split=recipe.pool_split), recipe.pool_rows, recipe)
     held_out = read_pool(recipe.evaluation, split=recipe.evaluation_split)
     held_out = slice_of(held_out, recipe.evaluation_rows, recipe)
+    asked, recipe = recipe.budgets, recipe.counted(len(pool))
     check(recipe, pool, out)
     if recipe.evaluation_group_by:
         groups_of(held_out, recipe.evaluation_group_by)
@@ -73,6 +75,8 @@ def run(
     grid: dict[str, Any] = {k: list(getattr(recipe, k)) for k in ("strategies", "trained", "budgets", "seeds")}
     grid |= {"random_seeds": list(recipe.seeds_of("random")), "metric": recipe.metric}
     grid |= {"evaluation_group_by": recipe.evaluation_group_by, "statistic": STATISTIC}  # of the cells, not in them
+    if asked != recipe.budgets:
+        grid["budgets_asked"] = list(asked)
     if own := {name: recipe.variants[name] for name in recipe.strategies if name in recipe.variants}:
         grid["variants"] = json.loads(json.dumps(own))
     grows = ("variants", "metric", "whiten_dims")  # what was done under a variant's name says itself what was asked for
@@ -91,6 +95,8 @@ def run(
                 if read_manifest(out, "run").get("grid") == grid:
                     return read_json(out / "results.json")
         walk = _Walk(recipe, out, pool, held_out, show_progress, fixed.get("date"), target)
+        if asked != recipe.budgets:
+            walk.say(f"budgets {', '.join(map(str, asked))}: {', '.join(map(str, recipe.budgets))} rows")
         refuse_changes(out / "selections", recipe, walk.features, walk.candidates, walk.warm)
         (out / "manifest.json").unlink(missing_ok=True)
         results = walk.results(command)
@@ -100,20 +106,6 @@ def run(
         report.write(results, out / "report.html")
         artifact.finish(grid=grid)
     return results
-
-
-def slice_of(pool: Pool, rows: int | None, recipe: Recipe) -> Pool:
-    """The rows of a pool that a recipe takes: its random slice of the prompts that are short enough, in the pool's
-    order."""
-    if limit := recipe.max_prompt_characters:
-        short = [i for i in range(len(pool)) if len(pool.prompt_text(i)) <= limit]
-        if not short:
-            raise DataError(f"{pool.source}: no prompt has at most {limit} characters; raise max_prompt_characters")
-        pool = pool.take(short) if len(short) < len(pool) else pool
-    if rows is None or rows >= len(pool):
-        return pool
-    chosen = np.random.Generator(np.random.PCG64(recipe.slice_seed)).permutation(len(pool))[:rows]
-    return pool.take(sorted(int(i) for i in chosen))
 
 
 class _Walk:
