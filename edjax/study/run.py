@@ -34,6 +34,7 @@ from edjax.study.analysis import INTERVAL, STATISTIC, Cell, analyse, verdict
 from edjax.study.beforehand import check, target_of
 from edjax.study.growth import refuse_another_order, refuse_changes
 from edjax.study.recipe import Recipe
+from edjax.study.results import RunResults
 from edjax.study.slices import slice_of
 from edjax.study.warm import warm_rows, warm_tokens
 
@@ -45,7 +46,7 @@ def run(
     command: str = "",
     overwrite: bool = False,
     show_progress: bool = True,
-) -> dict[str, Any]:
+) -> RunResults:
     """Run every cell of a recipe that is not done yet and write results.json and report.html.
 
     Cells are strategies x budgets x seeds, all over one scored pool. The same recipe again goes on where it was
@@ -93,7 +94,7 @@ def run(
         if artifact.complete:
             with contextlib.suppress(DataError):  # a missing or damaged file: walk again, to mend it or to name it
                 if read_manifest(out, "run").get("grid") == grid:
-                    return read_json(out / "results.json")
+                    return RunResults(read_json(out / "results.json"))
         walk = _Walk(recipe, out, pool, held_out, show_progress, fixed.get("date"), target)
         if asked != recipe.budgets:
             walk.say(f"budgets {', '.join(map(str, asked))}: {', '.join(map(str, recipe.budgets))} rows")
@@ -105,7 +106,7 @@ def run(
 
         report.write(results, out / "report.html")
         artifact.finish(grid=grid)
-    return results
+    return RunResults(results)
 
 
 class _Walk:
