@@ -189,6 +189,28 @@ def test_a_recipe_counts_shares_of_what_may_be_chosen():
     of = {"pool": "p", "evaluation": "e", "out": "o"}
     recipe = Recipe(**of, budgets=["10%", 30, "20.0 %"], warm_start=10, strategies=["random", {"k_center": {}}])
     assert recipe.budgets == ("10%", 30, "20%") and recipe.counted(110).budgets == (10, 30, 20)
+    assert recipe.counted(110).rows == (10, 30, 20)
+    with pytest.raises(UsageError, match="10% is a share"):
+        recipe.rows  # noqa: B018
     for budgets, said in [(["0%"], "above 0"), (["ten"], "not a whole number"), ([2.5], "not a whole number")]:
         with pytest.raises(UsageError, match=said):
             Recipe(**of, budgets=budgets)
+
+
+def test_a_run_of_a_share(tmp_path, capsys):
+    """Cells, curves and the page count rows; the share stands in the run's manifest."""
+    from edjax.demo.tiny import write_tiny_model
+    from edjax.study.recipe import make_recipe
+    from edjax.study.run import run
+
+    rows = [{"id": f"r{i}", "prompt": f"{i}?", "response": str(i)} for i in range(12)]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    given = {"pool": "pool.jsonl", "evaluation": "pool.jsonl", "out": str(tmp_path / "run"), "warm_start": 2}
+    given |= {"model": str(write_tiny_model(tmp_path / "model")), "budgets": ["25%", 3], "max_steps": 1}
+    recipe = make_recipe({**given, "strategies": ["random"], "metrics": ["response_loss"]}, tmp_path)
+    results = run(recipe)
+    assert [c["budget"] for c in results["cells"]] == [2, 3] and results["recipe"]["budgets"] == [2, 3]
+    assert "edjax: budgets 25%, 3: 2, 3 rows" in capsys.readouterr().err
+    assert read_json(tmp_path / "run" / "manifest.json")["grid"]["budgets_asked"] == ["25%", 3]
+    assert run(recipe, show_progress=False) == results and "random" in results._repr_html_()
+    assert results.plot().svg.startswith("<svg")

@@ -14,6 +14,7 @@ from lm_cases import make_pool
 
 import edjax
 from edjax.data.features import Features
+from edjax.data.stream import Stream
 from edjax.evaluation.result import Evaluation
 from edjax.keep import notebook, progress
 from edjax.keep.errors import DataError, EnvError, UsageError
@@ -105,6 +106,15 @@ def test_features_and_selections_as_pandas():
     assert list(picks["id"]) == list(chosen.ids) and picks["row"].tolist() == chosen.indices.tolist()
     assert picks["gain"].to_numpy().tolist() == chosen.gains.tolist()
     assert edjax.select(found, "random", 3).to_pandas()["gain"].isna().all()
+
+
+def test_streamed_features_are_shown_and_read(tmp_path):
+    pytest.importorskip("pandas")
+    x = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    found = edjax.read_features(tmp_path / "x.npy", ids=[f"r{i}" for i in range(30)], memory=100, scratch=tmp_path)
+    assert isinstance(found.embeddings, Stream) and "embeddings of length 4" in found._repr_html_()
+    assert np.array_equal(np.stack(found.to_pandas(embeddings=True)["embedding"]), x)
 
 
 def test_without_pandas_it_is_said(monkeypatch):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edjax.keep.errors import EdjaxError
 
@@ -178,7 +178,7 @@ def road(_: Path) -> str:
         rows.write_text("".join(json.dumps(row) + "\n" for row in generate(24, 0)[0]), encoding="utf-8")
         pool = read_pool(str(rows))
         loaded = load(str(write_tiny_model(Path(home) / "model")))
-        quiet = {"loaded": loaded, "show_progress": False}
+        quiet: dict[str, Any] = {"loaded": loaded, "show_progress": False}
         features = score(pool, loaded.name, max_new_tokens=2, **quiet)
         chosen = select(features, "k_center", 8)
         bought = pool.take(chosen.indices)

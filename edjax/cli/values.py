@@ -57,7 +57,7 @@ class Rows(click.ParamType):
         from edjax.keep.errors import UsageError
         from edjax.selection.budgets import budget_of
 
-        text = str(value).strip()
+        text: Any = str(value).strip()
         if not text.endswith("%"):
             return click.INT.convert(text, param, ctx)
         try:

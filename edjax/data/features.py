@@ -51,8 +51,9 @@ class Features:
           EnvError: pandas is not installed.
         """
         frame = notebook.pandas().DataFrame({"id": list(self.ids), **self.scores, **self.facts})
-        whole = self.arrays | ({"embedding": self.embeddings[:]} if embeddings else {})
-        for name, values in whole.items():
+        x = self.embeddings
+        more = {"embedding": x.read() if isinstance(x, Stream) else x} if embeddings else {}
+        for name, values in (self.arrays | more).items():
             frame[name] = list(values)
         return frame
 

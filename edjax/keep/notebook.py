@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from html import escape
+from importlib import import_module
 from typing import Any
 
 from edjax.keep.errors import EnvError
@@ -56,7 +57,6 @@ def pandas() -> Any:
       EnvError: it is not installed.
     """
     try:
-        import pandas as package
+        return import_module("pandas")
     except ImportError as e:
         raise EnvError(f"to_pandas needs pandas ({e}): pip install pandas") from e
-    return package

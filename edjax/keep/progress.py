@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from html import escape
+from importlib import import_module
 from typing import Any
 
 PLAIN_EVERY = 20.0  # seconds between lines where stderr is not a terminal
@@ -63,9 +64,8 @@ def _display() -> Callable[..., Any] | None:
     shell = ipython.get_ipython() if ipython is not None else None
     if getattr(shell, "kernel", None) is None:
         return None
-    from IPython.display import display
-
-    return display
+    found: Callable[..., Any] = import_module("IPython.display").display
+    return found
 
 
 class _Drawn:

@@ -155,6 +155,13 @@ class Recipe:
         free = max(0, pool - (self.warm_start or 0))
         return dataclasses.replace(self, budgets=tuple(rows_of(b, free) for b in self.budgets))
 
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The budgets of a recipe that is `counted`, or has no shares."""
+        if shares := [b for b in self.budgets if isinstance(b, str)]:
+            raise UsageError(f"budget {shares[0]} is a share: of how many rows, Recipe.counted says")
+        return tuple(b for b in self.budgets if isinstance(b, int))
+
     def nested(self, name: str) -> bool:
         """Whether a smaller budget's rows of this strategy are the first of a larger one's."""
         strategy, options = self.choice(name)

@@ -190,7 +190,7 @@ class _Walk:
     @cached_property
     def selections(self) -> dict[tuple[str, int], Selection]:
         """By (strategy, seed of the choice), at the largest budget."""
-        largest = max(self.recipe.budgets)
+        largest = max(self.recipe.rows)
         r = self.recipe
         drawn = {s: {r.choice_seed(s, seed): None for seed in r.seeds_of(s)} for s in r.strategies}
         return {(s, seed): self.selection(s, seed, largest) for s, seeds in drawn.items() for seed in seeds}
@@ -270,7 +270,7 @@ class _Walk:
         r = self.recipe
         made: list[dict[str, Any]] = []
         total = sum(len(r.budgets) * len(r.seeds_of(s)) for s in r.trained)
-        for budget in r.budgets:
+        for budget in r.rows:
             plan = [(s, seed) for s in r.trained for seed in r.seeds_of(s)]
             for some in chunks(np.arange(len(plan)), self.at_once):
                 made += self.some_cells(budget, [plan[i] for i in some], len(made), total)
@@ -339,7 +339,7 @@ class _Walk:
 
         after = f" after a warm start of {r.warm_start}" if r.warm_start else ""
         return {
-            "title": r.title or f"{self.pool.source}: {len(self.pool)} prompts, budgets up to {max(r.budgets)}{after}",
+            "title": r.title or f"{self.pool.source}: {len(self.pool)} prompts, budgets up to {max(r.rows)}{after}",
             "verdict": verdict(found, metric, higher, group_by=column),
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "command": command,
