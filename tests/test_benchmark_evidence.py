@@ -195,7 +195,7 @@ def test_the_ablation_runs(walk, grid, shared, tmp_path, monkeypatch):
 
 def test_no_row_is_both_tuned_and_reported_on(shared):
     from edjax.study.recipe import read_recipe
-    from edjax.study.run import slice_of
+    from edjax.study.slices import slice_of
 
     recipe = read_recipe(label_efficiency.RECIPES / "label_efficiency_cpu.yaml")
     reported = slice_of(read_pool(recipe.evaluation), recipe.evaluation_rows, recipe)

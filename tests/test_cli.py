@@ -14,7 +14,7 @@ from edjax.keep.errors import EdjaxError
 from edjax.keep.store import Lock, writing
 
 VERBS = ("score", "select", "strategies", "export", "import-labels", "finetune", "evaluate", "merge", "run", "demo")
-VERBS += ("report", "generate", "verify", "env", "completion")
+VERBS += ("report", "generate", "verify", "env", "doctor", "completion")
 
 
 def pool_file(path, n=12, **change):

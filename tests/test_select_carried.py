@@ -44,6 +44,11 @@ SAME = [
         ["--group-by", "cluster:3", "--quotas", "balanced", "--keep-small", "2"],
     ),
     (["--budget-tokens", "20:price"], ["--budget-tokens", "20", "--cost-by", "price"]),
+    (["--budget-cost", "30.5:price"], ["--budget-cost", "30.5", "--price-by", "price"]),
+    (
+        ["--budget-cost", "9:per_row=0.5:per_token=0.25"],
+        ["--budget-cost", "9", "--cost-per-row", "0.5", "--cost-per-token", "0.25"],
+    ),
     (["--allow", "fewer"], ["--allow-fewer"]),
     (["--allow", "unknown, invalid"], ["--allow-unknown", "--drop-invalid"]),
 ]
@@ -75,6 +80,7 @@ TWICE = [
     (["--group-by", "task:quotas=balanced", "--quotas", "balanced"], "says quotas, and --quotas says it too"),
     (["--group-by", "task:quotas=balanced:quotas=balanced"], "says quotas twice"),
     (["--budget-tokens", "20:price", "--cost-by", "price"], "says cost_by, and --cost-by says it too"),
+    (["--budget-cost", "9:per_row=1", "--cost-per-row", "1"], "says cost_per_row, and --cost-per-row says it too"),
     (["--allow", "fewer,bad-lines", "--skip-bad-lines"], "--allow fewer,bad-lines says skip_bad_lines, and --skip-bad"),
 ]
 
@@ -94,6 +100,12 @@ def test_said_twice_is_refused(fails, given, options, said):
         (["--group-by", "task:quotas=fair"], 2, "quotas 'fair' is not one of"),
         (["--group-by", "task:keep_small=x"], 2, "keep_small=x is not a whole number"),
         (["--budget-tokens", "many"], 2, "'many' is not a valid integer"),
+        (["--budget", "ten%"], 2, "'ten%' is neither a whole number of rows nor a share such as 10%"),
+        (["--budget", "120%"], 2, "budget '120%' is not a share above 0, at most 100%"),
+        (["--budget-cost", "much"], 2, "'much' begins with no number"),
+        (["--budget-cost", "9:per_row=x"], 2, "per_row=x is not a number"),
+        (["--budget-cost", "9"], 2, "budget_cost does not say what a row costs"),
+        (["--budget-cost", "nan:per_row=1"], 2, "budget_cost nan is not a number of 0 or more"),
         (["--allow", "all"], 2, "'all' is not one of fewer, unknown, invalid, bad-lines"),
     ],
 )

@@ -12,8 +12,8 @@ from benchmarks.accelerator.stage import Stage
 from benchmarks.harness.runner import ROOT
 from edjax.data.pool import Pool, read_pool
 from edjax.study.recipe import Recipe, make_recipe
-from edjax.study.run import slice_of
 from edjax.study.sections import flat
+from edjax.study.slices import slice_of
 
 
 def shared(data: Path, what: str) -> Path:

@@ -29,7 +29,7 @@ from edjax.scoring import score
 from edjax.selection.prepared import prepare
 from edjax.study.analysis import STATISTIC
 from edjax.study.recipe import Recipe, read_recipe
-from edjax.study.run import slice_of
+from edjax.study.slices import slice_of
 
 KERNELS = ("k_center", "facility_location", "d_optimal")
 BANDWIDTHS = (0.03, 0.1, 0.25, 0.5, 1.0, 3.0)

@@ -31,6 +31,7 @@ VERBS = {  # in the order of the road
     "report": ("edjax.cli.run", "Draw the page of a run, or of what the verbs wrote one by one."),
     "verify": ("edjax.cli.house", "Check what edjax wrote against its manifests."),
     "env": ("edjax.cli.house", "Say what a result here depends on: versions, devices, memory."),
+    "doctor": ("edjax.cli.house", "Try edjax on this machine, within a minute, with remedies for what fails."),
     "completion": ("edjax.cli.house", "Print the script that completes verbs, options and strategies."),
 }
 

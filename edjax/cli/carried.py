@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 Carried = tuple[Any, dict[str, Any]]  # the option's own value, and what it says of others by their names
+_KINDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "text"}
 ALLOWED = {  # what --allow passes over, and the switch that each is
     "fewer": "allow_fewer",
     "unknown": "allow_unknown",
@@ -112,7 +113,7 @@ def knobs(**kinds: Callable[[str], Any]) -> Callable[[str], Carried]:
                 found[name] = kinds[name](value)
             except ValueError:
                 raise click.UsageError(
-                    f"{name}={value} is not a whole number.", click.get_current_context(silent=True)
+                    f"{name}={value} is not {_KINDS[kinds[name]]}.", click.get_current_context(silent=True)
                 ) from None
             text = cut[0]
         return text, found
@@ -128,6 +129,18 @@ def tokens(text: str) -> Carried:
     """
     count, colon, column = str(text).partition(":")
     return int(count), ({"cost_by": column} if colon else {})
+
+
+def money(text: str) -> Carried:
+    """An amount, and after a colon the column with the price of a row, or what each row and each token costs.
+
+    >>> money("250:price"), money("250:per_row=0.5:per_token=0.001")
+    ((250.0, {'price_by': 'price'}), (250.0, {'cost_per_token': 0.001, 'cost_per_row': 0.5}))
+    """
+    rest, found = knobs(per_row=float, per_token=float)(text)
+    amount, colon, column = rest.partition(":")
+    carried = {f"cost_{name}": value for name, value in found.items()}
+    return float(amount), carried | ({"price_by": column} if colon else {})
 
 
 def column(path: Path) -> Carried:

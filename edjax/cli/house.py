@@ -1,4 +1,4 @@
-"""`edjax verify`, `edjax env` and `edjax completion`: about what is there, not about a pool."""
+"""`edjax verify`, `edjax env`, `edjax doctor` and `edjax completion`: about what is there, not about a pool."""
 
 from __future__ import annotations
 
@@ -47,6 +47,43 @@ def env() -> None:
 
     facts = environment()
     options.tell(facts, *lines(facts))
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("."),
+    show_default=True,
+    help="Where results will be written: whether it can be is tried.",
+)
+@options.JSON
+def doctor(out: Path) -> None:
+    """Try edjax on this machine, within a minute: `edjax env`, then each part on something small.
+
+    \b
+    Tries   versions, every device, kernels against float64, the disk, and score, select, finetune and evaluate of a
+            generated pool with a model made in place; no network
+    Writes  nothing that stays; a line a check, with the remedy for what failed, and exit code 1 if something did
+    """
+    from edjax.cli.doctor import examine
+    from edjax.cli.environment import environment, lines
+    from edjax.keep.errors import EdjaxError
+
+    facts = environment()
+    if not options.wants_json():
+        click.echo("\n".join([*lines(facts), ""]))
+    found = []
+    for finding in examine(out):
+        found.append(finding)
+        if not options.wants_json():
+            click.echo(finding.line())
+    faults = [f.name for f in found if not f.ok]
+    record = {"sound": not faults, "checks": [f._asdict() for f in found], "environment": facts}
+    seconds = sum(f.seconds for f in found)
+    options.tell(record, *([] if faults else [f"all is well ({seconds:.0f} s)"]))
+    if faults:
+        raise EdjaxError(f"{', '.join(faults)} failed; the remedy stands in the line of each")
 
 
 SHELLS = {  # where each shell looks for it

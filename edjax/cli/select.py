@@ -8,38 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from edjax.cli import carried, options
 from edjax.cli.grouped import Grouped, from_settings, option
+from edjax.cli.values import Money, Rows, Several, Strategies
 from edjax.selection import defaults
 from edjax.selection.options import BESIDE, BUDGET, LEFT_OUT, ROUND, Options
-
-
-class Several(click.ParamType):
-    """One or more values with commas between: facility_location,random or 50,100."""
-
-    def __init__(self, kind: click.ParamType, name: str):
-        self.kind, self.name = kind, name
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
-        """The values without repeats, or a usage error that names the one that does not fit."""
-        parts = [v.strip() for v in str(value).split(",")]
-        return tuple(dict.fromkeys(self.kind.convert(v, param, ctx) for v in parts if v or len(parts) == 1))
-
-
-class _Strategies(Several):
-    """Names of strategies, which a shell completes: of a list with commas, the last one."""
-
-    def __init__(self) -> None:
-        super().__init__(click.STRING, "names")
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from edjax.selection.strategies import STRATEGIES
-
-        done, comma, begun = incomplete.rpartition(",")
-        return [CompletionItem(done + comma + name) for name in STRATEGIES if name.startswith(begun)]
-
 
 _PATH = click.Path(path_type=Path)
 CARRIED: dict[str, Any] = {  # what may follow a value after a colon; see what settings are `within`
@@ -48,23 +22,30 @@ CARRIED: dict[str, Any] = {  # what may follow a value after a colon; see what s
     "normalise": carried.number("whiten_dims", int, of="whiten"),
     "group_by": carried.knobs(quotas=str, keep_small=int),
     "budget_tokens": carried.tokens,
+    "budget_cost": carried.money,
     "features": carried.column,
     "embeddings": carried.column,
     "allow": carried.allowed,
 }
+TYPES = {"budget_tokens": carried.Tokens(), "budget_cost": Money()}
 
 
 @click.command(cls=Grouped)
 @click.argument("features", type=_PATH, required=False)
 @option(
     "--strategy",
-    type=_Strategies(),
+    type=Strategies(),
     default=defaults.STRATEGY,
     show_default=True,
     help="One, or several: facility_location,random. Knobs after colons: facility_location:bandwidth=0.5.",
     section=BUDGET,
 )
-@option("--budget", type=Several(click.INT, "rows"), help="Rows to choose; 50,100 for several budgets.", section=BUDGET)
+@option(
+    "--budget",
+    type=Several(Rows(), "rows"),
+    help="Rows to choose, or a share of those that may be chosen: 10%; 50,100 for several budgets.",
+    section=BUDGET,
+)
 @option("--out", type=_PATH, help="Directory to write; with several, a directory each below it.", section=BUDGET)
 @option(
     "--labelled",
@@ -80,7 +61,7 @@ CARRIED: dict[str, Any] = {  # what may follow a value after a colon; see what s
     section=BUDGET,
 )
 @option("--existing", type=_PATH, help="Features of rows you have that are not of the pool.", section=ROUND)
-@from_settings(Options, skip=("labelled", *BESIDE), switches=False, types={"budget_tokens": carried.Tokens()})
+@from_settings(Options, skip=("labelled", *BESIDE), switches=False, types=TYPES)
 @option(
     "--allow",
     type=carried.Allowed(),
@@ -141,8 +122,10 @@ def select(out: Path | None, dry_run: bool, overwrite: bool, **settings: Any) ->
     del settings["allow"]
     source = _Source(settings)
     strategies, budgets = settings.pop("strategy"), settings.pop("budget") or (None,)
-    if budgets == (None,) and settings["budget_tokens"] is None:
-        raise click.UsageError("Missing option '--budget' (rows) or '--budget-tokens'.", click.get_current_context())
+    if budgets == (None,) and settings["budget_tokens"] is None and settings["budget_cost"] is None:
+        raise click.UsageError(
+            "Missing option '--budget' (rows) or '--budget-tokens' or '--budget-cost'.", click.get_current_context()
+        )
     if dry_run:
         _foretell(source, strategies, budgets, settings)
         return
@@ -215,8 +198,9 @@ class _Source:
             )
         if self.given["scores"] is not None:
             self.features = join_columns(self.features, self.given["scores"], self.reading["id_column"])
-        column = Options(group_by=settings["group_by"]).group_column
-        wanted = [column, settings["cost_by"] if settings["budget_tokens"] is not None else None]
+        asked = Options(**settings)
+        column = asked.group_column
+        wanted = [column, *asked.cost_columns]
         wanted += [name for method in map(in_table, strategies) if method for name in method.groups]
         if self.pool is not None and any(s.split(":")[0] == "grape" for s in strategies):
             wanted += SOURCES
@@ -246,7 +230,7 @@ class _Source:
 def _choose(
     source: _Source,
     strategies: tuple[str, ...],
-    budgets: tuple[int | None, ...],
+    budgets: tuple[int | str | None, ...],
     settings: dict[str, Any],
     out: Path,
     overwrite: bool,
@@ -284,7 +268,7 @@ def _choose(
                 f"too large for --memory: {strategy} reads the embeddings from a scratch file of {size} beside {out}"
             )
         for budget, chosen in zip(budgets, chooser.choose(strategy, budgets), strict=True):
-            spent = f"{settings['budget_tokens']}t" if budget is None else str(budget)
+            spent = str(budget) if budget is not None else _spent(asked)
             made.append((out / f"{directory(strategy)}-{spent}" if several else out, budget, chosen))
     for place, budget, chosen in made:
         method = method_of(chosen.strategy, source.features)
@@ -306,11 +290,22 @@ def _choose(
     records = [_record(*one, first) for one, first in zip(made, firsts, strict=True)]
     if not several:
         chosen = made[0][2]
-        cost = "" if chosen.cost is None else f", {chosen.cost:,.0f} of {settings['budget_tokens']:,} tokens"
+        cost = "" if chosen.cost is None else f", {_paid(chosen.cost, asked)}"
         said = f"{len(chosen)} of {len(source.features)} rows by {chosen.strategy} in {chosen.seconds:.2f} s{cost}"
         options.tell(records[0], said, *more, f"{out}/{written}")
         return
     options.tell({"out": os.fspath(out), "selections": records}, *_table(records), *more, f"{out}/*/{written}")
+
+
+def _spent(asked: Options) -> str:
+    """A budget without rows as a part of a directory's name."""
+    return f"{asked.budget_tokens}t" if asked.budget_cost is None else f"{asked.budget_cost:g}c"
+
+
+def _paid(cost: float, asked: Options) -> str:
+    if asked.budget_cost is None:
+        return f"{cost:,.0f} of {asked.budget_tokens:,} tokens"
+    return f"{cost:,.10g} of {asked.budget_cost:,.10g} spent"
 
 
 def _note_once(warnings: list[tuple[str, str | None]]) -> None:
@@ -324,7 +319,7 @@ def _note_once(warnings: list[tuple[str, str | None]]) -> None:
             options.note(part if len(names) == len(warnings) else f"{', '.join(names)}: {part}")
 
 
-def _record(place: Path, budget: int | None, chosen: Any, first: Any) -> dict[str, Any]:
+def _record(place: Path, budget: int | str | None, chosen: Any, first: Any) -> dict[str, Any]:
     """One selection as a record; `first`: that of the first strategy with this budget."""
     shared = len(set(chosen.ids) & set(first.ids)) / max(len(chosen), 1)
     return {
@@ -346,7 +341,7 @@ def _table(records: list[dict[str, Any]]) -> list[str]:
     wide = max(len("strategy"), *(len(r["strategy"]) for r in records))
     lines = [f"{'strategy':{wide}}  {'budget':>7}  {'rows':>6}  {'seconds':>8}  shared with {first}"]
     for r in records:
-        budget = "" if r["budget"] is None else f"{r['budget']:,}"
+        budget = "" if r["budget"] is None else r["budget"] if isinstance(r["budget"], str) else f"{r['budget']:,}"
         lines.append(
             f"{r['strategy']:{wide}}  {budget:>7}  {r['rows']:>6,}  {r['seconds']:>8.2f}  {r['overlap_with_first']:.0%}"
         )
@@ -354,22 +349,31 @@ def _table(records: list[dict[str, Any]]) -> list[str]:
 
 
 def _foretell(
-    source: _Source, strategies: tuple[str, ...], budgets: tuple[int | None, ...], settings: dict[str, Any]
+    source: _Source, strategies: tuple[str, ...], budgets: tuple[int | str | None, ...], settings: dict[str, Any]
 ) -> None:
     """What it would take, in a line a strategy: the largest budget's order serves the others."""
     from edjax.data.features import joined_columns, survey, widths
+    from edjax.selection.budgets import rows_of
     from edjax.selection.cost import forecast
+    from edjax.selection.tokens import at_most
 
     ids = source.labelled()
     asked = Options(**settings, labelled=ids, **source.beside())
     found = survey(source.path, **source.columns)
     if (scores := source.given["scores"]) is not None:
         found = found._replace(scores=(*found.scores, *joined_columns(scores, source.reading["id_column"])))
-    rows = [b for b in budgets if b is not None]
-    largest = max(rows) if rows else found.n - len(ids)
+    free = found.n - len(ids)
+    rows = [rows_of(b, free) for b in budgets if b is not None]
+    largest = max(rows, default=free)
+    if asked.budget_cost is not None:
+        largest = min(largest, at_most(asked, free))
     more: dict[str, Any] = {"pool": source.pool_name(), "widths": widths(source.path, **source.columns)}
     foretold = [forecast(found, s, largest, source.given["memory"], asked, **more) for s in strategies]
-    lines = [f.says + ("" if rows else " (if the tokens buy all rows)") for f in foretold]
+    beyond = "" if rows else f" (if the {'tokens buy' if asked.budget_cost is None else 'money buys'} {largest:,} rows)"
+    lines = [f.says + beyond for f in foretold]
+    lines += [
+        f"{b} of {free:,} rows: {rows_of(b, free):,}, before any are left out" for b in budgets if isinstance(b, str)
+    ]
     sizes = {"bytes": [f.bytes for f in foretold], "disk": [f.disk for f in foretold]}
     options.tell({"rows": found.n, "features": found.d, "forecast": lines, **sizes}, *lines)
 

@@ -16,6 +16,7 @@ from edjax.data.arrays import is_array as is_array
 from edjax.data.arrays import open_array, others, read_others
 from edjax.data.ids import as_known, check_ids, id_of
 from edjax.data.stream import Stream, matrix, width
+from edjax.keep import notebook
 from edjax.keep.errors import DataError, UsageError
 from edjax.keep.store import read_manifest, sha256_file, sha256_json
 
@@ -43,6 +44,29 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def to_pandas(self, *, embeddings: bool = False) -> Any:
+        """A pandas DataFrame, a row a prompt: id, scores, facts, and arrays as cells.
+
+        embeddings: also a column with the embedding of each row; of a stream, all of it is read into memory.
+
+        Raises:
+          EnvError: pandas is not installed.
+        """
+        frame = notebook.pandas().DataFrame({"id": list(self.ids), **self.scores, **self.facts})
+        x = self.embeddings
+        more = {"embedding": x.read() if isinstance(x, Stream) else x} if embeddings else {}
+        for name, values in (self.arrays | more).items():
+            frame[name] = list(values)
+        return frame
+
+    def _repr_html_(self) -> str:
+        n, d = self.embeddings.shape
+        flat = self.scores | self.facts
+        said = f"Features of {n:,} rows: embeddings of length {d:,}; scores: {', '.join(self.scores) or 'none'}"
+        said += "".join(f"; {name} {values.shape[1:]}" for name, values in self.arrays.items())
+        rows = [(self.ids[i], *(v[i] for v in flat.values())) for i in range(min(n, notebook.ROWS))]
+        return notebook.table(said, ("id", *flat), rows, n)
 
     @property
     def columns(self) -> dict[str, np.ndarray]:

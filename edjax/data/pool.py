@@ -37,6 +37,7 @@ from edjax.data.tools import Tool
 from edjax.data.turns import ACCEPTED, SHAPES, Meaning, lean, read_row, shape_of
 from edjax.data.turns import Message as Message
 from edjax.data.written import dump
+from edjax.keep import notebook
 from edjax.keep.errors import DataError, UsageError
 from edjax.keep.store import atomic_write
 
@@ -93,6 +94,12 @@ class Pool:
     def __repr__(self) -> str:
         labelled = sum(r is not None for r in self.responses)
         return f"Pool({self.source!r}, {len(self)} rows, {labelled} with a response, digest {self.digest[:12]})"
+
+    def _repr_html_(self) -> str:
+        labelled = sum(r is not None for r in self.responses)
+        said = f"Pool of {len(self):,} rows, {labelled:,} with a response, from {self.source}"
+        rows = [(self.ids[i], self.prompt_text(i), self.responses[i]) for i in range(min(len(self), notebook.ROWS))]
+        return notebook.table(said, ("id", "prompt", "response"), rows, len(self), "; ".join(self.notes))
 
     def line(self, i: int) -> bytes:
         """Row i as JSON on one line: its raw bytes, or compact JSON of its record where the source had no lines."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from edjax.keep import notebook
+
 METRICS = ("response_loss", "exact_match", "rouge_l", "choice_accuracy")
 HIGHER_IS_BETTER = {"response_loss": False, "exact_match": True, "rouge_l": True, "choice_accuracy": True}
 
@@ -25,3 +27,10 @@ class Evaluation:
     noted: dict[str, Any] = field(default_factory=dict)
     macro: dict[str, float] = field(default_factory=dict)
     groups: int = 0
+
+    def _repr_html_(self) -> str:
+        rows = [(name, v, self.counts.get(name), self.macro.get(name)) for name, v in self.scores.items()]
+        head = ("metric", "mean", "rows", f"mean over {self.groups} groups" if self.macro else "")
+        width = 4 if self.macro else 3
+        said = f"Evaluation of {len(self.rows):,} rows, {self.seconds:.1f} s"
+        return notebook.table(said, head[:width], [row[:width] for row in rows], len(rows))

@@ -1,4 +1,4 @@
-"""How far a long stage is: a bar on a terminal, a line now and then elsewhere; always on stderr."""
+"""How far a long stage is: a bar on a terminal or in a notebook's cell, a line now and then elsewhere, on stderr."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from html import escape
+from importlib import import_module
+from typing import Any
 
 PLAIN_EVERY = 20.0  # seconds between lines where stderr is not a terminal
+CELL_EVERY = 0.2  # seconds between drawings in a notebook: each is a message to the browser
 
 Advance = Callable[..., None]
 
@@ -17,6 +21,8 @@ def progress(label: str, total: int, unit: str, *, show: bool = True) -> Iterato
     """Yield `advance(n, note="")`, which moves the bar on by `n` of `total` units; rate and time left are shown."""
     if not show:
         yield lambda n=1, note="": None
+    elif display := _display():
+        yield _cell(display, label, total, unit)
     elif sys.stderr.isatty():
         with _bar(label, total, unit) as advance:
             yield advance
@@ -50,6 +56,50 @@ def _bar(label: str, total: int, unit: str) -> Iterator[Advance]:
             bar.update(task, advance=n, rate=f"{rate:,.1f} {unit}/s", note=note)
 
         yield advance
+
+
+def _display() -> Callable[..., Any] | None:
+    """IPython's display where this process is a notebook's kernel; it is not imported to find that out."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if getattr(shell, "kernel", None) is None:
+        return None
+    found: Callable[..., Any] = import_module("IPython.display").display
+    return found
+
+
+class _Drawn:
+    """A bar as HTML, and as the text that a saved notebook shows where HTML is not drawn."""
+
+    def __init__(self, text: str, done: int, total: int):
+        self.text, self.done, self.total = text, done, total
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        bar = f'<progress value="{self.done}" max="{max(self.total, 1)}"></progress>'
+        return f"<div>{bar} {escape(self.text)}</div>"
+
+
+def _cell(display: Callable[..., Any], label: str, total: int, unit: str) -> Advance:
+    """One line of a cell's output, drawn anew in place."""
+    start = last = time.monotonic()
+    done = 0
+    handle = display(_Drawn(f"{label}: 0/{total} {unit}", 0, total), display_id=True)
+
+    def advance(n: int = 1, note: str = "") -> None:
+        nonlocal done, last
+        done += n
+        now = time.monotonic()
+        if now - last >= CELL_EVERY or done >= total:
+            last = now
+            rate = done / max(now - start, 1e-9)
+            left = f", {(total - done) / max(rate, 1e-9):.0f} s left" if done < total else ""
+            text = f"{label}: {done}/{total} {unit}, {rate:,.1f}/s{left} {note}".rstrip()
+            handle.update(_Drawn(text, done, total))
+
+    return advance
 
 
 def _lines(label: str, total: int, unit: str) -> Advance:

@@ -29,8 +29,9 @@ from edjax.selection import (
     tokens,
 )
 from edjax.selection.beside import Beside, refuse_missing, refuse_unread, seen
+from edjax.selection.budgets import Budget, budget_of, rows_of
 from edjax.selection.candidates import columns_of, finite, valid
-from edjax.selection.options import BESIDE, Options, whole
+from edjax.selection.options import BESIDE, Options
 from edjax.selection.order import Order, Problem, powers_of_2
 from edjax.selection.order import order as in_order
 from edjax.selection.prepared import Prepared, fitted, take
@@ -39,7 +40,7 @@ from edjax.selection.strategies import STRATEGIES, diverse, knobs, strategy_name
 
 
 def select(
-    features: Features, strategy: str = defaults.STRATEGY, budget: int | None = None, **options: Any
+    features: Features, strategy: str = defaults.STRATEGY, budget: int | str | None = None, **options: Any
 ) -> Selection:
     """Choose `budget` rows by a strategy of `edjax.selection.strategies.STRATEGIES`, or by a score of the features'
     own.
@@ -48,7 +49,8 @@ def select(
       features: of the pool.
       strategy: its name, or that of a score in `features.scores` (the largest first). Knobs of its own follow it:
         "facility_location:bandwidth=0.5", see `edjax strategies`.
-      budget: how many rows. 0 gives an empty selection. None: as many as `budget_tokens` buys.
+      budget: how many rows, or the share "10%" of those that may be chosen, rounded down and at least 1. 0 gives an
+        empty selection. None: as many as `budget_tokens` or `budget_cost` buys.
       seed: for "random".
       normalise, whiten_dims: as in `prepare`; whitening is fitted on all rows that are looked at, labelled ones too.
       allow_fewer: take all rows there are, or that the strategy may pick, where the budget is larger, instead of an
@@ -74,6 +76,8 @@ def select(
       budget_tokens, cost_by: rows are bought while they fit into so many tokens (`edjax.selection.tokens.affordable`);
         what a row costs is a column of the facts, by default the prompt's tokens: how long a response will be is not
         known before it is written. With `budget` too, both limits hold.
+      budget_cost, cost_per_row, cost_per_token, price_by: the same with money: a row costs cost_per_row +
+        cost_per_token x tokens of the column `cost_by`, or what the column `price_by` says.
       near_duplicates: leave rows out whose centred, normalised embedding has at least this cosine similarity to a row
         that stays; of each bunch a labelled row stays, else that of highest weight, else the first.
       bandwidth: of facility_location, as "facility_location:bandwidth=0.5" says it.
@@ -88,8 +92,6 @@ def select(
     """
     chosen, asked = method_of(strategy, features), Options(**options)
     refuse_unread([chosen], asked)
-    if budget is not None:
-        budget = whole("budget", budget, "rows")
     return Chooser(features, asked).choose(strategy, [budget])[0]
 
 
@@ -116,27 +118,27 @@ class Chooser:
         self._parts: dict[tuple[str, ...], _Part] = {}
 
     @enough_memory("selecting", "take a prefilter, or k_center or d_optimal within a smaller memory, or fewer rows")
-    def choose(self, strategy: str, budgets: Sequence[int | None]) -> list[Selection]:
+    def choose(self, strategy: str, budgets: Sequence[Budget | None]) -> list[Selection]:
         """One selection a budget, each as `select` alone would make it; one order serves all where it can.
 
         Raises: as `select`.
         """
         o = self.options
         chosen = method_of(strategy, self.features)
-        wanted = [None if b is None else whole("budget", b, "rows") for b in budgets]
-        if None in wanted and o.budget_tokens is None:
-            raise UsageError("budget None: give --budget ROWS, --budget-tokens N, or both")
+        wanted = [None if b is None else budget_of(b) for b in budgets]
+        if None in wanted and o.spends is None:
+            raise UsageError("budget None: give --budget ROWS, --budget-tokens N, --budget-cost AMOUNT, or two of them")
         if None in wanted and (o.prefilter or o.group_by):
             what = "a prefilter keeps a multiple of" if o.prefilter else "quotas are shares of"
-            raise UsageError(f"{what} the budget of rows: give --budget beside --budget-tokens")
+            raise UsageError(f"{what} the budget of rows: give --budget beside {_spending(o)}")
         if o.bandwidth is not None and "bandwidth=" in strategy:
             raise UsageError(f"{strategy} says its bandwidth, and the option bandwidth says {o.bandwidth}; give one")
         refuse_missing(chosen, o)
         beside = o.existing is not None or (o.target is not None and uses(chosen, "target"))
         if diverse(chosen) and (beside or not streams(chosen)) and isinstance(self.features.embeddings, Stream):
             raise UsageError(f"{strategy} needs the embeddings in memory; read the features with a larger memory")
-        if chosen.fewer and (o.group_by or o.budget_tokens):
-            what = "--group-by" if o.group_by else "--budget-tokens"
+        if chosen.fewer and (o.group_by or o.spends):
+            what = "--group-by" if o.group_by else _spending(o)
             raise UsageError(f"{strategy} may leave a part of its budget, which {what} cannot pass on; drop {what}")
         if o.partitions > 1:
             partitions.refuse(chosen)
@@ -145,13 +147,16 @@ class Chooser:
         if not (o.nested and chosen.nested):
             made = []
             for budget in wanted:
-                made.append(part.selection(chosen, *part.picks(chosen, part.fitting(budget)), start))
+                made.append(part.selection(chosen, *part.picks(chosen, part.fitting(budget)), start, budget))
                 start = time.perf_counter()
             return made
         counts = [part.fitting(b) for b in wanted]
         picks, gain = part.picks(chosen, max(int(c) for c in counts if c is not None))
         seconds = time.perf_counter() - start
-        cut = [part.selection(chosen, picks[:c], None if gain is None else gain[:c], start) for c in counts]
+        cut = [
+            part.selection(chosen, picks[:c], None if gain is None else gain[:c], start, b)
+            for b, c in zip(wanted, counts, strict=True)
+        ]
         return [dataclasses.replace(s, seconds=seconds) for s in cut]
 
     def left_out(self, strategy: str) -> list[str]:
@@ -183,8 +188,8 @@ class _Part:
         self.targets = 0
         if o.near_duplicates is not None and len(self.keep):
             self._remove_duplicates(o.near_duplicates)
-        if o.budget_tokens is not None:
-            self.price = tokens.costs(self.features, o.cost_by)
+        if o.spends is not None:
+            self.price = tokens.prices(self.features, o)
         free = np.ones(len(self.keep), bool)
         free[self.given] = False
         self.free = np.flatnonzero(free)
@@ -235,8 +240,9 @@ class _Part:
         self.targets = len(target.x) if (target := found.get("target")) else 0
         return found
 
-    def fitting(self, budget: int | None) -> int | None:
-        """The budget, or all rows there are where it is larger and that is allowed."""
+    def fitting(self, asked: Budget | None) -> int | None:
+        """The budget in rows, or all rows there are where it is larger and that is allowed."""
+        budget = None if asked is None else rows_of(asked, len(self.free))
         if budget is None or budget <= len(self.free):
             return budget
         if not self.o.allow_fewer:
@@ -250,7 +256,7 @@ class _Part:
     def picks(self, chosen: Method, budget: int | None) -> Order:
         """Rows in the order taken, and their gains."""
         o, candidates = self.o, self.free
-        if budget == 0 or o.budget_tokens == 0:
+        if budget == 0 or o.spends == 0:
             return np.zeros(0, np.int64), None
         if o.prefilter is not None and budget is not None:
             candidates = quality.prefilter(self.features.scores[o.prefilter], candidates, budget, o.prefilter_ratio)
@@ -277,25 +283,29 @@ class _Part:
 
             return groups.order(self.group, quota, candidates, self.given, inside)
 
-        if o.budget_tokens is None:
+        if o.spends is None:
             assert budget is not None
             return order(budget)
         most = len(candidates) if budget is None else budget
         if o.group_by is None:
-            return tokens.affordable(order, self.price, candidates, o.budget_tokens, most)
+            return tokens.affordable(order, self.price, candidates, o.spends, most)
         rows, gain = order(most)  # quotas of fewer rows are other ones, so this order is all there is
         return tokens.affordable(
-            lambda k: (rows[:k], None if gain is None else gain[:k]), self.price, np.sort(rows), o.budget_tokens, most
+            lambda k: (rows[:k], None if gain is None else gain[:k]), self.price, np.sort(rows), o.spends, most
         )
 
-    def selection(self, chosen: Method, picks: np.ndarray, gain: np.ndarray | None, start: float) -> Selection:
+    def selection(
+        self, chosen: Method, picks: np.ndarray, gain: np.ndarray | None, start: float, asked: Budget | None
+    ) -> Selection:
         o, notes = self.o, list(self.notes)
+        if isinstance(asked, str):
+            notes.append(f"{asked} of {len(self.free)} rows that may be chosen: {rows_of(asked, len(self.free))}")
         name = strategy_name(chosen)
         if o.weight_by is not None and chosen.valued:
             notes.append(f"{name} is not weighted by {o.weight_by}: only the diversity strategies are")
-        cost = None if o.budget_tokens is None else float(self.price[picks].sum())
-        if o.budget_tokens and not len(picks) and len(self.free):
-            notes.append(f"no row costs {o.budget_tokens} or less: nothing is chosen")
+        cost = None if o.spends is None else tokens.spent(self.price[picks])
+        if o.spends and not len(picks) and len(self.free):
+            notes.append(f"no row costs {o.spends} or less: nothing is chosen")
         grouped = o.group_by is not None
         if not chosen.valued and (said := gains.warn(chosen, gain, grouped=grouped, targets=self.targets)):
             notes.append(said)
@@ -312,6 +322,10 @@ def method_of(name: str, features: Features) -> Method:
     if not known and (wrong := unfit(features, name)):
         raise wrong
     return strategy_of(name, features.scores)
+
+
+def _spending(o: Options) -> str:
+    return "--budget-tokens" if o.budget_tokens is not None else "--budget-cost"
 
 
 def _among(rows: np.ndarray, keep: np.ndarray) -> np.ndarray:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edjax.keep.errors import UsageError
 from edjax.selection import clusters, defaults
+from edjax.selection.budgets import whole
 from edjax.settings import setting
 
 if TYPE_CHECKING:
     from edjax.data.features import Features
 
 BESIDE = ("target", "existing")  # features of other rows, which are no rows of the pool
+MONEY = ("budget_cost", "cost_per_row", "cost_per_token", "price_by")
 BUDGET, ROUND, SEEN, LEFT_OUT = "What to choose", "A second round", "How rows are seen", "What is left out"
 QUALITY, GROUPS = "Quality times diversity", "Groups"
 QUOTAS = ("proportional", "balanced", "inverse_confidence")
@@ -42,6 +43,21 @@ class Options:
     )
     cost_by: str = setting(
         "n_prompt_tokens", "Column with what a row costs.", section=BUDGET, within="--budget-tokens TOKENS:COLUMN"
+    )
+    budget_cost: float | None = setting(
+        None,
+        "Money to spend, in place of tokens; then what a row costs: 250:per_row=0.5:per_token=0.001, or 250:COLUMN.",
+        section=BUDGET,
+        kind=float,
+    )
+    cost_per_row: float = setting(
+        0.0, "What every row costs.", section=BUDGET, within="--budget-cost AMOUNT:per_row=0.5"
+    )
+    cost_per_token: float = setting(
+        0.0, "What a token costs, beside.", section=BUDGET, within="--budget-cost AMOUNT:per_token=0.001"
+    )
+    price_by: str | None = setting(
+        None, "Column with the price of a row.", section=BUDGET, kind=str, within="--budget-cost AMOUNT:COLUMN"
     )
     allow_fewer: bool = setting(
         False, "Take all rows where the budget is larger than the pool.", section=BUDGET, within="--allow fewer"
@@ -144,8 +160,26 @@ class Options:
             raise UsageError(f"near_duplicates {self.near_duplicates!r} is not a cosine similarity above 0, at most 1")
         if self.bandwidth is not None and not (_within(self.bandwidth, 0, math.inf) and self.bandwidth > 0):
             raise UsageError(f"bandwidth {self.bandwidth!r} is not a number above 0")
-        if self.budget_tokens is not None and self.budget_tokens < 0:
-            raise UsageError(f"budget_tokens {self.budget_tokens} is negative; it is a number of tokens, 0 or more")
+        self._check_money()
+
+    def _check_money(self) -> None:
+        for name in MONEY[:3]:
+            if (value := getattr(self, name)) is not None and not _within(value, 0, math.inf):
+                raise UsageError(f"{name} {value!r} is not a number of 0 or more")
+        said = [name for name in MONEY[1:] if getattr(self, name)]
+        if self.budget_cost is None:
+            if said:
+                raise UsageError(f"{said[0]} says what a row costs; budget_cost says how much is spent: --budget-cost")
+            return
+        if self.budget_tokens is not None:
+            raise UsageError("budget_tokens and budget_cost are two budgets of one walk; give one")
+        if self.price_by is not None and len(said) > 1:
+            raise UsageError(f"price_by {self.price_by!r} is the price of a row, and {said[0]} says it too; give one")
+        if not said:
+            raise UsageError(
+                "budget_cost does not say what a row costs: --budget-cost 250:per_row=0.5:per_token=0.001, or "
+                "250:COLUMN with the price of each row"
+            )
 
     def columns(self) -> tuple[str, ...]:
         """The scores that are read whatever the strategy; a row is a candidate only where they are finite."""
@@ -156,6 +190,7 @@ class Options:
         """What decides the choice, by name; rows beside the pool have their digests elsewhere."""
         left_out = BESIDE if self.normalise == "whiten" else (*BESIDE, "whiten_dims")
         left_out = left_out if self.partitions > 1 else (*left_out, "partitions")
+        left_out = left_out if self.budget_cost is not None else (*left_out, *MONEY)
         return {k: v for k, v in vars(self).items() if k not in left_out}
 
     @property
@@ -164,21 +199,22 @@ class Options:
         return None if clusters.wanted(self.group_by) else self.group_by
 
     @property
+    def spends(self) -> float | None:
+        """How much is spent, tokens or money; None where rows alone are counted."""
+        return self.budget_cost if self.budget_tokens is None else self.budget_tokens
+
+    @property
+    def cost_columns(self) -> tuple[str, ...]:
+        """The columns that say what a row costs."""
+        if self.spends is None or (self.budget_cost is not None and not (self.price_by or self.cost_per_token)):
+            return ()
+        return (self.price_by or self.cost_by,)
+
+    @property
     def nested(self) -> bool:
         """Whether a smaller budget's rows are the first of a larger one's."""
-        plain = self.prefilter is None and self.group_by is None and self.budget_tokens is None
+        plain = self.prefilter is None and self.group_by is None and self.spends is None
         return plain and self.partitions == 1
-
-
-def whole(name: str, value: Any, of: str) -> int:
-    """`value` as an int of 0 or more, or a `UsageError` that names it."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise UsageError(f"{name} {value!r} is not a whole number of {of}") from None
-    if number < 0:
-        raise UsageError(f"{name} {number} is negative; it is a number of {of}, 0 or more")
-    return number
 
 
 def _within(value: Any, low: float, high: float) -> bool:

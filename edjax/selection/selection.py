@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from edjax.charts.plot import Plot
 from edjax.data.features import Features
-from edjax.keep.errors import DataError
+from edjax.keep import notebook
+from edjax.keep.errors import DataError, UsageError
 from edjax.keep.store import atomic_write, read_manifest, writing
 from edjax.selection.gains import picture
 
@@ -50,6 +52,33 @@ class Selection:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame, a row a pick in the order taken: id, row (of the features) and gain, NaN without gains.
+
+        Raises:
+          EnvError: pandas is not installed.
+        """
+        gain = np.full(len(self), np.nan, np.float32) if self.gains is None else self.gains
+        return notebook.pandas().DataFrame({"id": list(self.ids), "row": self.indices, "gain": gain})
+
+    def plot(self) -> Plot:
+        """The gains of the picks as shares of the largest, from the second on, as gains.svg has them.
+
+        Raises:
+          UsageError: the strategy gives no gains, or there are fewer than two picks.
+        """
+        drawn = picture(self.strategy, self.gains)
+        if drawn is None:
+            raise UsageError(f"these {len(self)} picks of {self.strategy} have no gains to draw")
+        return Plot(drawn, f"gain of each of {len(self)} picks of {self.strategy}")
+
+    def _repr_html_(self) -> str:
+        cost = "" if self.cost is None else f", cost {self.cost:,.10g}"
+        said = f"Selection of {len(self):,} rows by {self.strategy}, {self.seconds:.2f} s{cost}"
+        gain = [None] * len(self) if self.gains is None else self.gains
+        rows = [(self.ids[i], self.indices[i], gain[i]) for i in range(min(len(self), notebook.ROWS))]
+        return notebook.table(said, ("id", "row", "gain"), rows, len(self), self.warning or "")
 
 
 def write_selection(

@@ -1,20 +1,65 @@
-"""Budgets of tokens: which rows of an order are bought when each has its own price."""
+"""Budgets of tokens and of money: which rows of an order are bought when each has its own price."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal, localcontext
 
 import numpy as np
 
 from edjax.data.columns import unfit
 from edjax.data.features import Features
 from edjax.keep.errors import DataError
+from edjax.selection.options import Options
 
 Ordering = Callable[[int], tuple[np.ndarray, np.ndarray | None]]
 _ON = 16
+_DIGITS = 60  # sums of decimals of 17 digits each stay exact
 
 
-def costs(features: Features, column: str) -> np.ndarray:
+def prices(features: Features, asked: Options) -> np.ndarray:
+    """(n,) float64, what each row costs, in tokens or in money.
+
+        price_i = cost_per_row + cost_per_token x tokens_i,   or the column `price_by`
+
+    Worked out in decimals, so that 0.5 + 0.001 x 3 is the float nearest to 0.503.
+
+    Raises:
+      DataError: as `costs`; a budget of money by which every row is free.
+    """
+    if asked.budget_tokens is not None:
+        return costs(features, asked.cost_by, "--budget-tokens N:COLUMN")
+    if asked.price_by is not None:
+        price = costs(features, asked.price_by, "--budget-cost AMOUNT:COLUMN")
+    else:
+        a_row, a_token = _decimal(asked.cost_per_row), _decimal(asked.cost_per_token)
+        price = np.full(len(features), asked.cost_per_row, np.float64)
+        if asked.cost_per_token:
+            values, at = np.unique(
+                costs(features, asked.cost_by, "--budget-cost AMOUNT:per_token=0.001 reads --cost-by COLUMN"),
+                return_inverse=True,
+            )
+            with localcontext(prec=_DIGITS):
+                price = np.asarray([float(a_row + a_token * _decimal(v)) for v in values], np.float64)[at]
+    if len(price) and not price.any():
+        raise DataError(
+            f"every row costs 0 by {asked.price_by or asked.cost_by!r}, so no budget of money is spent; say "
+            "cost_per_row, or another column"
+        )
+    return price
+
+
+def spent(price: np.ndarray) -> float:
+    """The sum of prices, as decimals add."""
+    with localcontext(prec=_DIGITS):
+        return float(sum(map(_decimal, price), Decimal(0)))
+
+
+def _decimal(value: float) -> Decimal:
+    return Decimal(repr(float(value)))
+
+
+def costs(features: Features, column: str, how: str = "--budget-tokens N:COLUMN") -> np.ndarray:
     """(n,) float64, the price of each row: a column of the features or, joined to them, of the pool.
 
     Raises:
@@ -25,9 +70,7 @@ def costs(features: Features, column: str) -> np.ndarray:
         raise wrong
     if values is None:
         found = ", ".join((*features.facts, *features.scores)) or "none"
-        raise DataError(
-            f"the features have no column {column!r} with the cost of a row (found: {found}): --budget-tokens N:COLUMN"
-        )
+        raise DataError(f"the features have no column {column!r} with the cost of a row (found: {found}): {how}")
     try:
         price = np.asarray([np.nan if v is None else float(v) for v in values])
     except (TypeError, ValueError):
@@ -49,27 +92,29 @@ def affordable(
     fit). Stopping at the first that does not fit would waste up to the price of the dearest row, and dividing gains by
     prices (Leskovec et al. 2007, CELF) would change which rows an objective prefers, and favour short prompts. The walk
     ends when nothing is cheap enough, or at twice the place of the first row that did not fit, plus 16: what comes
-    later in a greedy order is worth little. The sum of the prices never exceeds `budget`.
+    later in a greedy order is worth little. The sum of the prices never exceeds `budget`; it is counted in decimals,
+    since three rows at 0.1 are bought with 0.3, and in floats they are not.
 
     Args:
       order: gives the first j rows and their gains; a smaller j gives the beginning of a larger one.
       price: (n,) of every row. candidates: rows that the order is of.
     """
     limit = min(most, len(candidates))
-    cheapest = float(price[candidates].min()) if limit else np.inf
+    cheapest = _decimal(price[candidates].min() if limit else np.inf)
     fitting = int(np.searchsorted(np.cumsum(np.sort(price[candidates])), budget, side="right"))
     mean = float(price[candidates].mean()) if limit else 0.0
     look = min(len(candidates), fitting + _ON, int(1.25 * budget / mean) + _ON if mean else len(candidates))
     while True:
         picks, gains = order(look) if look else (np.zeros(0, np.int64), None)
         taken: list[int] = []
-        left, end = float(budget), len(candidates)
+        left, end = _decimal(budget), len(candidates)
         for at, row in enumerate(picks):
             if at >= end or len(taken) == limit or left < cheapest:
                 break
-            if price[row] <= left:
+            if (each := _decimal(price[row])) <= left:
                 taken.append(at)
-                left -= float(price[row])
+                with localcontext(prec=_DIGITS):
+                    left -= each
             else:
                 end = min(end, 2 * (at + 1) + _ON)
         else:
@@ -78,3 +123,10 @@ def affordable(
                 continue
         chosen = np.asarray(taken, np.int64)
         return picks[chosen], None if gains is None else gains[chosen]
+
+
+def at_most(asked: Options, n: int) -> int:
+    """How many of n rows a budget can buy, as far as that shows without the prices: by what every row costs."""
+    if asked.budget_cost is None or not asked.cost_per_row:
+        return n
+    return min(n, int(_decimal(asked.budget_cost) / _decimal(asked.cost_per_row)))

@@ -19,9 +19,9 @@ def check(recipe: Recipe, pool: Pool, out: Path) -> None:
       UsageError, DataError: what is wrong, and with which row.
     """
     warm = recipe.warm_start or 0
-    if max(recipe.budgets) + warm > len(pool):
+    if max(recipe.rows) + warm > len(pool):
         beside = f" beside a warm start of {warm}" if warm else ""
-        raise UsageError(f"budget {max(recipe.budgets)}{beside} is larger than the pool ({len(pool)} rows); lower it")
+        raise UsageError(f"budget {max(recipe.rows)}{beside} is larger than the pool ({len(pool)} rows); lower it")
     unlabelled = [i for i, r in zip(pool.ids, pool.responses, strict=True) if r is None]
     if unlabelled:
         raise DataError(

@@ -19,7 +19,8 @@ from edjax.keep.errors import DataError, UsageError
 from edjax.lm.session import Session
 from edjax.scoring.config import ScoreConfig
 from edjax.selection import defaults
-from edjax.selection.options import BESIDE, Options
+from edjax.selection.budgets import Budget, budget_of, rows_of
+from edjax.selection.options import BESIDE, MONEY, Options
 from edjax.selection.strategies import BROKEN, STRATEGIES, directory, knobs, of_table, runnable, spelled, strategy_name
 from edjax.settings import check, same_as, setting, typed
 from edjax.study.sections import FINETUNE, flat, written_flat
@@ -28,7 +29,6 @@ _LISTS = {
     "strategies": str,
     "finetune_strategies": str,
     "metrics": str,
-    "budgets": int,
     "seeds": int,
     "random_seeds": int,
 }
@@ -62,7 +62,7 @@ class Recipe:
     )
     strategies: tuple[str, ...] = ("random", defaults.STRATEGY)  # also {NAME: {a knob, or an option of select}}
     finetune_strategies: tuple[str, ...] | None = None  # those that are also trained; None: all
-    budgets: tuple[int, ...] = (100,)
+    budgets: tuple[Budget, ...] = (100,)  # rows, or a share of the pool less its warm start: "10%"
     target: str | None = setting(
         None,
         "Features of prompts to choose for, of `edjax score`; for strategies that read one.",
@@ -111,6 +111,7 @@ class Recipe:
                 for item in items:
                     typed(name, item, kind)
                 object.__setattr__(self, name, tuple(dict.fromkeys(items)))
+        object.__setattr__(self, "budgets", _budgets(self.budgets))
         self._check()
 
     def _check(self) -> None:
@@ -130,9 +131,6 @@ class Recipe:
             raise UsageError(f"finetune_strategies {sorted(extra)} are not among strategies {list(self.strategies)}")
         if not self.strategies or not self.budgets or not self.seeds:
             raise UsageError("strategies, budgets and seeds each need at least one entry")
-        for budget in self.budgets:
-            if budget < 1:
-                raise UsageError(f"budget {budget!r} is not a whole number of rows above 0")
         for seed in (*self.seeds, *(self.random_seeds or ())):
             if seed < 0:
                 raise UsageError(f"seed {seed} is negative; it is 0 or more")
@@ -153,6 +151,18 @@ class Recipe:
         asked |= self.variants.get(name, {})
         return asked.pop("strategy", name), Options(**asked)
 
+    def counted(self, pool: int) -> Recipe:
+        """The recipe with its budgets in rows of a pool of so many, of which the warm start's are not chosen from."""
+        free = max(0, pool - (self.warm_start or 0))
+        return dataclasses.replace(self, budgets=tuple(rows_of(b, free) for b in self.budgets))
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The budgets of a recipe that is `counted`, or has no shares."""
+        if shares := [b for b in self.budgets if isinstance(b, str)]:
+            raise UsageError(f"budget {shares[0]} is a share: of how many rows, Recipe.counted says")
+        return tuple(b for b in self.budgets if isinstance(b, int))
+
     def nested(self, name: str) -> bool:
         """Whether a smaller budget's rows of this strategy are the first of a larger one's."""
         strategy, options = self.choice(name)
@@ -172,6 +182,18 @@ class Recipe:
         """The seed of the choice that a cell of this training seed is made of: 0 for a strategy that does not draw."""
         method = of_table(self.choice(strategy)[0])
         return seed if method is not None and method.drawn else 0
+
+
+def _budgets(given: Any) -> tuple[Budget, ...]:
+    """Numbers of rows above 0, and shares, each once; one alone stands for a list of it."""
+    found = []
+    for item in given if isinstance(given, (list, tuple)) else (given,):
+        if not (isinstance(item, str) and item.rstrip().endswith("%")):
+            typed("budgets", item, int)
+            if item < 1:
+                raise UsageError(f"budget {item!r} is not a whole number of rows above 0")
+        found.append(budget_of(item))
+    return tuple(dict.fromkeys(found))
 
 
 def _entry(entry: Any, variants: dict[str, dict[str, Any]]) -> Any:
@@ -205,10 +227,18 @@ def _entry(entry: Any, variants: dict[str, dict[str, Any]]) -> Any:
 
 
 def _check_variants(variants: Any) -> None:
-    """Options of rows that are not of the pool, as labelled ones, and budgets in tokens are no matter of a recipe."""
+    """Options of rows that are not of the pool, as labelled ones, and budgets in tokens or money are no matter of a
+    recipe."""
     if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
         raise UsageError("variants is not of the form {name: {strategy: k_center, prefilter: mean_entropy}, ...}")
-    known = {f.name for f in dataclasses.fields(Options)} - {"seed", "labelled", *BESIDE, "budget_tokens", "cost_by"}
+    known = {f.name for f in dataclasses.fields(Options)} - {
+        "seed",
+        "labelled",
+        *BESIDE,
+        *MONEY,
+        "budget_tokens",
+        "cost_by",
+    }
     for name, asked in variants.items():
         if name in STRATEGIES:
             raise UsageError(f"variant {name!r} has the name of a strategy; give it one of its own")

@@ -35,6 +35,8 @@ from edjax.study.analysis import INTERVAL, STATISTIC, Cell, analyse, verdict
 from edjax.study.beforehand import check, target_of
 from edjax.study.growth import refuse_another_order, refuse_changes
 from edjax.study.recipe import Recipe
+from edjax.study.results import RunResults
+from edjax.study.slices import slice_of
 from edjax.study.warm import warm_rows, warm_tokens
 
 
@@ -45,7 +47,7 @@ def run(
     command: str = "",
     overwrite: bool = False,
     show_progress: bool = True,
-) -> dict[str, Any]:
+) -> RunResults:
     """Run every cell of a recipe that is not done yet and write results.json and report.html.
 
     Cells are strategies x budgets x seeds, all over one scored pool. The same recipe again goes on where it was
@@ -63,6 +65,7 @@ def run(
     pool = slice_of(read_pool(recipe.pool, split=recipe.pool_split), recipe.pool_rows, recipe)
     held_out = read_pool(recipe.evaluation, split=recipe.evaluation_split)
     held_out = slice_of(held_out, recipe.evaluation_rows, recipe)
+    asked, recipe = recipe.budgets, recipe.counted(len(pool))
     check(recipe, pool, out)
     if recipe.evaluation_group_by:
         groups_of(held_out, recipe.evaluation_group_by)
@@ -74,6 +77,8 @@ def run(
     grid: dict[str, Any] = {k: list(getattr(recipe, k)) for k in ("strategies", "trained", "budgets", "seeds")}
     grid |= {"random_seeds": list(recipe.seeds_of("random")), "metric": recipe.metric}
     grid |= {"evaluation_group_by": recipe.evaluation_group_by, "statistic": STATISTIC}  # of the cells, not in them
+    if asked != recipe.budgets:
+        grid["budgets_asked"] = list(asked)
     if own := {name: recipe.variants[name] for name in recipe.strategies if name in recipe.variants}:
         grid["variants"] = json.loads(json.dumps(own))
     grows = ("variants", "metric", "whiten_dims")  # what was done under a variant's name says itself what was asked for
@@ -90,8 +95,10 @@ def run(
         if artifact.complete:
             with contextlib.suppress(DataError):  # a missing or damaged file: walk again, to mend it or to name it
                 if read_manifest(out, "run").get("grid") == grid:
-                    return read_json(out / "results.json")
+                    return RunResults(read_json(out / "results.json"))
         walk = _Walk(recipe, out, pool, held_out, show_progress, fixed.get("date"), target)
+        if asked != recipe.budgets:
+            walk.say(f"budgets {', '.join(map(str, asked))}: {', '.join(map(str, recipe.budgets))} rows")
         refuse_changes(out / "selections", recipe, walk.features, walk.candidates, walk.warm)
         (out / "manifest.json").unlink(missing_ok=True)
         results = walk.results(command)
@@ -100,21 +107,7 @@ def run(
 
         report.write(results, out / "report.html")
         artifact.finish(grid=grid)
-    return results
-
-
-def slice_of(pool: Pool, rows: int | None, recipe: Recipe) -> Pool:
-    """The rows of a pool that a recipe takes: its random slice of the prompts that are short enough, in the pool's
-    order."""
-    if limit := recipe.max_prompt_characters:
-        short = [i for i in range(len(pool)) if len(pool.prompt_text(i)) <= limit]
-        if not short:
-            raise DataError(f"{pool.source}: no prompt has at most {limit} characters; raise max_prompt_characters")
-        pool = pool.take(short) if len(short) < len(pool) else pool
-    if rows is None or rows >= len(pool):
-        return pool
-    chosen = np.random.Generator(np.random.PCG64(recipe.slice_seed)).permutation(len(pool))[:rows]
-    return pool.take(sorted(int(i) for i in chosen))
+    return RunResults(results)
 
 
 class _Walk:
@@ -198,7 +191,7 @@ class _Walk:
     @cached_property
     def selections(self) -> dict[tuple[str, int], Selection]:
         """By (strategy, seed of the choice), at the largest budget."""
-        largest = max(self.recipe.budgets)
+        largest = max(self.recipe.rows)
         r = self.recipe
         drawn = {s: {r.choice_seed(s, seed): None for seed in r.seeds_of(s)} for s in r.strategies}
         return {(s, seed): self.selection(s, seed, largest) for s, seeds in drawn.items() for seed in seeds}
@@ -278,7 +271,7 @@ class _Walk:
         r = self.recipe
         made: list[dict[str, Any]] = []
         total = sum(len(r.budgets) * len(r.seeds_of(s)) for s in r.trained)
-        for budget in r.budgets:
+        for budget in r.rows:
             plan = [(s, seed) for s in r.trained for seed in r.seeds_of(s)]
             for some in chunks(np.arange(len(plan)), self.at_once):
                 made += self.some_cells(budget, [plan[i] for i in some], len(made), total)
@@ -347,7 +340,7 @@ class _Walk:
 
         after = f" after a warm start of {r.warm_start}" if r.warm_start else ""
         return {
-            "title": r.title or f"{self.pool.source}: {len(self.pool)} prompts, budgets up to {max(r.budgets)}{after}",
+            "title": r.title or f"{self.pool.source}: {len(self.pool)} prompts, budgets up to {max(r.rows)}{after}",
             "verdict": verdict(found, metric, higher, group_by=column),
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "command": command,

@@ -8,7 +8,7 @@ from typing import Any
 
 from edjax.charts import charts
 from edjax.charts.svg import styles, swatch
-from edjax.charts.words import duration, finite, metric_words, percent
+from edjax.charts.words import MetricWords, duration, finite, metric_words, percent
 from edjax.selection.strategies import in_table
 from edjax.study.report.claims import differences, facts, how_sure, savings, tiles
 from edjax.study.report.picked import coverage, gains, overlap, picks
@@ -17,13 +17,16 @@ from edjax.study.report.reading import BASELINE, part, strategies
 from edjax.study.report.scores import cells, curve
 
 
+def metric_of(results: Mapping[str, Any]) -> MetricWords:
+    """The primary metric in words; the response loss where none is named."""
+    said = part(results, "metric")
+    metric = metric_words(said.get("name") or "response_loss", said.get("higher_is_better"))
+    return metric.by(str(column)) if (column := said.get("group_by")) else metric
+
+
 def view(results: Mapping[str, Any]) -> dict[str, Any]:
     """The template's variables. Nothing in `results` is required."""
-    metric = metric_words(
-        part(results, "metric").get("name") or "response_loss", part(results, "metric").get("higher_is_better")
-    )
-    if column := part(results, "metric").get("group_by"):
-        metric = metric.by(str(column))
+    metric = metric_of(results)
     looks = styles(strategies(results), BASELINE)
     return {
         "title": results.get("title") or "Which prompts are worth annotating",
