@@ -20,7 +20,7 @@ VERBS = {  # in the order of the road
     "demo": ("edjax.cli.run", "Walk the whole road on a pool that edjax makes itself."),
     "score": ("edjax.cli.score", "Embed every prompt of a pool and measure the model's uncertainty."),
     "select": ("edjax.cli.select", "Choose the rows worth labelling."),
-    "strategies": ("edjax.cli.select", "List the strategies: what each needs and does."),
+    "strategies": ("edjax.cli.strategies", "List the strategies: what each needs and does."),
     "export": ("edjax.cli.handoff", "Hand the chosen rows to people who answer them, or to a trainer."),
     "import-labels": ("edjax.cli.handoff", "Join people's answers to the rows they belong to."),
     "finetune": ("edjax.cli.finetune", "Train a LoRA adapter on the responses of rows."),

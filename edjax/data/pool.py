@@ -346,9 +346,6 @@ def _columns(records: Iterable[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for record in records for key in record))
 
 
-# Ids
-
-
 def _ids(name_of_pool: str, rows: list[Row], id_column: str | None, source: Source) -> tuple[list[str], int]:
     """The rows' ids, and how many rows lack one although others have it."""
     columns = _columns(row.record for row in rows)
@@ -386,9 +383,6 @@ def _key(m: Meaning) -> tuple[str, ...]:
     calls = [json.dumps(t["tool_calls"], default=str) for t in m.messages if "tool_calls" in t]
     offered = [json.dumps(m.tools, default=str)] if m.tools else []
     return (*(part for t in m.messages for part in (t["role"], t["content"])), *calls, *offered)
-
-
-# Lines
 
 
 def _digest(pool: Pool) -> str:
