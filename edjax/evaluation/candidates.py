@@ -69,8 +69,8 @@ def generate(
     from edjax.lm.generate import generate as answered
     from edjax.lm.peft import import_adapter
 
-    own = {"max_prompt": max_prompt, "max_response": max_response}
-    session = Session.of(model, loaded, dtype=dtype, quantize=quantize, max_length=max_length, **own)
+    bounds = {"max_prompt": max_prompt, "max_response": max_response}
+    session = Session.of(model, loaded, dtype=dtype, quantize=quantize, max_length=max_length, **bounds)
     loaded = session.loaded
     own = template or trained_template(adapter or loaded.directory) or session.template
     if adapter is not None:

@@ -47,13 +47,13 @@ def order(method: Method, p: Problem, parts: int, choose: Callable[[Method, Prob
     for i in np.flatnonzero(sizes):
         mine = p.candidates[part == i]
         some = p._replace(candidates=mine, budget=min(p.budget, len(mine)))
-        some = some._replace(alike=(int(sizes.max()) + len(p.labelled), p.budget))
+        some = some._replace(alike=(int(np.max(sizes)) + len(p.labelled), p.budget))
         union.append(choose(width.kept(method, some), some)[0])
     second = p._replace(candidates=np.sort(np.concatenate(union)), alike=None)
     wide = width.kept(method, second)
     if covers_pool_or_target(method) and p.target is None:
-        rows = np.union1d(p.candidates, p.labelled)
-        second = second._replace(target=Beside(p.x[rows], {}))
+        x: Any = p.x  # in memory: what covers reads no stream
+        second = second._replace(target=Beside(x[np.union1d(p.candidates, p.labelled)], {}))
     return choose(wide, second)
 
 
