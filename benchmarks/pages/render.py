@@ -18,7 +18,7 @@ import click
 
 from benchmarks.accelerator import tables
 from benchmarks.evidence.control import table as control_table
-from benchmarks.pages import evidence, targets_table, trials_table, twin_table, where_table
+from benchmarks.pages import evidence, systems_table, targets_table, trials_table, twin_table, where_table
 from benchmarks.pages.drawings import EVIDENCE, FIGURES, OURS, compared, drawings
 from benchmarks.pages.words import EMPTY, Results, seconds, sections, shape, table, times, where
 
@@ -278,6 +278,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     **evidence.SECTIONS,
     **tables.SECTIONS,
     **control_table.SECTIONS,
+    **systems_table.SECTIONS,
     **targets_table.SECTIONS,
     **trials_table.SECTIONS,
     **twin_table.SECTIONS,
