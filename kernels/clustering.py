@@ -146,8 +146,9 @@ def _plus_plus(pool: Points, clusters, key):
     def step(carry, key):
         nearest = carry
         j = draw(key, nearest)
-        d2 = distances.to_row(pool, pool.x[j])
-        return jnp.where(pool.valid, jnp.minimum(nearest, d2), 0), pool.x[j].astype(jnp.float32)
+        row = pool.x[jnp.stack([j, j])][0]  # as in `geometry._filled`: a slice would gather a pool on several devices
+        d2 = distances.to_row(pool, row)
+        return jnp.where(pool.valid, jnp.minimum(nearest, d2), 0), row.astype(jnp.float32)
 
     # An even first draw: with all distances equal, every valid row is as likely.
     big = jnp.where(pool.valid, jnp.finfo(jnp.float32).max / pool.x.shape[0], 0)

@@ -154,10 +154,11 @@ def measured(
     words = Words(pool.prompts)
     features, asked = features_of(pool, words(pool.prompts), "pool"), features_of(held, words(held.prompts), "held")
     prepared = {how: fitted(features.embeddings, how, defaults.WHITEN_DIMS) for how in NORMALISED}
-    without = {
-        how: [chosen(features, Options(normalise=how, seed=seed), UNTARGETED, budget) for seed in seeds]
-        for how in NORMALISED
-    }
+    without: dict[str, list[dict[str, np.ndarray]]] = {}
+    for how in NORMALISED:
+        first = chosen(features, Options(normalise=how), UNTARGETED, budget)  # of which random alone has a seed
+        drawn_by = [chosen(features, Options(normalise=how, seed=seed), ("random",), budget) for seed in seeds]
+        without[how] = [first | random for random in drawn_by]
     for dataset in datasets:
         found: dict[str, dict[str, list[float]]] = {how: {} for how in NORMALISED}
         picked: dict[str, dict[str, list[int]]] = {how: {} for how in NORMALISED}
@@ -185,20 +186,23 @@ def reached(rows: list[dict[str, Any]], how: str, name: str, at: float = MEANT) 
 @click.option("--data", type=Path, default=runner.ROOT.parent / "shared" / "data", help="Where the Parquet files lie.")
 @click.option("--rows", "most", default=ROWS, show_default=True, help="Of the pool, a seeded draw.")
 @click.option("--seeds", default=SEEDS, show_default=True)
+@click.option("--only", multiple=True, help="These data sets; the others stay as they are.")
 @click.option("--name", default="targets", show_default=True, help="Of the results file.")
-def main(data: Path, most: int, seeds: int, name: str) -> None:
+def main(data: Path, most: int, seeds: int, only: tuple[str, ...], name: str) -> None:
     """Measure, and write benchmarks/results/NAME.json, a data set after the other."""
     on, pool, held = runner.machine(), read(data / "pool.parquet"), read(data / "pool_val.parquet")
     if most < len(pool.prompts):
         pool = pool.take(np.sort(np.random.Generator(np.random.PCG64(0)).permutation(len(pool.prompts))[:most]))
     datasets = [d for d, n in Counter(held.dataset).most_common() if n >= LEAST]
+    if unknown := set(only) - set(datasets):
+        raise click.BadParameter(f"{sorted(unknown)[0]!r} is not one of {', '.join(datasets)}", param_hint="--only")
     rows = []
-    for row in measured(pool, held, datasets, range(seeds)):
+    for row in measured(pool, held, list(only) or datasets, range(seeds)):
         rows.append(row)
         best = {how: max((float(np.mean(v)), arm) for arm, v in row["precision"][how].items()) for how in NORMALISED}
         click.echo(f"{row['job']} ({row['share']:.1%} of the pool): {best}")
         settings = {"pool": len(pool.prompts), "targets": TARGETS, "budget": BUDGET, "directions": DIRECTIONS}
-        out = runner.write(name, rows, machine=on, seeds=seeds, settings=settings)
+        out = runner.write(name, rows, merge=bool(only), machine=on, seeds=seeds, settings=settings)
     for how in NORMALISED:
         for arm in rows[0]["precision"][how]:
             click.echo(f"{how}, {arm}: {reached(rows, how, arm)} of {len(rows)} at {MEANT:g}")

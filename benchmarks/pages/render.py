@@ -18,7 +18,15 @@ import click
 
 from benchmarks.accelerator import tables
 from benchmarks.evidence.control import table as control_table
-from benchmarks.pages import evidence, learned_table, trials_table, twin_table, where_table
+from benchmarks.pages import (
+    evidence,
+    learned_table,
+    systems_table,
+    targets_table,
+    trials_table,
+    twin_table,
+    where_table,
+)
 from benchmarks.pages.drawings import EVIDENCE, FIGURES, OURS, compared, drawings
 from benchmarks.pages.words import EMPTY, Results, seconds, sections, shape, table, times, where
 
@@ -279,6 +287,8 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     **tables.SECTIONS,
     **control_table.SECTIONS,
     **learned_table.SECTIONS,
+    **systems_table.SECTIONS,
+    **targets_table.SECTIONS,
     **trials_table.SECTIONS,
     **twin_table.SECTIONS,
     **where_table.SECTIONS,

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import checks, greedy, stochastic
+from .. import checks, geometry, greedy, stochastic
 from ..geometry import Precision
 from ..ground import Ground, method, option
 from ..objective import Objective, Selection
@@ -158,6 +158,8 @@ class Covering(Similar):
             work += 2 * m * d * n  # every row is refreshed about once or twice in the first picks
         total = n * d * (shape.itemsize + shape.kept) + ROW * n + 4 * 2 * block * m
         total += size * m * n if form == "resident" else 0
+        if form == "resident" and self.looks and not own:  # who is nearest is looked for in similarities made anew
+            total += 2 * 4 * (n * m if n * m <= geometry._WHOLE_ELEMENTS else geometry._TILE_ELEMENTS)
         if form == "tiled" and once and ahead.pays(n, block):
             total += 12 * n * len(ahead.AHEAD)
         total += aimed * (d * (shape.itemsize + shape.kept) + 4 * 5)

@@ -91,7 +91,10 @@ class _Posterior(Method):
         n, d, m = shape.n, shape.d, shape.represented or 1
         each = 2 * n * (d + 2 * m) if self.worst else 4 * n * d
         work = each * shape.budget + 2 * n * d * (m + (d + m) * (shape.budget // _PICKS))
-        return resident(self.name, shape, form, work, 4 * (2 * n * m if self.worst else 6 * n) + 16 * (n + d * d))
+        whole = n * d <= geometry._WHOLE_ELEMENTS  # the rows times a root of Sigma, when all is computed afresh
+        again = 4 * n * d if whole else 8 * geometry._TILE_ELEMENTS
+        held = 4 * (2 * n * m if self.worst else 6 * n) + 16 * (n + d * d)
+        return resident(self.name, shape, form, work, held + again)
 
 
 @method

@@ -37,6 +37,32 @@ def test_memory_is_within_15_percent(method, options):
     assert estimate == pytest.approx(allotted(method, 20_000, 384, 1000, **options), rel=0.15)
 
 
+N, D, M, PICKS = 20_000, 384, 200, 200
+TARGETED = {
+    "flqmi": METHODS["flqmi"],
+    "cobra": METHODS["cobra"],
+    "facility_location": METHODS["facility_location"],
+    "go": METHODS["go"],
+    "go, max": replace(METHODS["go"], aggregate="max"),
+    "rds_plus": METHODS["rds_plus"],
+    "rocket": METHODS["rocket"],
+    "graph_cut": METHODS["graph_cut"],
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", TARGETED)
+def test_memory_of_methods_for_a_target_is_within_15_percent(name):
+    method, shape = TARGETED[name], jax.ShapeDtypeStruct
+    m = M if method.targets else None
+    target = {"embedding": shape((M, D), jnp.float32)} if m else None
+    there = Ground({"embedding": shape((N, D), jnp.float32)}, target=target, given=jnp.zeros(0, jnp.int32))
+    static = {"budget": PICKS, "block": method.block_for(N, M if m else N), "precision": "highest", "shards": 1}
+    memory = _select.lower(method, there, None, **static).compile().memory_analysis()
+    found = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
+    assert plan(method, N, D, PICKS, represented=m).bytes == pytest.approx(found, rel=0.15)
+
+
 def test_facility_location_of_100k_rows_stays_under_3_gb():
     assert plan("facility_location", 100_000, 768, 1000).form == "tiled"
     assert allotted("facility_location", 100_000, 768, 1000, 128, form="tiled") < 3e9
