@@ -101,7 +101,7 @@ def test_the_loss_of_a_function_is_that_of_its_definition():
 
 
 def test_learning_brings_its_picks_nearer_to_facility_location_s():
-    x, budget = mixture(3, 240, 8, 40), 40
+    x, budget = mixture(3, 240, 8, 40), 10  # well below the features' number, as its page says
     s = np.asarray(measure.rbf_similarity(jnp.asarray(x), jnp.asarray(x), 0.25))
 
     def worth(rows):
@@ -113,7 +113,7 @@ def test_learning_brings_its_picks_nearer_to_facility_location_s():
     learned = worth(select(Dspn(steps=120, width=48, sets=256), there, budget).indices) / best
     rng = np.random.default_rng(0)
     random = np.mean([worth(rng.choice(240, budget, replace=False)) for _ in range(20)]) / best
-    assert learned > begun and learned > random + 0.02, (learned, begun, random)
+    assert learned > begun + 0.05 and learned > random + 0.05, (learned, begun, random)
 
 
 def test_the_same_call_gives_the_same_picks_and_the_seed_counts():
@@ -198,18 +198,3 @@ def test_from_the_command_line(edjax_, tmp_path):
     assert code == 0 and "dspn" in out and "GFLOP" in out, err
     code, out, err = edjax_("strategies")
     assert code == 0 and "steps=300, width=256, sets=1024, seed=0" in out
-
-
-def test_the_benchmark_s_shares_are_those_of_the_definition():
-    from benchmarks.selectors import learned
-
-    x = mixture(10, 210)
-    s = np.exp(-((x[:, None] - x) ** 2).sum(-1) / (0.25 * ((x[:, None] - x) ** 2).sum(-1).mean()))
-    best, other = np.arange(210), np.arange(210)[::-1]
-    rows = learned.shares(x, {"facility_location": [best], "random": [other, best]})
-    for row in rows:
-        of = {"facility_location": [best], "random": [other, best]}[row["strategy"]]
-        k = row["budget"]
-        want = [s[:, o[:k]].max(axis=1).sum() / s[:, best[:k]].max(axis=1).sum() for o in of]
-        assert row["share"] == pytest.approx(np.mean(want), abs=2e-4)
-        assert row["least"] == pytest.approx(min(want), abs=2e-4)

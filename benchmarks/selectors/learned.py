@@ -1,6 +1,6 @@
 """How much of facility location's value a learned function's picks reach, beside feature-based ones and random.
 
-    python -m benchmarks.selectors.learned --pool pool.parquet --model DIR      # DIR: a model to embed the prompts with
+    python -m benchmarks.selectors.learned --pool POOL --model DIR      # DIR: a model to embed the prompts with
 
 2,000 prompts of the pool, drawn with seed 0, embedded and whitened as `edjax select` does it. A row is a strategy at a
 budget: `share` is F of its picks over F of facility location's greedy ones, F(A) = sum_i max_{j in A} s_ij with the
@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks.harness import runner
 
 ROWS, BUDGETS, SEEDS = 2000, (20, 50, 100, 200), {"random": 5, "dspn": 3}
+COMMAND = "python -m benchmarks.selectors.learned --pool POOL --model DIR"  # and no folders of a machine
 
 
 def shares(x: np.ndarray, orders: dict[str, list[np.ndarray]]) -> list[dict[str, Any]]:
@@ -74,7 +75,8 @@ def main(pool: str, model: str, out: Path | None) -> None:
             seconds[name] = time.perf_counter() - start
     rows = shares(prepare(np.asarray(features.embeddings)), orders)
     rows = [{**row, "select_s": round(seconds[row["strategy"]], 3)} for row in rows]
-    facts = {"machine": machine, "seed": 0, "n": ROWS, "d": features.embeddings.shape[1], "model": Path(model).name}
+    facts: dict[str, Any] = {"machine": machine, "command": COMMAND, "seed": 0, "n": ROWS}
+    facts |= {"d": features.embeddings.shape[1], "pool": Path(pool).name, "model": Path(model).name}
     click.echo(runner.write(f"learned-{runner.device_name()}", rows, out=out, **facts))
 
 

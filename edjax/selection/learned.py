@@ -28,8 +28,8 @@ class Dspn(Method):
     Raises:
         ValueError: inside `jit` or `vmap`, since the fit depends on the rows.
 
-    Cost: a fit, some seconds; then as `feature_based` with `width` features. Memory: 4 n width bytes, and 8 MB for each
-    1,000 sets.
+    Cost: a fit, see `edjax.selection.dspn.fit`; then as `feature_based` with `width` features. Memory: 4 n width bytes,
+    and 8 MB for each 1,000 sets.
     """
 
     steps: int = option("steps of fitting; 0 takes the features as they begin", default=300, least=0)
