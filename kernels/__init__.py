@@ -60,8 +60,6 @@ from .uncertainty import (
 )
 from .value import gain, value
 
-__version__ = "0.0.0"
-
 __all__ = [
     "COBRA",
     "FLCG",

@@ -1,4 +1,4 @@
-"""The house stays as ARCHITECTURE and README say: what imports what, what is never called, what the README promises."""
+"""The house stays as CONTRIBUTING and README say: what imports what, what is never called, what the README promises."""
 
 import ast
 import os

@@ -99,7 +99,7 @@ def test_said_twice_is_refused(fails, given, options, said):
         (["--normalise", "l2:3"], 2, "normalise 'l2:3' is not one of"),
         (["--group-by", "task:quotas=fair"], 2, "quotas 'fair' is not one of"),
         (["--group-by", "task:keep_small=x"], 2, "keep_small=x is not a whole number"),
-        (["--budget-tokens", "many"], 2, "'many' is not a valid integer"),
+        (["--budget-tokens", "many"], 2, "'many' is not N or N:COLUMN"),
         (["--budget", "ten%"], 2, "'ten%' is neither a whole number of rows nor a share such as 10%"),
         (["--budget", "120%"], 2, "budget '120%' is not a share above 0, at most 100%"),
         (["--budget-cost", "much"], 2, "'much' begins with no number"),

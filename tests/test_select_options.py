@@ -122,7 +122,7 @@ def test_the_kernels_see_the_weights(strategy):
 def test_strategies_without_weights_say_so():
     got = select(features(), "random", 5, weight_by="mean_nll")
     assert got.ids == select(features(), "random", 5).ids
-    assert got.warning == "random is not weighted by mean_nll: only the diversity strategies are"
+    assert got.warning == "random is not weighted by mean_nll: it goes by values of the rows themselves"
 
 
 @pytest.mark.parametrize("strategy", ["random", "max_entropy", "k_center"])

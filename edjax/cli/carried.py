@@ -31,7 +31,7 @@ class Tokens(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The text as it was, or a usage error where it begins with no whole number."""
         if not re.fullmatch(r"[+-]?\d+(:.+)?", str(value)):
-            self.fail(f"{value!r} is not a valid integer.", param, ctx)
+            self.fail(f"{value!r} is not N or N:COLUMN, such as 20000 or 3600:seconds.", param, ctx)
         return str(value)
 
 

@@ -180,7 +180,7 @@ class _Source:
         from edjax.selection.cost import stream_above
         from edjax.selection.responses import SOURCES
         from edjax.selection.selection import with_pool_column
-        from edjax.selection.strategies import in_table
+        from edjax.selection.strategies import recorded
 
         limits = [stream_above(s, self.given["memory"], self.given["existing"] is not None) for s in strategies]
         limit = None if None in limits else min(n for n in limits if n is not None)
@@ -201,7 +201,7 @@ class _Source:
         asked = Options(**settings)
         column = asked.group_column
         wanted = [column, *asked.cost_columns]
-        wanted += [name for method in map(in_table, strategies) if method for name in method.groups]
+        wanted += [name for method in map(recorded, strategies) if method for name in method.groups]
         if self.pool is not None and any(s.split(":")[0] == "grape" for s in strategies):
             wanted += SOURCES
         for name in filter(None, dict.fromkeys(wanted)):
@@ -243,7 +243,7 @@ def _choose(
     from edjax.selection.labelled import chosen_otherwise
     from edjax.selection.responses import told
     from edjax.selection.selection import write_selection
-    from edjax.selection.strategies import directory, diverse, in_table, uses
+    from edjax.selection.strategies import directory, reads_embeddings, recorded, uses
 
     several = len(strategies) * len(budgets) > 1
     written = "selected.jsonl" if source.pool is not None else "selection.csv"
@@ -254,7 +254,7 @@ def _choose(
     refuse_unread([method_of(s, source.features) for s in strategies], asked)
     compared = usable(source.features, [(s, asked) for s in strategies]) if len(strategies) > 1 else None
     chooser = Chooser(source.features, asked, compared)
-    if any((method := in_table(s)) and diverse(method) for s in strategies) and (
+    if any((method := recorded(s)) and reads_embeddings(method) for s in strategies) and (
         note := chosen_otherwise(source.given["labelled"], asked.normalise)
     ):
         options.note(note)

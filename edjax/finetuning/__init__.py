@@ -102,9 +102,7 @@ def finetune_together(
     accelerator idle. Each becomes what it becomes alone, up to rounding; `seconds` is its share of the time.
 
     Args:
-      jobs: settings that say how the model is loaded and how adapters look (dtype, quantize, mesh, lora_*,
-        gradient_checkpointing, max_grad_norm, weight_decay, packing, gradient_accumulation_steps) are the same for all,
-        and several need a `mesh` of "".
+      jobs: their settings differ in `MAY_DIFFER` alone, and several need a `mesh` of "".
       date, overwrite, show_progress, loaded, log: as in `finetune`, for all of them.
 
     Raises:
@@ -165,7 +163,7 @@ def finetune_together(
     return [done[job.out] for job in jobs]
 
 
-OWN = ("learning_rate", "lr_scheduler_type", "warmup_ratio", "seed", "num_train_epochs", "max_steps")
+MAY_DIFFER = ("learning_rate", "lr_scheduler_type", "warmup_ratio", "seed", "num_train_epochs", "max_steps")
 
 
 def _check(jobs: Sequence[Job]) -> None:
@@ -177,7 +175,7 @@ def _check(jobs: Sequence[Job]) -> None:
         raise UsageError("two adapters would go into one directory")
     first = asdict(jobs[0].config)
     for job in jobs[1:]:
-        differ = [k for k, v in asdict(job.config).items() if k not in OWN and v != first[k]]
+        differ = [k for k, v in asdict(job.config).items() if k not in MAY_DIFFER and v != first[k]]
         if differ:
             raise UsageError(f"adapters that are trained together have one {differ[0]}; {job.out} has another")
     if len(jobs) > 1 and jobs[0].config.mesh:

@@ -24,6 +24,7 @@ CHOICE = (  # settings that say nothing where all rows of a batch are taken
     "batch_weights",
 )
 VALIDATION, RUNNING = "Validation", "Running"
+SCHEDULES = ("cosine", "linear", "constant")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class FinetuneConfig:
         along the mesh's axes data and fsdp times `gradient_accumulation_steps`, and its gradient is that of the mean
         over all their trained tokens: the one of the big batch.
       max_length: bounds prompt plus response in tokens, and never goes beyond the model's window: a prompt keeps its
-        last three quarters of it, a response its beginning, as much as is left (`edjax.lm.bounds`).
+        last tokens, at most three quarters of it, a response its first, as many as are left (`edjax.lm.bounds`).
       assistant_only_loss: train every assistant turn of a conversation; else the last one only, the response.
       max_prompt, max_response: bound each of the two, as `edjax.lm.bounds.Bounds` says; None: `max_length` alone does.
       packing: lay several rows into sequences of up to `max_length` tokens, which then count as the rows of a batch.
@@ -73,11 +74,13 @@ class FinetuneConfig:
     per_device_train_batch_size: int = setting(8, "Rows of a micro-batch on one device.", section=BATCH, above=0)
     gradient_accumulation_steps: int = setting(1, "Micro-batches an update.", section=BATCH, above=0)
     learning_rate: float = setting(5e-4, "Largest, after the warm-up.", section=LENGTH, above=0)
-    lr_scheduler_type: str = setting("cosine", "cosine, linear or constant, after the warm-up.", section=LENGTH)
+    lr_scheduler_type: str = setting(
+        "cosine", "cosine, linear or constant, after the warm-up.", section=LENGTH, choices=SCHEDULES
+    )
     warmup_ratio: float = setting(0.05, "Share of the updates that warm up.", section=LENGTH, least=0, below=1)
     weight_decay: float = setting(0.0, "Of AdamW.", section=LENGTH, least=0)
     max_grad_norm: float = setting(1.0, "Gradients are scaled down to this norm.", section=LENGTH, above=0)
-    lora_r: int = setting(8, "Rank of the adapters.", section=LORA)
+    lora_r: int = setting(8, "Rank of the adapters.", section=LORA, least=1)
     lora_alpha: float = setting(16.0, "An adapter counts alpha / r times.", section=LORA)
     lora_dropout: float = setting(0.0, "Share of an adapter's inputs left out.", section=LORA, least=0, below=1)
     lora_target_modules: tuple[str, ...] = setting(
@@ -152,7 +155,7 @@ class FinetuneConfig:
     def __post_init__(self):
         check(self)
         object.__setattr__(self, "lora_target_modules", tuple(self.lora_target_modules))
-        names(self.report_to)
+        names(self.report_to)  # refuses a tracker that there is not
         self._check_choice()
         Bounds.of(self.max_length, **own_bounds(vars(self)))
         if self.keep_checkpoints and self.early_stopping_patience:

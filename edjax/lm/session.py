@@ -54,10 +54,14 @@ class Session:
         1024, "Most tokens of prompt and response together; prompts leave a quarter.", section=ROW
     )
     max_prompt: int | None = setting(
-        None, "Most tokens of a prompt, in place of three quarters of those.", section=ROW, kind=int, least=1
+        None, "Most tokens of a prompt; without it, three quarters of max-length.", section=ROW, kind=int, least=1
     )
     max_response: int | None = setting(
-        None, "Most tokens of a response, which prompts leave in place of a quarter.", section=ROW, kind=int, least=1
+        None,
+        "Most tokens of a response; without it, a quarter of max-length or more.",
+        section=ROW,
+        kind=int,
+        least=1,
     )
 
     def __post_init__(self) -> None:

@@ -36,7 +36,7 @@ from edjax.selection.order import Order, Problem, powers_of_2
 from edjax.selection.order import order as in_order
 from edjax.selection.prepared import Prepared, fitted, take
 from edjax.selection.selection import Removed, Selection
-from edjax.selection.strategies import STRATEGIES, diverse, knobs, strategy_name, strategy_of, uses
+from edjax.selection.strategies import STRATEGIES, knobs, reads_embeddings, strategy_name, strategy_of, uses
 
 
 def select(
@@ -63,8 +63,8 @@ def select(
         one, see `edjax strategies`. They are prepared by what is fitted on the pool, and are never picked.
       existing: features of rows that one has already and that are not of the pool: they start the state of the
         diversity strategies as labelled rows do.
-      weight_by, strength: a score that scales the diversity strategies, see `edjax.selection.quality.weights`; the
-        others do not look at it.
+      weight_by, strength: a score that scales gains that shrink as rows are chosen, see
+        `edjax.selection.quality.weights`; the others do not look at it.
       prefilter, prefilter_ratio: choose among the ratio x budget rows of largest such score, default 3.
       group_by: a column of `features.facts`, or "cluster:N" for N clusters of the prepared embeddings
         (`edjax.kernels.kmeans`): the strategy runs inside each group, and the order interleaves them, see
@@ -135,7 +135,8 @@ class Chooser:
             raise UsageError(f"{strategy} says its bandwidth, and the option bandwidth says {o.bandwidth}; give one")
         refuse_missing(chosen, o)
         beside = o.existing is not None or (o.target is not None and uses(chosen, "target"))
-        if diverse(chosen) and (beside or not streams(chosen)) and isinstance(self.features.embeddings, Stream):
+        on_disk = isinstance(self.features.embeddings, Stream)
+        if on_disk and reads_embeddings(chosen) and (beside or not streams(chosen)):
             raise UsageError(f"{strategy} needs the embeddings in memory; read the features with a larger memory")
         if chosen.fewer and (o.group_by or o.spends):
             what = "--group-by" if o.group_by else _spending(o)
@@ -261,7 +262,7 @@ class _Part:
         if o.prefilter is not None and budget is not None:
             candidates = quality.prefilter(self.features.scores[o.prefilter], candidates, budget, o.prefilter_ratio)
         weights = None if chosen.valued else self.weights
-        x: Any = self.prepared().rows if diverse(chosen) else self.features.embeddings
+        x: Any = self.prepared().rows if reads_embeddings(chosen) else self.features.embeddings
         problem = Problem(self.features, x, candidates, 0, o.seed, self.given, weights, fewer=o.allow_fewer)
         problem = problem._replace(**self.beside(chosen))
         if o.bandwidth is not None and "bandwidth" in knobs(chosen):
@@ -302,7 +303,7 @@ class _Part:
             notes.append(f"{asked} of {len(self.free)} rows that may be chosen: {rows_of(asked, len(self.free))}")
         name = strategy_name(chosen)
         if o.weight_by is not None and chosen.valued:
-            notes.append(f"{name} is not weighted by {o.weight_by}: only the diversity strategies are")
+            notes.append(f"{name} is not weighted by {o.weight_by}: it goes by values of the rows themselves")
         cost = None if o.spends is None else tokens.spent(self.price[picks])
         if o.spends and not len(picks) and len(self.free):
             notes.append(f"no row costs {o.spends} or less: nothing is chosen")

@@ -18,7 +18,7 @@ from edjax.selection.beside import refuse_missing, refuse_unread
 from edjax.selection.clusters import wanted
 from edjax.selection.options import Options
 from edjax.selection.prepared import PART
-from edjax.selection.strategies import diverse, in_table, scores_of, strategy_of
+from edjax.selection.strategies import reads_embeddings, recorded, scores_of, strategy_of
 
 IN_MEMORY = 5  # times the embeddings, measured: as read, prepared, on the device, centred there, and what makes them
 
@@ -43,15 +43,15 @@ class Forecast(NamedTuple):
 def stream_above(strategy: str, memory: int, existing: bool = False) -> int | None:
     """Bytes of embeddings up to which this strategy selects within `memory` bytes, for `read_features`; beyond them it
     reads them from disk. None for a strategy that cannot, or not with `existing` rows."""
-    method = in_table(strategy)
-    if existing and method and diverse(method):
+    method = recorded(strategy)
+    if existing and method and reads_embeddings(method):
         return None
-    return None if method and diverse(method) and not may_stream(method) else memory // IN_MEMORY
+    return None if method and reads_embeddings(method) and not may_stream(method) else memory // IN_MEMORY
 
 
 def streams(features: Features, strategy: str) -> bool:
     """Whether this strategy will read embeddings that were left on disk."""
-    method = in_table(strategy)
+    method = recorded(strategy)
     return isinstance(features.embeddings, Stream) and method is not None and may_stream(method)
 
 
@@ -95,7 +95,7 @@ def forecast(
     if asked.near_duplicates is not None:
         alike = f"; near-duplicates: up to {found.n**2 * found.d / 1e12:.1f} TFLOP, less where many are found"
     first = _preparing(found.n, found.d, asked, streamed)
-    if not diverse(method):
+    if not reads_embeddings(method):
         how = "no kernel runs" if isinstance(method, Sorted) else f"reads {', '.join(scores_of(method)) or 'nothing'}"
         wide = sum((widths or {}).get(name, 0) for name in scores_of(method))
         if wide and not isinstance(method, Sorted):

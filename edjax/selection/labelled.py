@@ -12,7 +12,7 @@ from edjax.data.ids import as_known, read_ids
 from edjax.keep.errors import DataError
 from edjax.keep.store import read_manifest
 from edjax.selection.selection import read_selection, selection_of
-from edjax.selection.strategies import diverse, in_table
+from edjax.selection.strategies import reads_embeddings, recorded
 
 
 def read_labelled(paths: Iterable[str | Path], id_column: str = "id") -> tuple[str, ...]:
@@ -34,9 +34,9 @@ def chosen_otherwise(paths: Iterable[str | Path], normalise: str) -> str | None:
     """A note on the first earlier selection that saw the embeddings in another way: both rounds are no one choice."""
     for path in map(selection_of, map(Path, paths)):
         config = read_manifest(path, "selection")["config"] if path.is_dir() else {}
-        method = in_table(config.get("strategy", ""))
+        method = recorded(config.get("strategy", ""))
         was = config.get("normalise", normalise)
-        if method and diverse(method) and was != normalise:
+        if method and reads_embeddings(method) and was != normalise:
             return (
                 f"{path} was chosen with --normalise {was} and this round with {normalise}: its rows count as "
                 f"labelled, so two rounds are not what one choice would be (--normalise {was} goes on as it began)"

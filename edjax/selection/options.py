@@ -89,7 +89,7 @@ class Options:
     )
     weight_by: str | None = setting(
         None,
-        "Score that scales the diversity strategies, by its rank; to the power of 2: SCORE:2.",
+        "Score that scales the gains of diverse choices, by its rank; to the power of 2: SCORE:2.",
         section=QUALITY,
         kind=str,
     )

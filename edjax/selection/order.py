@@ -14,7 +14,7 @@ from edjax.keep.errors import DataError, UsageError
 from edjax.kernels import Ground, Method, Scaled, Sorted, select, select_streamed
 from edjax.selection.beside import Beside
 from edjax.selection.groups import labels
-from edjax.selection.strategies import diverse, reads
+from edjax.selection.strategies import reads, reads_embeddings
 
 _SMALL = 64 << 20  # bytes of rows that are read into memory where the rest of the pool stays on disk
 Order = tuple[np.ndarray, np.ndarray | None]
@@ -55,7 +55,7 @@ def order(method: Method, p: Problem) -> Order:
 def _by_value(method: Sorted, p: Problem) -> Order:
     """Largest value first, on the host and in the value's own dtype; ties go to the lowest row."""
     columns = _columns(method, p.features)
-    if diverse(method):
+    if reads_embeddings(method):
         columns["embedding"] = np.asarray(p.x)
     if "draw" in method.takes:
         columns["draw"] = _draw(len(p.features), p.seed)
@@ -96,7 +96,7 @@ def _by_gain(method: Method, p: Problem) -> Order:
         if quality is None:
             method, quality = Scaled(method), "quality"
         columns[quality] = p.weights[rows]
-    if diverse(method):
+    if reads_embeddings(method):
         assert not isinstance(p.x, Stream)
         small = not whole and 4 * len(rows) * p.x.shape[1] <= _SMALL
         if isinstance(p.x, Spill) and not small:

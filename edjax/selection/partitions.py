@@ -13,7 +13,7 @@ from edjax.keep.errors import UsageError
 from edjax.kernels import Method, Sorted
 from edjax.selection.beside import Beside
 from edjax.selection.order import Order, Problem
-from edjax.selection.strategies import diverse, knobs
+from edjax.selection.strategies import knobs, reads_embeddings
 
 
 def order(method: Method, p: Problem, parts: int, choose: Callable[[Method, Problem], Order]) -> Order:
@@ -90,7 +90,9 @@ class _Width:
     part it is scaled by what that is of all rows to what it is of the part."""
 
     def __init__(self, method: Method, p: Problem):
-        self.x = p.x if diverse(method) and "bandwidth" in knobs(method) and isinstance(p.x, np.ndarray) else None
+        self.x = (
+            p.x if reads_embeddings(method) and "bandwidth" in knobs(method) and isinstance(p.x, np.ndarray) else None
+        )
         self.spread = self._spread(p)
 
     def _spread(self, p: Problem) -> float:

@@ -92,7 +92,7 @@ def write_selection(
     overwrite: bool = False,
 ) -> Path:
     """Write selected.jsonl (the chosen rows untouched, in order) and selection.csv (order, id, row, gain, scores);
-    where there are such, near_duplicates.csv and, for a diversity strategy, gains.svg. Without a pool there are no rows
+    where there are such, near_duplicates.csv and, where gains run out, gains.svg. Without a pool there are no rows
     to copy, and no selected.jsonl.
 
     inputs: the sha256 of what was read beside features and pool.
@@ -107,14 +107,14 @@ def write_selection(
     with writing(out, kind="selection", config=config, inputs=read, overwrite=overwrite) as artifact:
         if not artifact.complete:
             from edjax.data.pool import write_rows
-            from edjax.selection.strategies import in_table
+            from edjax.selection.strategies import recorded
 
             if pool is not None:
                 write_rows(out / "selected.jsonl", pool, rows)
             files = {"selection.csv": _side_file(selection, features)}
             if selection.removed:
                 files["near_duplicates.csv"] = _removed_file(selection)
-            method = in_table(selection.strategy)
+            method = recorded(selection.strategy)
             if method and not method.valued and (drawn := picture(selection.strategy, selection.gains)):
                 files["gains.svg"] = drawn
             for name, text in files.items():

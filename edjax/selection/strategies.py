@@ -57,8 +57,9 @@ def of_table(name: str) -> Method | None:
     return dataclasses.replace(STRATEGIES[base], **_values(base, knobs)) if knobs else STRATEGIES[base]
 
 
-def in_table(name: str) -> Method | None:
-    """`of_table` of a name that somebody wrote down, a score's too: None where it makes no sense."""
+def recorded(name: str) -> Method | None:
+    """The method behind a name that was written down, as in a manifest; None for a score, or for knobs that make no
+    sense now."""
     try:
         return of_table(name)
     except UsageError:
@@ -110,7 +111,7 @@ def spelled(name: str, asked: Mapping[str, Any]) -> str:
     return ":".join([name, *(f"{k}={v}" for k, v in asked.items())])
 
 
-def diverse(method: Method) -> bool:
+def reads_embeddings(method: Method) -> bool:
     """Whether it reads the embeddings."""
     return "embedding" in method.needs
 
@@ -122,7 +123,7 @@ def uses(method: Method, beside: str) -> bool:
     target takes them for it.
     """
     if beside == "existing":
-        return diverse(method)
+        return reads_embeddings(method)
     return method.targets and not method.beyond
 
 
@@ -149,7 +150,7 @@ def reads(method: Method, held: Collection[str]) -> tuple[str, ...]:
 
 def described(method: Method) -> dict[str, Any]:
     """What `edjax strategies --json` says of it."""
-    columns = [*(["embeddings"] if diverse(method) else []), *scores_of(method)]
+    columns = [*(["embeddings"] if reads_embeddings(method) else []), *scores_of(method)]
     target = ("needed" if method.needs_target else "taken") if uses(method, "target") else "none"
     own = [{"name": k, "default": f.default, "help": f.metadata["help"]} for k, f in knobs(method).items()]
     needs = ", ".join(columns) or "nothing"

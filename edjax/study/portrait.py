@@ -10,7 +10,7 @@ from edjax.data.features import Features
 from edjax.data.pool import Pool
 from edjax.selection.prepared import prepare
 from edjax.selection.selection import Selection
-from edjax.selection.strategies import in_table
+from edjax.selection.strategies import recorded
 
 MAP_POINTS = 3000
 GROUP_COLUMNS = ("task", "group", "category", "dataset", "source")
@@ -67,7 +67,7 @@ def _picked(strategy, seed, sel: Selection, pool: Pool, features: Features, task
 
 def _gains(sel: Selection) -> list[float | None] | None:
     """The gain of every pick, None for the infinite first of k-center; a score that ranks rows is no gain."""
-    method = in_table(sel.strategy)
+    method = recorded(sel.strategy)
     if sel.gains is None or method is None or method.valued:
         return None
     return [float(g) if np.isfinite(g) else None for g in sel.gains]

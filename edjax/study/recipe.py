@@ -39,7 +39,8 @@ FILES, ROWS, GRID = "What is read and written", "Which rows", "The grid"
 class Recipe:
     """The settings of a run. Paths are relative to the recipe's directory, `out` to the working directory.
 
-    Every field of `edjax.finetuning.FinetuneConfig` but its seed and quantize may stand beside these in the file.
+    Every field of `edjax.finetuning.FinetuneConfig` but its seed and quantize may stand in the file: template and dtype
+    at the top, the others below `finetune`.
     """
 
     pool: str = setting(dataclasses.MISSING, "Rows with responses: labels are bought of them.", section=FILES, kind=str)
@@ -101,7 +102,7 @@ class Recipe:
                 entries = [entries]
             if isinstance(entries, (list, tuple)):
                 object.__setattr__(self, name, tuple(_entry(e, self.variants) for e in entries))
-        _check_variants(self.variants)
+        _check_variants(self.variants)  # again: entries of strategies may have joined
         for name, kind in _LISTS.items():
             value = getattr(self, name)
             if value is not None:
@@ -119,7 +120,7 @@ class Recipe:
         strategies = [*STRATEGIES, *self.variants]
         for name in (*self.strategies, *(self.finetune_strategies or ())):
             if name not in self.variants and name.split(":")[0] in BROKEN:
-                raise UsageError(BROKEN[name.split(":")[0]])
+                raise EnvError(BROKEN[name.split(":")[0]])
             if name not in self.variants and of_table(name) is None:
                 raise UsageError(
                     f"unknown strategy {name!r}{_nearest(name, strategies)}; known: {', '.join(strategies)}"

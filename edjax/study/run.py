@@ -81,7 +81,7 @@ def run(
         grid["budgets_asked"] = list(asked)
     if own := {name: recipe.variants[name] for name in recipe.strategies if name in recipe.variants}:
         grid["variants"] = json.loads(json.dumps(own))
-    grows = ("variants", "metric", "whiten_dims")  # what was done under a variant's name says itself what was asked for
+    grows = ("variants", "metric", "whiten_dims")  # each selection's plan says them, which is held against the recipe
     rows = ("pool", "evaluation", "pool_split", "evaluation_split", "target")  # these by their digests
     named = ("out", "title", "finetune_strategies", "report_to", "cells_at_once", *rows)
     settings = asdict(recipe) | recipe.finetune_config(0).record()

@@ -265,7 +265,7 @@ def objective(
         rows = jnp.where(taken[:, None], block.fixed[1][order[: u.shape[0]]], 0)
         gram = state.gram + geometry.matmul(rows.T, rows.T, precision)
         fallen = (count > 0) & (last >= 0) & (last * _FALL < state.anchor)
-        # A gain of 0 is rounding: what it hides may be as large as this.
+        # A last gain of 0 is rounding: what is really left is unknown, so as much less as this test can tell is taken.
         anchor = jnp.where(fallen, jnp.where(last > 0, last, state.anchor / _FALL), state.anchor)
 
         def afresh(inverse, gains):

@@ -44,6 +44,7 @@ class KCenter(Method):
     def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
         return self._spread(ground, precision, shards)[0]
 
+    # Not `Method.choose`: the front needs the budget.
     def choose(
         self,
         ground: Ground,

@@ -9,7 +9,7 @@ from typing import Any
 from edjax.charts import charts
 from edjax.charts.svg import styles, swatch
 from edjax.charts.words import MetricWords, duration, finite, metric_words, percent
-from edjax.selection.strategies import in_table
+from edjax.selection.strategies import recorded
 from edjax.study.report.claims import differences, facts, how_sure, savings, tiles
 from edjax.study.report.picked import coverage, gains, overlap, picks
 from edjax.study.report.pool_map import pool_map
@@ -38,7 +38,7 @@ def view(results: Mapping[str, Any]) -> dict[str, Any]:
         "interval": part(results, "metric").get("interval"),
         "looks": looks,
         "swatches": {name: swatch(style) for name, style in looks.items()},
-        "glossary": [(name, method.summary) for name in looks if (method := in_table(name))],
+        "glossary": [(name, method.summary) for name in looks if (method := recorded(name))],
         "curve": curve(results, looks, metric),
         "savings": savings(results),
         "differences": differences(results, looks, metric),
