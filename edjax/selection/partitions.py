@@ -90,9 +90,8 @@ class _Width:
     part it is scaled by what that is of all rows to what it is of the part."""
 
     def __init__(self, method: Method, p: Problem):
-        self.x = (
-            p.x if reads_embeddings(method) and "bandwidth" in knobs(method) and isinstance(p.x, np.ndarray) else None
-        )
+        has_one = reads_embeddings(method) and "bandwidth" in knobs(method)
+        self.x = p.x if has_one and isinstance(p.x, np.ndarray) else None
         self.spread = self._spread(p)
 
     def _spread(self, p: Problem) -> float:

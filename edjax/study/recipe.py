@@ -15,7 +15,7 @@ from edjax.data.sources import is_pattern
 from edjax.evaluation.config import EvaluateConfig
 from edjax.evaluation.result import METRICS
 from edjax.finetuning import FinetuneConfig
-from edjax.keep.errors import DataError, UsageError
+from edjax.keep.errors import DataError, EnvError, UsageError
 from edjax.lm.session import Session
 from edjax.scoring.config import ScoreConfig
 from edjax.selection import defaults

@@ -97,6 +97,7 @@ def with_front(
             return plain.commit((), bounds, block._replace(fixed=block.fixed[:2]), order, count)[1]
 
         # Before the first round all bounds but one are equal, and tell no front from the rest: one pass over all rows.
+        # A loop of 0 or 1 turns, where `vmap` would carry out both branches of a condition.
         at_start = state.total == 0
         bounds = lax.fori_loop(0, at_start.astype(jnp.int32), first_pass, bounds)
         seen = jnp.where(at_start, total, state.seen)
