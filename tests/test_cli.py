@@ -44,7 +44,7 @@ def recipe_file(path, text=""):
     ("argv", "said"),
     [
         (["scrore", "x"], "No such command 'scrore'"),
-        (["score"], "Missing argument 'POOL'"),
+        (["score"], "Missing argument 'POOL...'"),
         (["score", "x"], "Missing option '--out'"),
         (["score", "x", "--out", "o", "--bogus"], "No such option"),
         (["score", "x", "--out", "o", "--layer", "last"], "'last' is not a valid integer"),

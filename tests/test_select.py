@@ -63,7 +63,7 @@ def test_more_than_the_pool_is_refused_or_allowed(strategy):
 
 @pytest.mark.parametrize(
     ("budget", "said"),
-    [(-1, "budget -1 is negative"), (2.5, "budget 2.5 is not a whole"), ("3", "budget '3' is not"), (None, "None")],
+    [(-1, "budget -1 is negative"), (2.5, "budget 2.5 is not a whole"), ("3", "budget '3' is neither"), (None, "None")],
 )
 def test_a_budget_that_is_no_number_of_rows_is_named(budget, said):
     for strategy in ("random", "mean_nll", "k_center"):

@@ -61,7 +61,7 @@ class Grid:
     @cached_property
     def groups(self) -> tuple[str, ...] | None:
         """Of the rows held out, where the recipe names a column whose values count alike."""
-        from edjax.evaluation.grouping import groups_of
+        from edjax.data.groups import groups_of
 
         column = self.recipe.evaluation_group_by
         return None if column is None else groups_of(self.held_out, column)

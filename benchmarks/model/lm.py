@@ -100,7 +100,7 @@ class Ours:
     def lora(self, adapter: Path, batch: Batch, rate: float, remat: bool) -> Callable[[], tuple[float, float]]:
         """A training step: (loss, gradient norm)."""
         trainer = Trainer(import_adapter(self.model, adapter)[0], remat=remat)
-        return lambda: tuple(float(v) for v in trainer.step(batch, rate))  # type: ignore[return-value]
+        return lambda: tuple(float(v) for v in trainer.step(batch, rate)[:2])  # type: ignore[return-value]
 
 
 def peer(directory: Path, dtype: str) -> Any:
