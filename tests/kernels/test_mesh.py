@@ -76,7 +76,7 @@ ELSEWHERE = {
     "sal": "the picks of go, of at most 200 rows",
     "densest": "the clusters of nearest, and a sum over tiles of neighbours",
     "grape": "a sort on the host's groups, and segment sums",
-    "delift": "facility location on a matrix, which lies with the rows: test_facility_forms.py",
+    "delift": "facility location on a matrix that is given",
     "s2l": "the clusters of nearest, on trajectories",
 }
 
