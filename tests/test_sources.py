@@ -450,7 +450,7 @@ def test_verbs_over_several_files(ok, few, tmp_path):
     ] == {}
     line = pasted(out)
     assert "--pool d/part-0.jsonl --pool d/part-1.jsonl" in line
-    argv = shlex.split(line.replace("--budget 100 --out DIR", "--strategy random --budget 3 --out chosen"))
+    argv = shlex.split(line.replace("--budget 10% --out DIR", "--strategy random --budget 3 --out chosen"))
     ok(*argv)
     ok("select", "f", "--strategy", "random", "--budget", "3", "--out", "again")
     ok("select", "f", "--pool", "d", "--strategy", "random", "--budget", "3", "--out", "third")

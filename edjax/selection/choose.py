@@ -308,8 +308,8 @@ class _Part:
         cost = None if o.spends is None else tokens.spent(self.price[picks])
         if o.spends and not len(picks) and len(self.free) and asked != 0:
             none = self.price[self.free].min() > o.spends
-            said = f"no row costs {o.spends} or less" if none else f"none of the rows looked at fits into {o.spends}"
-            notes.append(f"{said}: nothing is chosen")
+            why = f"no row costs {o.spends} or less" if none else f"none of the rows looked at fits into {o.spends}"
+            notes.append(f"{why}: nothing is chosen")
         grouped = o.group_by is not None
         if not chosen.valued and (said := gains.warn(chosen, gain, grouped=grouped, targets=self.targets)):
             notes.append(said)
