@@ -103,6 +103,20 @@ def test_a_column_of_prices_and_rows_too():
     assert "no row costs 0.1 or less" in select(found, "random", budget_cost=0.1, price_by="price").warning
 
 
+def test_the_walk_goes_on_until_something_is_bought():
+    score = -np.arange(N, dtype=np.float32)
+    price = np.where(np.arange(N) < N - 5, 60, 1)
+    found = Features(tuple(map(str, range(N))), np.ones((N, 2), np.float32), {"s": score}, {"p": price}, "d")
+    assert select(found, "s", budget_tokens=50, cost_by="p").ids == tuple(map(str, range(N - 5, N)))
+    got = select(found, "s", 2, budget_tokens=50, cost_by="p", prefilter="s")
+    assert not len(got) and got.warning == "none of the rows looked at fits into 50: nothing is chosen"
+    n = 1100
+    later = Features(tuple(map(str, range(n))), np.ones((n, 2)), {"s": -np.arange(n)}, {"p": np.full(n, 60)}, "d")
+    later.facts["p"][-1] = 1
+    assert not len(select(later, "s", budget_tokens=50, cost_by="p")), "an order of all rows is not made for one"
+    assert len(select(found, "random", budget_cost=1e300, cost_per_row=1e-300)) == N
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

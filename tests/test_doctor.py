@@ -23,7 +23,14 @@ def test_a_sound_machine(edjax_, tmp_path, monkeypatch):
     assert [c["name"] for c in record["checks"]] == ["packages", "devices", "kernels", "disk", "road", "torch"]
     assert all(c["ok"] and c["remedy"] is None and c["detail"] for c in record["checks"])
     assert record["environment"]["packages"]["jax"]
-    assert [*(tmp_path / "out").iterdir()] == [*(tmp_path / "cache").iterdir()] == [], "nothing stays"
+    assert not [*tmp_path.iterdir()], "nothing stays"
+
+
+def test_directories_that_were_there_stay(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDJAX_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "own" / "empty").mkdir(parents=True)
+    doctor.disk(tmp_path / "own" / "empty" / "a" / "b")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["empty", "own"]
 
 
 def wrong_twin(monkeypatch, tmp_path):

@@ -205,6 +205,9 @@ def test_the_command_chooses_by_it(tmp_path, edjax_, fails):
     assert "covered of 5 rows from 30: reads tokens" in edjax_(*argv, "covered", "--dry-run")[1]
     needs = {line.split()[0]: line for line in edjax_("strategies")[1].splitlines()}
     assert "needs trajectory" in needs["forgotten"] and "needs decoded tokens" in needs["mean_nll"]
+    assert all("needs embeddings, decoded tokens  " in needs[name] for name in ("gist", "aloe"))
+    assert "needs response_nll, n_response_tokens (--probe response), prompt_id  of each" in needs["grape"]
+    assert len({needs[name].index(said) for name, said in (("grape", "of each"), ("random", "drawn by"))}) == 1
     assert json.loads(edjax_("strategies", "--json")[1])["covered"]["needs"] == "tokens"
 
 

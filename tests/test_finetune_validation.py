@@ -250,3 +250,32 @@ def test_nothing_is_imported_that_was_not_asked_for(stories, untold, tmp_path, m
     for package in ("tensorboardX", "wandb", "trackio"):
         monkeypatch.setitem(sys.modules, package, None)
     assert told_run(stories, tmp_path / "a") == untold
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["train.jsonl", "--validation", "val-0.jsonl", "val-1.jsonl"],
+        ["--validation", "val-0.jsonl", "val-1.jsonl", "train.jsonl"],
+        ["train.jsonl", "--validation=val-0.jsonl", "--validation", "val-1.jsonl", "val-2.jsonl"],
+    ],
+)
+def test_a_pattern_that_a_shell_spelled_out_is_refused(edjax_, tmp_path, argv):
+    code, _, err = edjax_("finetune", *argv, "--out", tmp_path / "a")
+    assert code == 2 and "several files of --validation: one --validation each, or a quoted pattern" in err
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["a.jsonl", "b.jsonl", "--validation", "v.jsonl"], "a.jsonl does not exist"),
+        (["--out", "o", "a.jsonl", "b.jsonl", "--validation=v.jsonl", "--validation", "w.jsonl"], "a.jsonl does not"),
+        (["--validation", "v.jsonl", "a.jsonl"], "a.jsonl does not exist"),
+        (["-", "--validation", "-"], "- is named twice, by ROWS and by --validation"),
+    ],
+)
+def test_rows_beside_validation(edjax_, tmp_path, monkeypatch, argv, said):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = edjax_("finetune", *argv, "--out", tmp_path / "o")
+    assert code and said in err and "several files" not in err

@@ -21,6 +21,19 @@ def line(name, *choices, status=200, error=None, model="m-1"):
     return {"id": f"batch_req_{name}", "custom_id": name, "response": None if error else response, "error": error}
 
 
+def message(*texts):
+    content = [{"type": "output_text", "text": text, "annotations": []} for text in texts]
+    return {"type": "message", "role": "assistant", "content": content}
+
+
+def output(name, *items, status="completed", error=None, model="m-1"):
+    """A line of /v1/responses."""
+    body = {"id": "resp_1", "object": "response", "status": status, "error": error, "model": model}
+    made = line(name)
+    made["response"]["body"] = body | {"output": list(items)}
+    return made
+
+
 @pytest.fixture
 def chosen(tmp_path):
     return read_chosen(pool_file(tmp_path / "p.jsonl", [{"id": f"p{i}", "prompt": f"q{i}"} for i in range(3)]))
@@ -40,6 +53,18 @@ def test_output_of_a_batch(tmp_path, chosen):
     assert import_labels(chosen, [file], annotator="m-1").lines == done.lines
 
 
+def test_output_of_responses_and_of_parts(tmp_path, chosen):
+    parts = [{"type": "text", "text": "to "}, {"type": "text", "text": "1"}]
+    thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}
+    lines = (
+        output("p0", thought, message("to ", "0")),
+        line("p1", choice(parts)),
+        line("p2", choice("to 2"), status="200"),
+    )
+    done = import_labels(chosen, [written(tmp_path / "out.jsonl", *lines)], annotator="m-1")
+    assert [json.loads(x)["response"] for x in done.lines] == ["to 0", "to 1", "to 2"]
+
+
 WRONG = {  # a line that holds no whole answer, and what is said of it
     "expired": (
         line("p1", error={"code": "batch_expired", "message": "not in time"}),
@@ -51,6 +76,15 @@ WRONG = {  # a line that holds no whole answer, and what is said of it
     "refusal": (line("p1", choice(None, refusal="No.")), "the model refused"),
     "calls": (line("p1", choice(None, "tool_calls", tool_calls=[{"function": {"name": "f"}}])), "it calls tools"),
     "empty": (line("p1", choice(" ")), "empty"),
+    "embeddings": (line("p1"), "the response holds neither choices nor output"),
+    "cut output": (output("p1", message("to"), status="incomplete"), "not a whole answer .status incomplete"),
+    "failed output": (output("p1", error={"message": "overloaded"}, status="failed"), "the request failed .overloaded"),
+    "refused output": (
+        output("p1", {"type": "message", "content": [{"type": "refusal", "refusal": "No."}]}),
+        "the model refused",
+    ),
+    "calling output": (output("p1", {"type": "function_call", "name": "f"}), "it calls tools"),
+    "no output": (output("p1", {"type": "reasoning", "summary": []}), "empty"),
 }
 
 

@@ -1,6 +1,7 @@
 """What a notebook shows: tables that are text alone, pictures that stand alone, bars in a cell; and pandas."""
 
 import base64
+import dataclasses
 import re
 import subprocess
 import sys
@@ -102,6 +103,13 @@ def test_features_and_selections_as_pandas():
     assert frame["mean_nll"].to_numpy().tolist() == found.scores["mean_nll"].tolist()
     with_x = found.to_pandas(embeddings=True)
     assert np.array_equal(np.stack(with_x["embedding"]), found.embeddings)
+    own = {"id": np.arange(len(found)), "id_": np.ones(len(found))}
+    named = dataclasses.replace(found, facts=own, arrays={"embedding": found.embeddings + 1})
+    frame = named.to_pandas(embeddings=True)
+    assert list(frame) == ["id", "mean_nll", "id__", "id_", "embedding_", "embedding"]
+    assert frame["id"].tolist() == list(found.ids) and frame["id__"].tolist() == own["id"].tolist()
+    assert np.array_equal(np.stack(frame["embedding"]), found.embeddings)
+    assert "embedding" in named.to_pandas() and "embedding_" not in named.to_pandas()
     picks = chosen.to_pandas()
     assert list(picks["id"]) == list(chosen.ids) and picks["row"].tolist() == chosen.indices.tolist()
     assert picks["gain"].to_numpy().tolist() == chosen.gains.tolist()

@@ -107,8 +107,9 @@ def test_quotas_weights_tokens_and_small_parts_go_with_it():
 def test_what_chooses_no_row_at_a_time_is_refused():
     with pytest.raises(UsageError, match=r"nearest does not choose row by row.*--partitions"):
         in_parts("nearest")
-    with pytest.raises(UsageError, match="partitions is 0"):
-        select(pool(), "k_center", 3, partitions=0)
+    for parts in (0, -2):
+        with pytest.raises(UsageError, match=f"partitions is {parts}; it is a number of parts, 1 or more"):
+            select(pool(), "k_center", 3, partitions=parts)
 
 
 def test_from_the_command_line(edjax_, tmp_path):

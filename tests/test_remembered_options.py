@@ -95,7 +95,7 @@ def test_options_that_shape_the_pool_are_given_once(road, shared, tmp_path, case
     out, _ = road(f"score {shlex.quote(str(pool))} --model {model} {options}", *SCORE)
     remembered = read_manifest(tmp_path / "f", "features")["reading"]
     assert len(remembered) == options.count("--")
-    line = pasted(out).replace("--budget 100 --out DIR", "--strategy random --budget 3 --out chosen")
+    line = pasted(out).replace("--budget 10% --out DIR", "--strategy random --budget 3 --out chosen")
     road(line)
     assert read_manifest(tmp_path / "chosen", "selection")["reading"] == remembered
     road("select f --strategy random --budget 3 --out again")

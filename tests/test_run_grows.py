@@ -156,6 +156,20 @@ def test_a_variant_changed_under_its_name_is_refused(ask, with_variant, tmp_path
         assert len(cells(ask(path, strategies=["random", "weighed", "other"], variants=both))) == 3
 
 
+def test_parts_dropped_from_a_variant_are_another_choice(ask, tmp_path):
+    """And a directory that was named when colons alone were replaced is found."""
+    asked, path = {"strategy": "k_center", "partitions": 2}, tmp_path / "run"
+    ask(path, strategies=["in parts"], variants={"in parts": asked})
+    for part in ("selections", "cells"):
+        (path / part / "in_parts-b4-s0").rename(path / part / "in parts-b4-s0")
+    before = contents(path)
+    got = ask(path, strategies=["in parts", "random"], variants={"in parts": asked})
+    assert len(cells(got)) == 2 and {p: v for p, v in contents(path).items() if p in before} == before
+    assert not list(path.glob("*/in_parts-*"))
+    with pytest.raises(UsageError, match=r"in parts was chosen with other options .*partitions: 2 there, 1 now"):
+        ask(path, strategies=["in parts"], variants={"in parts": {"strategy": "k_center"}})
+
+
 def test_a_variant_that_is_not_used_may_change(ask, with_variant, tmp_path):
     shutil.copytree(with_variant, tmp_path / "run")
     ask(tmp_path / "run", variants={"weighed": CHANGED["an option"]})

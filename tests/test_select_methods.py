@@ -86,6 +86,18 @@ def test_prompts_are_told_apart_by_any_name():
     assert first.ids + second.ids == ("r5", "r0", "r3"), "a prompt that has its response gets no other"
 
 
+def test_a_budget_of_tokens_buys_the_prompts_that_there_are():
+    """Fewer rows than were looked at are all there are: the walk ends with them."""
+    found = responses([0, 0, 0, 1, 1, 2])
+    found.facts["n_prompt_tokens"] = np.ones(6, np.int32)
+    for allowed in (False, True):
+        assert select(found, "grape", budget_tokens=1000, allow_fewer=allowed).ids == ("r5", "r0", "r3")
+    assert select(found, "grape", budget_tokens=2).ids == ("r5", "r0")
+    for quotas in ("proportional", "balanced"):
+        asked = {"group_by": "prompt_id", "quotas": quotas, "budget_tokens": 1000}
+        assert set(select(found, "grape", 6, **asked).ids) == {"r5", "r0", "r3"}
+
+
 def test_what_grape_lacks_is_said():
     with pytest.raises(
         UsageError, match=r"grape finds 3 of 4 rows that it may pick; lower the budget, or --allow fewer"

@@ -210,6 +210,46 @@ def test_rows_without_ids_are_named_after_their_file(tmp_path, monkeypatch):
     assert read_pool("days/*/p.jsonl").ids == ("1/p.jsonl:row-000001", "2/p.jsonl:row-000001")
 
 
+def test_names_of_rows_do_not_hang_on_links_or_on_further_files(tmp_path, monkeypatch):
+    bare = jsonl([{"prompt": "q"}])
+    for name in ("a/p.jsonl", "b/p.jsonl", "b/q.jsonl", "store/one/x", "store/two/deep/y"):
+        put(tmp_path / name, bare)
+    monkeypatch.chdir(tmp_path)
+    two = read_pool(["a/p.jsonl", "b/q.jsonl"]).ids
+    assert two == ("p.jsonl:row-000001", "q.jsonl:row-000001")
+    three = read_pool(["a/p.jsonl", "b/p.jsonl", "b/q.jsonl"]).ids
+    assert three == ("a/p.jsonl:row-000001", "b/p.jsonl:row-000001", "q.jsonl:row-000001")
+    for place, target in (("a", "one/x"), ("b", "two/deep/y")):
+        (tmp_path / place / "p.jsonl").unlink()
+        (tmp_path / place / "p.jsonl").symlink_to(tmp_path / "store" / target)
+    assert read_pool(["a/p.jsonl", "b/p.jsonl", "b/q.jsonl"]).ids == three
+
+
+def test_a_link_to_a_shard_that_is_not_there(tmp_path, monkeypatch):
+    shards(tmp_path / "d")
+    monkeypatch.chdir(tmp_path)
+    for name in ("part-2.jsonl", "notes.md", ".part-3.jsonl", "_part-4.jsonl"):
+        (tmp_path / "d" / name).symlink_to("gone")
+    for source in ("d", "d/*", "d/part-*", "d/part-2.jsonl", "d/part-2*"):
+        with pytest.raises(DataError, match=r"^d/part-2\.jsonl is a link to a file that is not there; fetch it$"):
+            read_pool(source)
+    (tmp_path / "d" / "part-2.jsonl").unlink()
+    assert same(read_pool("d")) and same(read_pool("d/*"))
+    with pytest.raises(DataError, match=r"d/part-2\.jsonl does not exist; did you mean d/part-"):
+        read_pool("d/part-2.jsonl")
+
+
+def test_lines_beside_cells_stay_as_they_came(tmp_path):
+    odd = b'{"prompt":"a",   "id": "x"}'
+    put(tmp_path / "a.jsonl", odd + b"\n")
+    put(tmp_path / "b.csv", b"id,prompt\ny,b\n")
+    pool = read_pool([tmp_path / "a.jsonl", tmp_path / "b.csv"])
+    assert pool.lines == (odd, b'{"id":"y","prompt":"b"}') and pool.line(0) == odd
+    write_rows(tmp_path / "out.jsonl", pool, [1, 0])
+    assert (tmp_path / "out.jsonl").read_bytes() == pool.line(1) + b"\n" + odd + b"\n"
+    assert read_pool(tmp_path / "b.csv").lines is None
+
+
 def test_places_in_several_files(tmp_path, monkeypatch):
     shards(tmp_path / "d")
     monkeypatch.chdir(tmp_path)
@@ -226,6 +266,15 @@ def test_places_in_several_files(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"more/part-1\.jsonl:1: no column 'prompt', which the rows before have"):
         put(tmp_path / "more" / "part-1.jsonl", b'{"text": "a"}\n')
         read_pool(["d/part-0.jsonl", "more/part-1.jsonl"])
+
+
+def test_what_is_said_of_kinds_and_bodies(tmp_path):
+    put(tmp_path / "d" / "a.json", b"[]")
+    table(tmp_path / "d" / "b.parquet", ROWS)
+    with pytest.raises(DataError, match=r"several kinds \(\.json, \.parquet\); name those to read: '.*/d/\*\.json'$"):
+        read_pool(tmp_path / "d")
+    with pytest.raises(DataError, match=r"columns custom_id, body \(its body has no list of messages\); accepted"):
+        read_pool(put(tmp_path / "b.jsonl", b'{"custom_id": "a", "body": {"input": "q"}}\n'))
 
 
 def test_several_files_that_are_no_pool(tmp_path, monkeypatch):
@@ -340,6 +389,33 @@ def test_nothing_is_piped(monkeypatch):
             read_pool("-")
 
 
+def test_standard_input_stands_alone(tmp_path, piped):
+    from edjax.data.names import piped as is_piped
+
+    file = str(put(tmp_path / "p.jsonl", jsonl(ROWS)))
+    piped(jsonl(ROWS))
+    for source in (["-", file], [file, "-"], ["-", "-"]):
+        with pytest.raises(UsageError, match="- is standard input, and stands alone"):
+            read_pool(source)
+        assert is_piped(source)
+    assert is_piped("-") and not is_piped(None) and not is_piped([file])
+
+
+def test_a_split_is_remembered_of_what_has_splits(tmp_path, monkeypatch):
+    shards(tmp_path / "plain")
+    shards(tmp_path / "named", names=("train-0.jsonl", "test-0.jsonl"))
+    put(tmp_path / "saved" / "a" / "state.json", b"{}")
+    monkeypatch.chdir(tmp_path)
+    kept = {"split": "train", "revision": "v1"}
+    for source in ("plain", "plain/*.jsonl", "-", "plain/part-0.jsonl", "n*/*.jsonl", ["plain/part-0.jsonl", "n*/*"]):
+        assert Reading.of({}, kept, source) == Reading(), source
+        assert Reading.of({"split": "test"}, kept, source).split == "test"
+    for source in ("named", "saved/a", "saved/*"):
+        assert Reading.of({}, kept, source) == Reading(split="train"), source
+    assert Reading.of({}, kept, "org/name") == Reading(split="train", revision="v1")
+    assert same(read_pool("plain/*.jsonl"))
+
+
 # The verbs
 
 
@@ -374,7 +450,7 @@ def test_verbs_over_several_files(ok, few, tmp_path):
     ] == {}
     line = pasted(out)
     assert "--pool d/part-0.jsonl --pool d/part-1.jsonl" in line
-    argv = shlex.split(line.replace("--budget 100 --out DIR", "--strategy random --budget 3 --out chosen"))
+    argv = shlex.split(line.replace("--budget 10% --out DIR", "--strategy random --budget 3 --out chosen"))
     ok(*argv)
     ok("select", "f", "--strategy", "random", "--budget", "3", "--out", "again")
     ok("select", "f", "--pool", "d", "--strategy", "random", "--budget", "3", "--out", "third")
@@ -413,6 +489,12 @@ def test_a_recipe_takes_a_pattern(tmp_path):
 
     shards(tmp_path / "d")
     recipe = make_recipe({"pool": "d/*.jsonl", "evaluation": "org/name", "out": "o"}, tmp_path)
+    odd = shards(tmp_path / "v[1]" / "d").parent
+    for name in ("d/*.jsonl", "../v[[]1]/d/part-*", "d"):
+        asked = make_recipe({"pool": name, "evaluation": "org/name", "out": "o"}, odd)
+        assert same(read_pool(asked.pool)), asked.pool
+    with pytest.raises(UsageError, match=r"pool holds \['d/a\.jsonl'\], which is not text"):
+        make_recipe({"pool": ["d/a.jsonl"], "evaluation": "org/name", "out": "o"}, tmp_path)
     assert recipe.pool == f"{tmp_path}/d/*.jsonl" and recipe.evaluation == "org/name" and same(read_pool(recipe.pool))
 
 

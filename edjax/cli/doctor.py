@@ -5,6 +5,7 @@ Nothing is fetched: the model of the road is made in place (`edjax.demo.tiny`), 
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tempfile
 import time
@@ -144,6 +145,7 @@ def _writable(place: Path, remedy: str) -> int:
 
     from edjax.keep.store import atomic_write
 
+    made = [p for p in (place, *place.parents) if not p.exists()]
     try:
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".edjax-doctor-", dir=place) as home:
@@ -156,6 +158,10 @@ def _writable(place: Path, remedy: str) -> int:
         return shutil.disk_usage(place).free
     except (OSError, EdjaxError) as e:
         raise Failed(f"{place} cannot be written ({e})", f"free space, or {remedy}") from e
+    finally:
+        for p in made:
+            with contextlib.suppress(OSError):  # somebody else's by now, or never made
+                p.rmdir()
 
 
 def road(_: Path) -> str:

@@ -63,7 +63,8 @@ def score(
         options.tell(found._asdict(), *describe(found, out))
         return
     features = run_score(rows, out=out, overwrite=overwrite, log=options.note, **settings)
-    next_step = f"edjax select {shlex.join([str(out), *options.named(pool)])} --budget 100 --out DIR"
+    budget = "100" if len(features) >= 1000 else "10%"  # 100 of a small pool is all of it
+    next_step = f"edjax select {shlex.join([str(out), *options.named(pool)])} --budget {budget} --out DIR"
     options.tell(
         {"rows": len(features), "features": features.embeddings.shape[1], "scores": list(features.scores), "out": out},
         f"{len(features)} prompts x {features.embeddings.shape[1]} features in {out}",

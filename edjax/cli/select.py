@@ -213,13 +213,17 @@ class _Source:
 
     def pool_name(self) -> str | list[str] | None:
         """The pool that was named, else the one that was scored, unless that is gone since it came through a pipe."""
+        from edjax.data.names import piped
+
         scored = self.manifest.get("pool")
-        return self.given["pool"] or (None if scored == options.STDIN else scored)
+        return self.given["pool"] or (None if piped(scored) else scored)
 
     def _pool(self) -> Any:
         """The pool; None where none is named, and then the rows are known by their ids alone."""
+        from edjax.data.names import piped
+
         name = self.pool_name()
-        if name is None and self.manifest.get("pool") == options.STDIN:
+        if name is None and piped(self.manifest.get("pool")):
             options.note(
                 f"{self.path} was scored from standard input, so the rows themselves are not at hand: ids alone are "
                 "written; name a file of the same rows with --pool"

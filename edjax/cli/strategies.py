@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from edjax.cli import options
+
+TARGET = {"none": "", "taken": " [--target]", "needed": " --target"}
 
 
 @click.command()
@@ -18,21 +22,31 @@ def strategies() -> None:
     A score of the features is a strategy too: the largest first.
     --target: it chooses for the prompts of `edjax select --target FEATURES`; in brackets where it can do without.
     """
-    from edjax.data.features import SCORES
-    from edjax.scoring.probes import PROBES
-    from edjax.selection.strategies import BROKEN, STRATEGIES, described, scores_of
+    from edjax.selection.strategies import BROKEN, STRATEGIES, described
 
     said = {name: described(method) for name, method in STRATEGIES.items()}
     wide = max(len(name) for name in said)
+    needs = {name: _needs(STRATEGIES[name]) + TARGET[of["target"]] for name, of in said.items()}
+    room = max(map(len, needs.values()))
     lines = []
     for name, of in said.items():
-        read = scores_of(STRATEGIES[name])
-        needs = "decoded tokens" if read and set(read) <= set(SCORES) else of["needs"]
-        probes = [p for p in PROBES if PROBES[p].of and set(PROBES[p].columns) & set(read)]
-        needs += f" (--probe {', '.join(probes)})" if probes else ""
-        needs += {"none": "", "taken": " [--target]", "needed": " --target"}[of["target"]]
         own = ", ".join(k["name"] if k["default"] is None else f"{k['name']}={k['default']}" for k in of["knobs"])
-        lines.append(f"{name:{wide}}  needs {needs:21}  {of['summary']}{f' ({own})' if own else ''}")
+        lines.append(f"{name:{wide}}  needs {needs[name]:{room}}  {of['summary']}{f' ({own})' if own else ''}")
     for why in BROKEN.values():
         options.note(why)
     options.tell(said, *lines)
+
+
+def _needs(method: Any) -> str:
+    """The columns that a method reads, the scores of decoded tokens as one, each probe behind what it makes."""
+    from edjax.data.features import SCORES
+    from edjax.scoring.probes import PROBES
+    from edjax.selection.strategies import reads_embeddings, scores_of
+
+    read = [name for name in scores_of(method) if name not in SCORES]
+    said = ["embeddings"] * reads_embeddings(method) + ["decoded tokens"] * (len(read) < len(scores_of(method)))
+    for probe, of in PROBES.items():
+        if of.of and (made := [name for name in read if name in of.columns]):
+            said.append(f"{', '.join(made)} (--probe {probe})")
+            read = [name for name in read if name not in made]
+    return ", ".join([*said, *read]) or "nothing"

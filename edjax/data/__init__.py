@@ -1,5 +1,6 @@
 """What comes in: rows and their ids, turns and tools in them, the pool, and its columns of numbers.
 
+names.py      what those names say before anything is read
 sources.py    what a pool may be named by: files, patterns, directories, standard input, hub ids
 packed.py     bytes out of files that are packed, or in UTF-16
 rows.py       a row as it comes, and JSON

@@ -48,17 +48,24 @@ class Features:
     def to_pandas(self, *, embeddings: bool = False) -> Any:
         """A pandas DataFrame, a row a prompt: id, scores, facts, and arrays as cells.
 
-        embeddings: also a column with the embedding of each row; of a stream, all of it is read into memory.
+        embeddings: also a column with the embedding of each row; of a stream, all of it is read into memory. A column
+        of the features that has one of these two names is called `id_`, or `embedding_`.
 
         Raises:
           EnvError: pandas is not installed.
         """
-        frame = notebook.pandas().DataFrame({"id": list(self.ids), **self.scores, **self.facts})
-        x = self.embeddings
-        more = {"embedding": x.read() if isinstance(x, Stream) else x} if embeddings else {}
-        for name, values in (self.arrays | more).items():
-            frame[name] = list(values)
-        return frame
+        found: dict[str, Any] = {**self.scores, **self.facts, **{k: list(v) for k, v in self.arrays.items()}}
+        own: dict[str, Any] = {"id": list(self.ids)}
+        if embeddings:
+            x = self.embeddings
+            own["embedding"] = list(x.read() if isinstance(x, Stream) else x)
+        for name in own:
+            if name in found:
+                free = name + "_"
+                while free in found:
+                    free += "_"
+                found = {free if k == name else k: v for k, v in found.items()}
+        return notebook.pandas().DataFrame({"id": own.pop("id"), **found, **own})
 
     def _repr_html_(self) -> str:
         n, d = self.embeddings.shape

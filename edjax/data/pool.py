@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edjax.data.ids import id_text
-from edjax.data.reading import Named as Named
+from edjax.data.names import Named as Named
+from edjax.data.names import called as called
 from edjax.data.reading import Reading as Reading
-from edjax.data.reading import called as called
 from edjax.data.rows import BadRow, Row
 from edjax.data.sources import Source, open_rows
 from edjax.data.tools import Tool
@@ -54,7 +54,7 @@ class Pool:
         them, the last assistant turn left out.
       responses: the answer, or None for a row without a label.
       records: the parsed rows with every column they came with.
-      lines: the rows' bytes without line ends where the source is JSON Lines, else None.
+      lines: the rows' bytes without line ends where any of the source is JSON Lines, else None.
       source: what was read, for messages.
       digest: sha256 of the rows' lines and of what was read out of them; equal for equal rows in the same order, packed
         or not, in one file or in several. Other options, or an edjax that reads a column more, make it another one, and
@@ -254,7 +254,8 @@ def read_as(
     if reading.id_column == "id" and "id" not in there and first == "body" and "custom_id" in there:
         reading = dataclasses.replace(reading, id_column="custom_id")
     ids, unnamed = _ids(name, rows, reading.id_column, container)
-    lines = tuple(row.raw for row in rows if row.raw is not None)
+    raw = any(row.raw is not None for row in rows)
+    lines = tuple(dump(r.record) if r.raw is None else r.raw for r in rows) if raw else None
     notes = [
         *_notes(bad, container, unnamed, len(parsed) - len(set(map(_key, parsed)))),
         *_withheld(ids, parsed),
@@ -264,7 +265,7 @@ def read_as(
         messages=tuple(m.messages for m in parsed),
         responses=tuple(m.response for m in parsed),
         records=tuple(row.record for row in rows),
-        lines=lines if len(lines) == len(rows) else None,
+        lines=lines,
         source=name,
         notes=tuple(notes),
         tools=tuple(m.tools for m in parsed),
@@ -320,8 +321,9 @@ def _shape(source: str, record: dict[str, Any], text_column: str | None) -> str:
         return shape
     if text_column is not None:
         raise _no_column(source, text_column, list(record))
-    near = [(c, difflib.get_close_matches(c.lower(), SHAPES, n=1)) for c in record]
+    near = [(c, difflib.get_close_matches(c.lower(), SHAPES, n=1)) for c in record if c not in SHAPES]
     hint = next((f" ({c!r} is near {n[0]!r})" for c, n in near if n), "")
+    hint = " (its body has no list of messages)" if "body" in record else hint
     raise DataError(
         f"{source}: no prompt among the columns {', '.join(record) or '(none)'}{hint}; "
         f"accepted are {ACCEPTED}; or name one with --text-column"

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from edjax.data.names import STDIN as STDIN
+from edjax.data.names import Named, is_here, may_have_splits, names_of
 from edjax.data.turns import Columns
 from edjax.keep.errors import UsageError
 from edjax.settings import setting
 
 READING = "What is read"
-STDIN = "-"
-Named = str | Path | Sequence[str | Path]  # what names a pool
-
-
-def called(source: Named) -> str:
-    """A source in a message: its name, or the first of several and how many more."""
-    names = [source] if isinstance(source, str | Path) else list(source)
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"{names[0]}{more}" if names else "nothing"
 
 
 @dataclass(frozen=True)
@@ -59,11 +51,11 @@ class Reading:
 
     @classmethod
     def of(cls, given: Mapping[str, Any], remembered: Mapping[str, Any] | None = None, source: Named = "") -> Reading:
-        """What is given; where that is None, what a manifest remembers, else the default. A `source` that is made of
-        files has no split to remember, one on this machine no revision."""
-        paths = [Path(p) for p in ([source] if isinstance(source, str | Path) else source)]
-        apart = {"split"} if all(p.is_file() for p in paths) else set()
-        apart |= {"revision"} if all(p.exists() for p in paths) else set()
+        """What is given; where that is None, what a manifest remembers, else the default. A `source` without
+        splits has none to remember, one on this machine no revision."""
+        asked = names_of(source)
+        apart = set() if any(map(may_have_splits, asked)) else {"split"}
+        apart |= {"revision"} if all(map(is_here, asked)) else set()
         names = {f.name for f in dataclasses.fields(cls)} - apart
         found = {k: v for k, v in (remembered or {}).items() if k in names}
         return cls(**found | {k: v for k, v in given.items() if v is not None})

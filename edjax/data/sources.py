@@ -8,7 +8,8 @@
   -                        standard input: what it is, and how it is packed, is told from its first bytes
   org/name, org/name:config    a data set of the hub
 Several of them follow each other. A row without an id is named after its place: row-000017, and where there may be
-several files after the file as well, part-0.jsonl:row-000017, so that a further file leaves the names as they are.
+several files after the file as well, part-0.jsonl:row-000017, so that a further file leaves the names as they are, but
+for those of another file of the same name: both then begin with the directories that they do not share.
 """
 
 from __future__ import annotations
@@ -18,22 +19,21 @@ import glob
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from edjax.data import stored
 from edjax.data.delimited import table_rows
+from edjax.data.names import SPLIT, STDIN, Named, called, is_pattern, names_of
 from edjax.data.packed import PACKED, byte_lines, packing_of, whole
-from edjax.data.reading import STDIN, Named, called
 from edjax.data.rows import Row, json_array, json_lines
 from edjax.keep.errors import DataError, UsageError
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _KNOWN = f"{', '.join(SUFFIXES)} (all but .parquet also with {', '.join(PACKED)})"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?")
-_SPLIT = re.compile(r"(train|test|validation|valid|val|dev|eval|evaluation)(?![A-Za-z0-9])", re.IGNORECASE)
 _ABOUT = ("dataset_info.json", "dataset_infos.json")  # files that tell of a data set and hold no rows
 
 
@@ -95,6 +95,8 @@ def open_rows(
     names = [source] if isinstance(source, str) else list(source)
     if not names:
         raise UsageError("no source is named; name a file, a directory, a hub id or -")
+    if len(names) > 1 and STDIN in names:
+        raise UsageError("- is standard input, and stands alone: pipe all of them into it, or name files")
     found = tuple(c for name in names for c in _containers(name, split, revision, limit))
     one = f"{called(names)} is one file" if len(found) == 1 else f"{called(names)} are files"
     if split is not None and not any(c.split for c in found):
@@ -112,26 +114,25 @@ def open_rows(
 
 
 def _labels(found: Sequence[Container]) -> tuple[str, ...]:
-    """File names; where two are the same, with the directories that the files do not share."""
+    """File names; those of one name with the directories that they do not share, wherever links among them lead."""
     if len(found) == 1 and not found[0].among:
         return ("",)
-    names = [c.path.name if c.path else c.name for c in found]
-    if len(set(names)) < len(names):
-        paths = [c.path.resolve() if c.path else Path(c.name) for c in found]
-        shared = Path(os.path.commonpath([p.parent for p in paths if p.is_absolute()]))
-        names = [p.relative_to(shared).as_posix() if p.is_absolute() else str(p) for p in paths]
-    return tuple(names)
-
-
-def is_pattern(name: str) -> bool:
-    """Whether a name that is no path stands for those that match it."""
-    return re.search(r"[*?\[]", name) is not None
+    paths = [Path(os.path.abspath(c.path)) if c.path else None for c in found]
+    names = [p.name if p else c.name for c, p in zip(found, paths, strict=True)]
+    alike: dict[str, list[Path]] = {}
+    for name, path in zip(names, paths, strict=True):
+        if path:
+            alike.setdefault(name, []).append(path)
+    shared = {name: os.path.commonpath([p.parent for p in own]) for name, own in alike.items() if len(own) > 1}
+    return tuple(
+        path.relative_to(shared[name]).as_posix() if path and name in shared else name
+        for name, path in zip(names, paths, strict=True)
+    )
 
 
 def size_of(source: Named) -> int:
     """Bytes of the files that a source is made of; what is no file counts nothing."""
-    names = [source] if isinstance(source, str | Path) else source
-    paths = [Path(p) for name in names for p in _paths(str(name))]
+    paths = [Path(p) for name in names_of(source) for p in _paths(name)]
     return sum(p.stat().st_size for p in paths if p.is_file())
 
 
@@ -155,6 +156,7 @@ def _containers(name: str, split: str | None, revision: str | None, limit: int |
         return [_file(p, limit)._replace(among=True, split=split is not None) for p in _directory(path, split)]
     if path.exists():
         return [_file(path, limit)]
+    _refuse_dangling([path])
     if is_pattern(name):
         return [c._replace(among=True) for p in _matches(name) for c in _containers(p, split, revision, limit)]
     if _looks_like_hub_id(name):
@@ -169,6 +171,7 @@ def _data_set(load: Callable[[], object], limit: int | None) -> Iterator[Row]:
 
 def _matches(pattern: str) -> list[str]:
     found = sorted(p for p in glob.glob(pattern, recursive=True) if not Path(p).name.startswith("_"))
+    _refuse_dangling([p for p in map(Path, found) if _kind(p)[0]])
     files = [p for p in found if Path(p).is_file()]
     if not found:
         raise DataError(f"no file matches {pattern}; check the pattern, and whether it is quoted")
@@ -184,9 +187,9 @@ def _directory(path: Path, split: str | None) -> list[Path]:
     kinds = sorted({_kind(p)[0] for p in files})
     if len(kinds) > 1:
         raise DataError(
-            f"{path} holds files of several kinds ({', '.join(kinds)}); name those to read: '{path}/*.jsonl'"
+            f"{path} holds files of several kinds ({', '.join(kinds)}); name those to read: '{path}/*{kinds[0]}'"
         )
-    splits = {p: m[1].lower() if (m := _SPLIT.match(p.name)) else "" for p in files}
+    splits = {p: m[1].lower() if (m := SPLIT.match(p.name)) else "" for p in files}
     names = sorted(set(splits.values()) - {""})
     if split is not None and split not in names:
         raise UsageError(
@@ -198,13 +201,25 @@ def _directory(path: Path, split: str | None) -> list[Path]:
             f"{path} holds the splits {', '.join(names)}{rest}; choose one with --split (in a recipe: pool_split, "
             f"evaluation_split), or name the files"
         )
-    return [p for p in files if split is None or splits[p] == split]
+    read = [p for p in files if split is None or splits[p] == split]
+    _refuse_dangling(read)
+    return read
 
 
 def _files(path: Path) -> list[Path]:
     """The files of rows in a directory, by name."""
     files = (p for p in path.iterdir() if not p.name.startswith((".", "_")) and p.name not in _ABOUT)
-    return sorted(p for p in files if p.is_file() and _kind(p)[0])
+    return sorted(p for p in files if (p.is_file() or _dangling(p)) and _kind(p)[0])
+
+
+def _dangling(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
+
+
+def _refuse_dangling(paths: Iterable[Path]) -> None:
+    """A shard that was not fetched is no smaller pool."""
+    for path in filter(_dangling, paths):
+        raise DataError(f"{path} is a link to a file that is not there; fetch it")
 
 
 # A file
@@ -266,5 +281,6 @@ def _looks_like_hub_id(source: str) -> bool:
 def _nearest_file(path: Path) -> str:
     if not path.parent.is_dir():
         return f"; neither does the directory {path.parent}"
-    near = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=1)
+    there = [p.name for p in path.parent.iterdir() if p.name != path.name]
+    near = difflib.get_close_matches(path.name, there, n=1)
     return f"; did you mean {path.parent / near[0]}?" if near else "; check the path"

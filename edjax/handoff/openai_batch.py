@@ -1,8 +1,9 @@
 """OpenAI's batch API, and what serves the same: the lines of an output file, joined by `custom_id`.
 
-A line holds `response`, whose `body` is a chat completion (or a completion, with `text`), or an `error`. The model is
-who answered. Several choices of a line are several answers. What is no whole answer is none: a request that failed, a
-text that was cut at its limit or filtered, a refusal, a call of tools.
+A line holds `response`, or an `error`. The `body` of a response is a chat completion (or a completion, with `text`), or
+an `output` of items, of /v1/responses. The model is who answered. Several choices of a line are several answers. What
+is no whole answer is none: a request that failed, a text that was cut at its limit or filtered, a refusal, a call of
+tools.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from edjax.data.ids import id_of
 from edjax.handoff.record import EMPTY, Answer, BadAnswer, Entry
 
 _WHOLE = (None, "stop")
+_CALLS = ("function_call", "custom_tool_call", "computer_call", "local_shell_call")  # that wait for whoever asked
 
 
 def is_output(record: dict[str, Any]) -> bool:
@@ -31,14 +33,15 @@ def answers(entries: list[Entry]) -> Iterator[Answer]:
             raise BadAnswer(f"{where}: no custom_id; an answer is joined by the id of its row")
         response = record.get("response") or {}
         body = response.get("body") or {}
-        choices = body.get("choices") or []
         names = (str(body["model"]),) if body.get("model") else ()
         failed = record.get("error") or body.get("error")
-        if failed or not choices or response.get("status_code", 200) != 200:
+        status = response.get("status_code")
+        if failed or str(200 if status is None else status) != "200":
             yield Answer(name, None, where, why=_failure(failed, response), names=names)
             continue
-        for choice in choices:
-            text, why = _text(choice)
+        found = [_output(body)] if body.get("object") == "response" else map(_text, body.get("choices") or [])
+        found = list(found) or [(None, "the response holds neither choices nor output")]
+        for text, why in found:
             yield Answer(name, text, where, why=why, names=names)
 
 
@@ -56,5 +59,29 @@ def _text(choice: dict[str, Any]) -> tuple[str | None, str]:
         return None, "it calls tools"
     if end not in _WHOLE:
         return None, f"not a whole answer (finish_reason {end})"
-    text = message.get("content", choice.get("text"))
+    return _filled(_joined(message.get("content", choice.get("text"))))
+
+
+def _output(body: dict[str, Any]) -> tuple[str | None, str]:
+    """The text of a body of /v1/responses, or why there is none."""
+    items = [item for item in body.get("output") or [] if isinstance(item, dict)]
+    parts = [item.get("content") for item in items if item.get("type") == "message"]
+    lists = [content for content in parts if isinstance(content, list)]
+    if any(isinstance(part, dict) and part.get("type") == "refusal" for content in lists for part in content):
+        return None, "the model refused"
+    if any(item.get("type") in _CALLS for item in items):
+        return None, "it calls tools"
+    if (status := body.get("status", "completed")) != "completed":
+        return None, f"not a whole answer (status {status})"
+    return _filled("".join(filter(None, map(_joined, parts))))
+
+
+def _joined(content: Any) -> Any:
+    """A text, or the texts of a list of parts as one."""
+    if not isinstance(content, list):
+        return content
+    return "".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+
+
+def _filled(text: Any) -> tuple[str | None, str]:
     return (text, "") if isinstance(text, str) and text.strip() else (None, EMPTY)

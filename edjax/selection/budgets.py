@@ -43,12 +43,13 @@ def rows_of(budget: Budget, n: int) -> int:
     return max(1, math.floor(n * Fraction(budget.removesuffix("%")) / 100))
 
 
-def whole(name: str, value: Any, of: str) -> int:
-    """`value` as an int of 0 or more, or a `UsageError` that names it."""
+def whole(name: str, value: Any, of: str, least: int = 0) -> int:
+    """`value` as an int of `least` or more, or a `UsageError` that names it."""
     try:
         number = operator.index(value)
     except TypeError:
         raise UsageError(f"{name} {value!r} is not a whole number of {of}") from None
-    if number < 0:
-        raise UsageError(f"{name} {number} is negative; it is a number of {of}, 0 or more")
+    if number < least:
+        low = f"{name} is {number}" if least else f"{name} {number} is negative"
+        raise UsageError(f"{low}; it is a number of {of}, {least} or more")
     return number

@@ -263,7 +263,8 @@ class _Part:
             candidates = quality.prefilter(self.features.scores[o.prefilter], candidates, budget, o.prefilter_ratio)
         weights = None if chosen.valued else self.weights
         x: Any = self.prepared().rows if reads_embeddings(chosen) else self.features.embeddings
-        problem = Problem(self.features, x, candidates, 0, o.seed, self.given, weights, fewer=o.allow_fewer)
+        fewer = o.allow_fewer or o.spends is not None  # what a budget of tokens looks at is no number of rows asked for
+        problem = Problem(self.features, x, candidates, 0, o.seed, self.given, weights, fewer=fewer)
         problem = problem._replace(**self.beside(chosen))
         if o.bandwidth is not None and "bandwidth" in knobs(chosen):
             chosen = dataclasses.replace(chosen, bandwidth=o.bandwidth)  # type: ignore[call-arg]
@@ -305,8 +306,10 @@ class _Part:
         if o.weight_by is not None and chosen.valued:
             notes.append(f"{name} is not weighted by {o.weight_by}: it goes by values of the rows themselves")
         cost = None if o.spends is None else tokens.spent(self.price[picks])
-        if o.spends and not len(picks) and len(self.free):
-            notes.append(f"no row costs {o.spends} or less: nothing is chosen")
+        if o.spends and not len(picks) and len(self.free) and asked != 0:
+            none = self.price[self.free].min() > o.spends
+            why = f"no row costs {o.spends} or less" if none else f"none of the rows looked at fits into {o.spends}"
+            notes.append(f"{why}: nothing is chosen")
         grouped = o.group_by is not None
         if not chosen.valued and (said := gains.warn(chosen, gain, grouped=grouped, targets=self.targets)):
             notes.append(said)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from edjax.data.features import Features, Survey
-from edjax.data.reading import Named
+from edjax.data.names import Named
 from edjax.data.sources import size_of
 from edjax.data.stream import Stream
 from edjax.keep.errors import UsageError

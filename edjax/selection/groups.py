@@ -107,12 +107,14 @@ def order(
     """The picks of all groups, interleaved; `choose(candidates, labelled, budget)` orders one group's rows."""
     rows: list[np.ndarray] = []
     gains: list[np.ndarray | None] = []
+    found = np.zeros_like(quota)  # a method may pick fewer rows of a group than its quota
     for g, q in enumerate(quota):
         if q:
             mine = choose(candidates[group[candidates] == g], labelled[group[labelled] == g], int(q))
             rows.append(mine[0])
             gains.append(mine[1])
-    turns = interleave(quota)
+            found[g] = len(mine[0])
+    turns = interleave(found)
     place = np.argsort(np.argsort(turns, kind="stable"), kind="stable")  # of each turn, among the groups laid in a row
     picks = np.concatenate(rows)[place]
     known = [g for g in gains if g is not None]

@@ -65,7 +65,7 @@ class Options:
     partitions: int = setting(
         1, "Choose in so many random parts, then among what those chose: for large pools.", section=BUDGET
     )
-    seed: int = setting(0, "For the strategy random.", section=BUDGET)
+    seed: int = setting(0, "Of strategies that draw: random, s2l.", section=BUDGET)
     normalise: str = setting(
         defaults.NORMALISE,
         "What strategies see: whiten (principal components, alike; whiten:50 keeps 50), l2 (centred, length 1), "
@@ -147,8 +147,7 @@ class Options:
             raise UsageError(f"quotas {self.quotas!r} is not one of {', '.join(QUOTAS)}")
         if self.budget_tokens is not None:
             object.__setattr__(self, "budget_tokens", whole("budget_tokens", self.budget_tokens, "tokens"))
-        if whole("partitions", self.partitions, "parts") < 1:
-            raise UsageError("partitions is 0; a choice has at least 1 part, all rows")
+        whole("partitions", self.partitions, "parts", least=1)
         object.__setattr__(self, "keep_small", whole("keep_small", self.keep_small, "rows"))
         if self.keep_small and self.group_by is None:
             raise UsageError("keep_small needs group_by: the column that says which group a row is of")

@@ -14,6 +14,7 @@ from edjax.selection.options import Options
 
 Ordering = Callable[[int], tuple[np.ndarray, np.ndarray | None]]
 _ON = 16
+_FIRST = 1024  # rows that are looked at before the first is bought
 _DIGITS = 60  # sums of decimals of 17 digits each stay exact
 
 
@@ -91,23 +92,26 @@ def affordable(
     The order is walked; a row is taken where it fits into what is left, and passed over where it does not (first
     fit). Stopping at the first that does not fit would waste up to the price of the dearest row, and dividing gains by
     prices (Leskovec et al. 2007, CELF) would change which rows an objective prefers, and favour short prompts. The walk
-    ends when nothing is cheap enough, or at twice the place of the first row that did not fit, plus 16: what comes
-    later in a greedy order is worth little. The sum of the prices never exceeds `budget`; it is counted in decimals,
-    since three rows at 0.1 are bought with 0.3, and in floats they are not.
+    ends when nothing is cheap enough, or at twice the place of the first row that did not fit after one was bought,
+    plus 16: what comes later in a greedy order is worth little. Before one is bought it ends at the 1024th row, since
+    nothing at all is worth less, and an order of every row of a large pool takes long. The sum of the prices never
+    exceeds `budget`; it is counted in decimals, since three rows at 0.1 are bought with 0.3, and in floats they are
+    not.
 
     Args:
-      order: gives the first j rows and their gains; a smaller j gives the beginning of a larger one.
+      order: gives the first j rows and their gains, or all there are; a smaller j gives the beginning of a larger one.
       price: (n,) of every row. candidates: rows that the order is of.
     """
-    limit = min(most, len(candidates))
+    n = len(candidates)
+    limit = min(most, n)
     cheapest = _decimal(price[candidates].min() if limit else np.inf)
     fitting = int(np.searchsorted(np.cumsum(np.sort(price[candidates])), budget, side="right"))
     mean = float(price[candidates].mean()) if limit else 0.0
-    look = min(len(candidates), fitting + _ON, int(1.25 * budget / mean) + _ON if mean else len(candidates))
+    look = min(n, fitting + _ON, int(min(n, 1.25 * budget / mean)) + _ON if mean else n)
     while True:
         picks, gains = order(look) if look else (np.zeros(0, np.int64), None)
         taken: list[int] = []
-        left, end = _decimal(budget), len(candidates)
+        left, end = _decimal(budget), n
         for at, row in enumerate(picks):
             if at >= end or len(taken) == limit or left < cheapest:
                 break
@@ -116,10 +120,10 @@ def affordable(
                 with localcontext(prec=_DIGITS):
                     left -= each
             else:
-                end = min(end, 2 * (at + 1) + _ON)
+                end = min(end, 2 * (at + 1) + _ON if taken else _FIRST)
         else:
-            if len(picks) < min(end, len(candidates)) and len(taken) < limit and left >= cheapest:
-                look = min(len(candidates), 2 * look)
+            if len(picks) == look < min(end, n) and len(taken) < limit and left >= cheapest:
+                look = min(n, 2 * look)
                 continue
         chosen = np.asarray(taken, np.int64)
         return picks[chosen], None if gains is None else gains[chosen]

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edjax.data.features import Features, read_features
+from edjax.data.names import piped
 from edjax.data.pool import Named, Pool, Reading, called, read_as
-from edjax.data.reading import STDIN
 from edjax.evaluation import HIGHER_IS_BETTER, METRICS, Evaluation, read_evaluation
 from edjax.keep.errors import DataError
 from edjax.keep.store import read_json, read_manifest, sha256_file, sha256_json, versions
@@ -131,7 +131,7 @@ def _of_the_pool(
     if len(parts) > 1:
         notes.append(f"the map is of {parts[0].path}; {len(parts) - 1} more with features left out")
     source = source or parts[0].manifest.get("pool")
-    if source is None or source == STDIN:
+    if source is None or piped(source):
         notes.append(f"{parts[0].path} does not say which pool it is of; --pool names it, for the map and the prompts")
         return {}
     how = Reading.of(reading, parts[0].manifest.get("reading"), source)

@@ -41,7 +41,7 @@ def refuse_changes(
             plan = read_json(path / "plan.json")
             strategy, options = recipe.choice(name, seed)
             options = replace(options, labelled=labelled)
-            now = json.loads(json.dumps({"strategy": strategy} | options.record()))
+            now = json.loads(json.dumps({"strategy": strategy, "partitions": options.partitions} | options.record()))
             silent = Options(normalise="l2")  # what a plan that does not say it was made with
             was: dict[str, Any] = json.loads(json.dumps(vars(silent))) | plan["config"]
             if differs := [f"{k}: {was.get(k)!r} there, {v!r} now" for k, v in now.items() if was.get(k) != v]:
@@ -75,13 +75,26 @@ def _said(name: str, left_out: list[str], recipe: Recipe, features: Features) ->
     )
 
 
-def refuse_another_order(path: Path, chosen: Selection) -> None:
+def place(home: Path, name: str, tail: str) -> Path:
+    """The directory of what is called `name` below `home`, where it was once written, or else where it is now.
+
+    tail: of its own name, "-b100-s0". Colons alone were replaced at first.
+    """
+    old = home / (_old(name) + tail)
+    return old if "/" not in name and old.exists() else home / (directory(name) + tail)
+
+
+def _old(name: str) -> str:
+    return name.replace(":", "_")
+
+
+def refuse_another_order(path: Path, name: str, chosen: Selection) -> None:
     """A choice of another budget begins as those before it do, or the cells of smaller budgets would not be its start.
 
     Raises:
       UsageError: another version of edjax, or another machine, breaks ties in another way.
     """
-    name, seed = re.sub(r"-b\d+-s\d+$", "", path.name), int(path.name.rpartition("-s")[2])
+    seed = int(path.name.rpartition("-s")[2])
     for other, of in _chosen(path.parent, name):
         if of != seed or other == path or not (other / "manifest.json").exists():
             continue
@@ -98,6 +111,6 @@ def refuse_another_order(path: Path, chosen: Selection) -> None:
 
 def _chosen(home: Path, name: str) -> list[tuple[Path, int]]:
     """What was chosen under a name, finished or not: the directories, and the seed of each."""
-    named = re.compile(rf"{re.escape(directory(name))}-b\d+-s(\d+)")
+    named = re.compile(rf"(?:{re.escape(directory(name))}|{re.escape(_old(name))})-b\d+-s(\d+)")
     found = [(p, named.fullmatch(p.name)) for p in sorted(home.glob("*-b*-s*"))]
     return [(p, int(m[1])) for p, m in found if m and (p / "plan.json").exists()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import glob
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edjax.data.features import SCORES
-from edjax.data.sources import is_pattern
+from edjax.data.names import is_pattern
 from edjax.evaluation.config import EvaluateConfig
 from edjax.evaluation.result import METRICS
 from edjax.finetuning import FinetuneConfig
@@ -333,8 +334,11 @@ def make_recipe(raw: dict[str, Any], base: Path, where: str = "recipe") -> Recip
             raise UsageError(f"{where}: the key {key!r} is missing")
     own = {k: v for k, v in raw.items() if k in known}
     for key in ("pool", "evaluation", "target"):
-        if own.get(key) and ((base / str(own[key])).exists() or is_pattern(str(own[key]))):
-            own[key] = os.path.normpath(base / str(own[key]))
+        name = own.get(key)
+        if isinstance(name, str) and (base / name).exists():
+            own[key] = os.path.normpath(base / name)
+        elif isinstance(name, str) and is_pattern(name):  # the brackets of a recipe's own directory are no pattern
+            own[key] = os.path.normpath(Path(glob.escape(str(base))) / name)
     if (base / str(own.get("model", ""))).is_dir() and own.get("model"):
         own["model"] = os.path.normpath(base / own["model"])
     return Recipe(**own, finetune={k: v for k, v in raw.items() if k in FINETUNE})

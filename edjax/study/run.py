@@ -30,10 +30,10 @@ from edjax.scoring import score
 from edjax.selection.choose import Chooser, usable
 from edjax.selection.options import Options
 from edjax.selection.selection import Selection, pool_rows, read_selection, with_pool_column, write_selection
-from edjax.selection.strategies import directory, strategy_of, uses
+from edjax.selection.strategies import strategy_of, uses
 from edjax.study.analysis import INTERVAL, STATISTIC, Cell, analyse, verdict
 from edjax.study.beforehand import check, target_of
-from edjax.study.growth import refuse_another_order, refuse_changes
+from edjax.study.growth import place, refuse_another_order, refuse_changes
 from edjax.study.recipe import Recipe
 from edjax.study.results import RunResults
 from edjax.study.slices import slice_of
@@ -202,7 +202,7 @@ class _Walk:
         return {}
 
     def selection(self, strategy: str, seed: int, budget: int) -> Selection:
-        path = self.out / "selections" / f"{directory(strategy)}-b{budget}-s{seed}"
+        path = place(self.out / "selections", strategy, f"-b{budget}-s{seed}")
         if (path / "manifest.json").exists():
             return read_selection(path)
         name, options = self.recipe.choice(strategy, seed)
@@ -213,7 +213,7 @@ class _Walk:
         chooser = self.choosers.setdefault(options, Chooser(features, options, self.candidates))
         chosen = chooser.choose(name, [budget])[0]
         if self.recipe.nested(strategy):
-            refuse_another_order(path, chosen)
+            refuse_another_order(path, strategy, chosen)
         config, left_out = {"strategy": name, "budget": budget} | options.record(), chooser.left_out(name)
         read = {"left_out": sha256_json(left_out)} if left_out else {}
         if target is not None:
@@ -286,7 +286,7 @@ class _Walk:
 
     def some_cells(self, budget: int, plan: list[tuple[str, int]], before: int, total: int) -> Iterator[dict[str, Any]]:
         """Train and evaluate cells of one budget, each a strategy and a seed."""
-        paths = [self.out / "cells" / f"{directory(strategy)}-b{budget}-s{seed}" for strategy, seed in plan]
+        paths = [place(self.out / "cells", strategy, f"-b{budget}-s{seed}") for strategy, seed in plan]
         known = [(path / "evaluation" / "manifest.json").exists() for path in paths]
         jobs = [
             Job(self.chosen(strategy, seed, budget), path / "adapter", self.recipe.finetune_config(seed))
