@@ -333,8 +333,9 @@ def make_recipe(raw: dict[str, Any], base: Path, where: str = "recipe") -> Recip
             raise UsageError(f"{where}: the key {key!r} is missing")
     own = {k: v for k, v in raw.items() if k in known}
     for key in ("pool", "evaluation", "target"):
-        if own.get(key) and ((base / str(own[key])).exists() or is_pattern(str(own[key]))):
-            own[key] = os.path.normpath(base / str(own[key]))
+        path = own.get(key)
+        if path and isinstance(path, str) and ((base / path).exists() or is_pattern(path)):
+            own[key] = os.path.normpath(base / path)
     if (base / str(own.get("model", ""))).is_dir() and own.get("model"):
         own["model"] = os.path.normpath(base / own["model"])
     return Recipe(**own, finetune={k: v for k, v in raw.items() if k in FINETUNE})
