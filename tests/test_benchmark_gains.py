@@ -72,6 +72,7 @@ def test_other_gains_do_not_agree(monkeypatch):
     assert not row["agree"] and row["weighed"] > gains.WITHIN < row["said"]
 
 
+@pytest.mark.long  # its package is one of `bench`, which the ordinary suite does without
 @pytest.mark.parametrize("name", ["flqmi, eta 0.1", "flmi, eta 1", "flcg, nu 0.5"])
 def test_submodlib_s_are_the_same_where_it_is_installed(name, monkeypatch):
     package = pytest.importorskip("submodlib")

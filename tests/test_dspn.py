@@ -12,8 +12,9 @@ from flax import nnx
 
 from edjax.data.features import Features
 from edjax.keep.errors import UsageError
-from edjax.kernels import Ground, Scaled, facility_location, measure, select
+from edjax.kernels import FacilityLocation, FeatureBased, Ground, Plus, Scaled, facility_location, measure, select
 from edjax.kernels.contract import check_method
+from edjax.kernels.reference import greedy
 from edjax.selection import dspn
 from edjax.selection.choose import select as choose
 from edjax.selection.learned import Dspn
@@ -134,6 +135,22 @@ def test_its_gains_are_greedy_by_its_definition():
     gains = SMALL.gains(there, [2, 9])
     gains[[2, 9]] = -1
     assert picks[0] == np.argmax(gains) and float(got.gains[0]) == pytest.approx(gains[picks[0]], rel=1e-4)
+
+
+def test_a_part_of_a_sum_leaves_the_others_their_columns():
+    x, rng = mixture(5, 40), np.random.default_rng(5)
+    there = Ground({"embedding": x, "counts": rng.random((40, 3)).astype(np.float32)})
+    both = Plus((SMALL, FeatureBased(column="counts"), FacilityLocation(), SMALL), (1.0, 0.5, 0.5, 1.0))
+    got = select(both, there, 4)
+    followed = greedy(both, there, 4, follow=got.indices.tolist())
+    np.testing.assert_allclose(got.gains, followed.gains, rtol=1e-4)
+    np.testing.assert_allclose(followed.gains, followed.best, rtol=1e-4)
+
+
+def test_numpy_s_whole_numbers_are_whole_numbers():
+    there = Ground({"embedding": mixture(5, 40)})
+    ours = select(Dspn(steps=np.int64(8), width=np.int32(12), sets=32), there, 4)
+    assert ours.indices.tolist() == select(SMALL, there, 4).indices.tolist()
 
 
 def test_rows_that_hold_nan_come_last_and_are_not_learned_from():

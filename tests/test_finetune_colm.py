@@ -15,7 +15,7 @@ from edjax.finetuning import FinetuneConfig, Job, finetune, finetune_together
 from edjax.finetuning.colm import Colm, Memory
 from edjax.finetuning.loop import _equally_far
 from edjax.finetuning.shares import RandomRows, shares
-from edjax.finetuning.sources import Sources
+from edjax.finetuning.sources import Sources, refuse_unknown
 from edjax.keep.errors import DataError, UsageError
 from edjax.kernels.medoids import TIE
 from edjax.lm.batch import Batch
@@ -263,6 +263,15 @@ def test_random_rows_are_as_many_of_each_source():
             assert took == share.quotas[jnp.asarray([0, 1, 3])].tolist()
             drawn.add(tuple(rows))
     assert len(drawn) == 3
+    some = np.flatnonzero(sources)[:20]  # the same rows in a batch that is as high as they need, and in higher ones
+    rows = []
+    for height in (20, 23, 40):
+        padded = jax.tree.map(lambda v, height=height: np.zeros((height, *v.shape[1:]), v.dtype), whole)
+        for old, new in zip(jax.tree.leaves(whole), jax.tree.leaves(padded), strict=True):
+            new[:20] = old[some]
+        _, batch, _ = jax.jit(rule, static_argnums=0)(None, drawing, padded, 0)
+        rows.append(np.asarray(batch.tokens)[np.asarray(batch.weights)[:, 0] > 0, 0].tolist())
+    assert len(rows[0]) == 10 and rows[0] == rows[1] == rows[2]
 
 
 # Whose the rows are
@@ -287,8 +296,10 @@ def test_sources(keep, want):
 
 def test_sources_that_are_not_there():
     assert Sources.of(sourced(), None, "small").keep.tolist() == [False]
+    assert Sources.of(sourced(), "dataset", "a,d").keep.tolist() == [True, False, False], "a part of a pool"
+    refuse_unknown(sourced(), "dataset", "a,c")
     with pytest.raises(UsageError, match=r"batch_keep_sources d: not among the sources of test, which are a, b, c"):
-        Sources.of(sourced(), "dataset", "a,d")
+        refuse_unknown(sourced(), "dataset", "a,d")
     with pytest.raises(DataError, match="source"):
         Sources.of(sourced(), "source", "small")
     some = make_pool([("a", "b", {"dataset": "x"}), ("c", "d", {"dataset": None})])
@@ -303,6 +314,8 @@ def test_sources_that_are_not_there():
         ({"packing": True}, "packing lays several into one"),
         ({"mesh": "data=-1"}, "leave mesh out"),
         ({"batch_method": "none", "source_column": "dataset"}, "batch_method colm and random"),
+        ({"batch_method": "none", "batch_ratio": 0.25}, "batch_ratio is read by batch_method colm and random"),
+        ({"batch_method": "none", "batch_weights": True}, "batch_weights is read by batch_method colm; give one"),
         ({"batch_method": "collm"}, "not one of none, colm, random"),
     ],
 )
@@ -373,6 +386,38 @@ def test_several_at_once_become_what_they_become_alone(tiny, tmp_path):
         out = tmp_path / f"{name}1"
         alone = finetune(pool, "t", out=out, config=config, loaded=tiny, show_progress=False)
         np.testing.assert_allclose(together.train_loss, alone.train_loss, rtol=1e-4)
+
+
+def test_what_is_refused_leaves_the_adapter_that_is_there_and_no_plan(tiny, tmp_path):
+    def made(**settings):
+        return finetune(
+            sourced(),
+            "t",
+            out=tmp_path / "a",
+            config=dataclasses.replace(COLM, max_steps=2, **settings),
+            loaded=tiny,
+            overwrite=overwrite,
+            show_progress=False,
+        )
+
+    wrong = [
+        ({"keep_checkpoints": 3}, "keep_checkpoints is 3, and the run has 2 updates"),
+        ({"lora_target_modules": ("q_proj",)}, "add v_proj to lora_target_modules"),
+        ({"lora_target_modules": ("qkv_proj",), "batch_method": "random"}, "are not in a llama model"),
+        ({"batch_keep_sources": "d"}, "not among the sources"),
+        ({"source_column": "source"}, "source"),
+    ]
+    for overwrite in (False, True):
+        there = sorted((tmp_path / "a").rglob("*"))
+        for settings, said in wrong:
+            with pytest.raises((UsageError, DataError), match=said):
+                made(**settings)
+            assert sorted((tmp_path / "a").rglob("*")) == there
+        overwrite = bool(there)
+        done = made()
+        assert done.steps == 2
+    overwrite = False
+    assert made().noted == done.noted and "sources" in done.noted, "read again"
 
 
 def test_runs_with_other_numbers_of_sources_go_beside_each_other():

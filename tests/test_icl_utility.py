@@ -212,7 +212,7 @@ def test_a_token_that_begins_every_prompt_begins_the_context_once():
 def test_many_rows_are_refused_with_what_they_take(tmp_path, directory, monkeypatch):
     from edjax.scoring import icl_utility
 
-    pool = make_pool([(f"q{i}", "r") for i in range(4)])
+    pool = make_pool([*[(f"q{i}", "r") for i in range(4)], ("no answer", None)])
     session = edjax.Session(str(directory), max_length=400)
     monkeypatch.setattr(icl_utility, "MOST", 3)
     with pytest.raises(UsageError) as e:
@@ -220,11 +220,25 @@ def test_many_rows_are_refused_with_what_they_take(tmp_path, directory, monkeypa
     # A query is 5 tokens ("qN\n", "r", end), an example those and its words, once a shard.
     encoder = Encoder.of(session.loaded, "auto", 400)
     tokens = 4 * (words(encoder, Wording().shown) + 5) + words(encoder, Wording().alone) + 5 * 4 * 5
-    found = re.search(r"every pair of 4 rows through the model, (\S+) tokens and (\S+) FLOP; .* --yes", str(e.value))
+    found = re.search(
+        r"every pair of 4 rows with responses through the model, (\S+) tokens and (\S+) FLOP; .* --yes", str(e.value)
+    )
     assert float(found[1]) == pytest.approx(tokens, rel=0.05)
     assert float(found[2]) == pytest.approx(2 * tokens * 44_000, rel=0.5)
+    assert not (tmp_path / "f").exists()
+    said = []
+    edjax.scoring.estimate(pool, session, probes=["icl_utility"], max_new_tokens=0, log=said.append)
+    assert [line for line in said if found[0] in line]
     got = edjax.score(pool, session, out=tmp_path / "f", yes=True, **SETTINGS)
-    assert np.isfinite(got.pairs["icl_utility"]).all(), "and the same directory goes on"
+    assert np.isfinite(got.pairs["icl_utility"][:4, :4]).all(), "and the same directory goes on"
+    before = {p.name: p.read_bytes() for p in (tmp_path / "f").iterdir()}
+    for wrong in ({}, {"yes": True, "layer": 99}):
+        with pytest.raises(UsageError, match=r"every pair|layer 99"):
+            edjax.score(pool, session, out=tmp_path / "f", overwrite=True, **SETTINGS, **wrong)
+        assert {p.name: p.read_bytes() for p in (tmp_path / "f").iterdir()} == before, "what is there stays"
+    monkeypatch.setattr(icl_utility, "MOST", 4)
+    edjax.score(pool, session, out=tmp_path / "f", overwrite=True, **SETTINGS)
+    assert json.loads((tmp_path / "f" / "plan.json").read_text())["config"]["icl_prompts"] == Wording()._asdict()
 
 
 def test_what_cannot_be_measured_is_told(session, tmp_path):
@@ -233,6 +247,9 @@ def test_what_cannot_be_measured_is_told(session, tmp_path):
         edjax.score(pool, session, **SETTINGS)
     with pytest.raises(UsageError, match="icl_prompts is read by the probe icl_utility alone"):
         edjax.score(pool, session, icl_prompts="w.yaml", max_new_tokens=0)
+    long = make_pool([("a", "b" * 300), ("b", None)])
+    with pytest.raises(DataError, match="no pair of rows: 1 row has no response or is cut, and example and query must"):
+        edjax.score(long, session, icl_prompts=None, **SETTINGS)
 
 
 # Rows of features
@@ -340,6 +357,9 @@ def test_from_the_command_line(edjax_, directory, tmp_path):
     assert chosen == [f"r{i}" for i in greedy(u, list(range(7)), 3, labelled=[4])]
     code, _, err = edjax_("select", tmp_path / "f", *out, tmp_path / "v", "--strategy", "delift:exponential=true")
     assert code == 0, err
+    dry = ["--probe", "icl_utility", "--dry-run", "--out", tmp_path / "d"]
+    code, _, err = edjax_("score", tmp_path / "pool.jsonl", *model, *dry)
+    assert code == 0 and "what it leaves takes up to 0.0 MB" in err and not (tmp_path / "d").exists()
     plain = edjax_("score", tmp_path / "pool.jsonl", *model, "--out", tmp_path / "g")
     assert plain[0] == 0
     code, _, err = edjax_("select", tmp_path / "g", *out, tmp_path / "w")

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from lm_cases import make_pool
 
 from edjax.data.features import SCORES
 from edjax.evaluation.config import EvaluateConfig
@@ -13,6 +14,7 @@ from edjax.keep.errors import DataError, UsageError
 from edjax.scoring.config import ScoreConfig
 from edjax.selection.options import Options
 from edjax.selection.strategies import runnable
+from edjax.study.beforehand import check
 from edjax.study.recipe import make_recipe, read_recipe
 from edjax.study.sections import SECTIONS
 
@@ -302,3 +304,27 @@ def test_what_stands_in_the_wrong_place_is_told_where_it_belongs(tmp_path, text,
     with pytest.raises(UsageError) as e:
         recipe(tmp_path, text + "\n")
     assert said in str(e.value)
+
+
+def test_what_a_run_would_meet_half_way_is_refused_before_anything(tmp_path):
+    """Names of sources by the whole pool, and adapters to keep by the smallest budget's updates."""
+    rows = [(f"say {i}", "so", {"dataset": "aab"[i % 3], "some": None if i else "x"}) for i in range(40)]
+    pool, grid = make_pool(rows), "budgets: [8, 16]\nper_device_train_batch_size: 4\nnum_train_epochs: 2\n"
+    chosen = "batch_method: random\nsource_column: dataset\n"
+
+    def checked(text):
+        check(recipe(tmp_path, grid + text), pool, tmp_path / "o")
+
+    checked(chosen + "batch_keep_sources: a,b\nkeep_checkpoints: 4\n")
+    checked("keep_checkpoints: 5\nwarm_start: 4\n")
+    checked("keep_checkpoints: 5\npacking: true\n")
+    checked("keep_checkpoints: 5\nfinetune_strategies: []\n")
+    for text, said in (
+        (chosen + "batch_keep_sources: a,c\n", "batch_keep_sources c: not among the sources of test, which are a, b"),
+        (chosen.replace("dataset", "some"), "row 'row-1' has no 'some'"),
+        (chosen.replace("dataset", "none"), "none"),
+        ("keep_checkpoints: 5\n", "budget 8: keep_checkpoints is 5, and the run has 4 updates"),
+        ("keep_checkpoints: 4\nvalidation_split: 0.5\n", "budget 8: keep_checkpoints is 4, and the run has 2 updates"),
+    ):
+        with pytest.raises((UsageError, DataError), match=said):
+            checked(text)

@@ -312,6 +312,32 @@ def test_overwrite_that_is_killed_half_way_leaves_a_directory_that_can_be_overwr
         assert not artifact.complete and not (path / "sub").exists()
 
 
+@pytest.mark.parametrize("error", [UsageError, DataError])
+def test_what_is_refused_before_anything_is_there_leaves_no_plan(tmp_path, error):
+    def refused(path, layer, *files, overwrite=False):
+        with pytest.raises(error, match="no"), open_artifact(path, config={"layer": layer}, overwrite=overwrite):
+            for name in files:
+                (path / name).write_text("")
+            raise error("no")
+
+    refused(tmp_path / "new", 1)
+    assert not (tmp_path / "new").exists()
+    old = tmp_path / "old"
+    old.mkdir()
+    refused(old, 1)
+    refused(old, 2)
+    assert old.exists() and not tree(old)
+    refused(old, 3, "shard")
+    refused(old, 3)
+    assert set(tree(old)) == {"plan.json", "shard"}, "what was begun stays"
+    refused(old, 4, overwrite=True)
+    assert not tree(old)
+    with pytest.raises(KeyboardInterrupt), open_artifact(old, config={"layer": 5}):
+        raise KeyboardInterrupt
+    refused(old, 5)
+    assert set(tree(old)) == {"plan.json"}, "another call's plan"
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize(
     "files", [{"thesis.tex": "x"}, {"plan.json": '{"floor": 2}', "a/b": "x"}, {"plan.json": "[1]"}]

@@ -247,6 +247,9 @@ def test_other_checkpoints_are_another_input(trained, tmp_path):
     shutil.copytree(trained / "a", tmp_path / "moved")
     again = score(trained, out=tmp_path / "f", shard_rows=4, checkpoints=tmp_path / "moved")
     np.testing.assert_array_equal(again.arrays["trajectory"], whole.arrays["trajectory"])
+    shutil.copytree(trained / "a" / "trajectory", tmp_path / "alone")
+    (tmp_path / "f" / "manifest.json").unlink()
+    score(trained, out=tmp_path / "f", shard_rows=4, checkpoints=tmp_path / "alone")  # without the run's manifest
     said = read_manifest(tmp_path / "f", "features")["checkpoints"]
     assert list(said) == [f"step-{s:06d}" for s in STEPS] and len(set(said.values())) == 3
     shutil.copytree(trained / "a" / "trajectory", tmp_path / "fewer")

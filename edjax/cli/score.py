@@ -54,9 +54,9 @@ def score(
     if dry_run:
         from edjax.scoring.dry_run import describe
 
-        del settings["checkpoints"], settings["icl_prompts"], settings["yes"]
-        if more := further(settings.pop("probes")):
-            large = sum(PROBES[name].bytes for name in more) * len(rows)
+        del settings["yes"]
+        if more := further(settings["probes"]):
+            large = sum(PROBES[name].bytes(len(rows)) for name in more) * len(rows)
             room = f"; what it leaves takes up to {large / 1e6:,.1f} MB of memory and disk" if large else ""
             options.note(f"the pass of {', '.join(more)} is not in what follows{room}")
         found = estimate(rows, log=options.note, **settings)

@@ -73,7 +73,11 @@ def finetune(
       UsageError: settings that make no sense, or another run's directory.
       EnvError: a tracker whose package is not installed; memory runs out.
     """
+    from edjax.finetuning.sources import refuse_unknown
+
     job = Job(pool, Path(out), config or FinetuneConfig(), validation)
+    if job.config.batch_method != "none":
+        refuse_unknown(pool, job.config.source_column, job.config.batch_keep_sources)
     return finetune_together(
         [job], model, date=date, overwrite=overwrite, show_progress=show_progress, loaded=loaded, log=log
     )[0]
@@ -99,7 +103,8 @@ def finetune_together(
     log: Callable[[str], None] = _silent,
 ) -> list[Finetuned]:
     """`finetune` of each job, those with as many updates at once: one adapter of a small model leaves most of an
-    accelerator idle. Each becomes what it becomes alone, up to rounding; `seconds` is its share of the time.
+    accelerator idle. Each becomes what it becomes alone, up to rounding; `seconds` is its share of the time. Rows may
+    be a part of a pool: sources in batch_keep_sources of which they hold none count for nothing.
 
     Args:
       jobs: their settings differ in `MAY_DIFFER` alone, and several need a `mesh` of "".
@@ -134,11 +139,18 @@ def finetune_together(
     loaded = session.loaded
     done: dict[Path, Finetuned] = {}
     left: list[tuple[Job, Any, Training]] = []
-    with contextlib.ExitStack() as stack:
+    asked: list[tuple[Job, dict[str, Any], Training]] = []
+    with enough_memory("finetuning", LESS):
         for job, rows, held in zip(jobs, taught, held_out, strict=True):
             settings = {"model": session.name, **job.config.record()}
             day = day_of(loaded.directory, job.config.template, None if overwrite else job.out)
             settings |= day and {"date": date or day["date"]}
+            training = Training(rows, held, job.out, job.config, settings.get("date", date))
+            if overwrite:  # what is refused is refused before anything is deleted
+                training = training._replace(plan=training.planned(loaded))
+            asked.append((job, settings, training))
+    with contextlib.ExitStack() as stack:
+        for job, settings, training in asked:
             inputs = {"pool": job.pool.digest, "model": session.digest}
             if job.validation is not None:
                 inputs["validation"] = job.validation.digest
@@ -149,7 +161,7 @@ def finetune_together(
             if agreed(artifact is not None and artifact.complete):
                 done[job.out] = _finished(job.out, loaded)
             else:
-                left.append((job, artifact, Training(rows, held, job.out, job.config, settings.get("date", date))))
+                left.append((job, artifact, training))
         with enough_memory("finetuning", LESS):
             trained = train([t for *_, t in left], loaded, show=show_progress, tell=log, writes=writes) if left else []
         for (job, artifact, training), result in zip(left, trained, strict=True):
@@ -183,6 +195,7 @@ def _check(jobs: Sequence[Job]) -> None:
 
 
 FACTS = ("steps", "train_loss", "seconds", "response_tokens", "validation_loss", "best_step")
+NOTED = ("cut", "spelt", "sources")
 
 
 def _finished(out: Path, loaded: LoadedModel) -> Finetuned:
@@ -191,5 +204,5 @@ def _finished(out: Path, loaded: LoadedModel) -> Finetuned:
 
     manifest = read_manifest(out, "adapter")
     model, _ = import_adapter(loaded.model, out)
-    noted: dict[str, dict[str, object]] = {name: manifest[name] for name in ("cut", "spelt") if name in manifest}
+    noted: dict[str, dict[str, object]] = {name: manifest[name] for name in NOTED if name in manifest}
     return Finetuned(out, **{name: manifest[name] for name in FACTS}, noted=noted, model=model)

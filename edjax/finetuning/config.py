@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from edjax.finetuning.trackers import names
@@ -14,14 +14,13 @@ from edjax.settings import check, same_as, setting
 LENGTH, BATCH, LORA = "How long, how fast", "Batches", "Adapters"
 CORESET = "Part of every batch"
 METHODS = ("none", "colm", "random")
+OF_COLM = ("batch_directions", "batch_resample", "batch_weights")
 CHOICE = (  # settings that say nothing where all rows of a batch are taken
     "batch_method",
     "batch_ratio",
     "source_column",
     "batch_keep_sources",
-    "batch_directions",
-    "batch_resample",
-    "batch_weights",
+    *OF_COLM,
 )
 VALIDATION, RUNNING = "Validation", "Running"
 SCHEDULES = ("cosine", "linear", "constant")
@@ -52,7 +51,7 @@ class FinetuneConfig:
         (`edjax.finetuning.shares`); none: all. Not with packing or a mesh.
       source_column, batch_keep_sources: what sources there are, and whose rows are all taken while those of the others
         compete, each source for its share: "small", of sources with fewer rows than an even share; "none"; or names
-        with commas between them.
+        with commas between them, each of a source of the pool.
       batch_directions, batch_resample, batch_weights: see directions, resample, weighted of `edjax.finetuning.colm`.
       validation_split: the share of rows held out of training, drawn with `seed`, where no validation rows are given.
       eval_steps: updates between evaluations on the validation rows; 0: at the end of every epoch.
@@ -172,14 +171,19 @@ class FinetuneConfig:
         kept = {"keep_checkpoints": self.keep_checkpoints} if self.keep_checkpoints else {}
         return own | own_bounds(vars(self)) | kept
 
+    def updates(self, sequences: int, shards: int = 1) -> int:
+        """How many updates a run makes of so many sequences, which are rows where they are not packed; `shards` are the
+        devices that rows are shared out to."""
+        batch = self.per_device_train_batch_size * shards * self.gradient_accumulation_steps
+        return self.max_steps if self.max_steps > 0 else max(1, round(-(-sequences // batch) * self.num_train_epochs))
+
     def _check_choice(self) -> None:
         if self.batch_ratio > 1:
             raise UsageError(f"batch_ratio is {self.batch_ratio}; it must be above 0 and 1 at the most")
         if self.batch_method == "none":
-            if self.source_column is not None:
-                raise UsageError(
-                    "source_column is read by batch_method colm and random; give one, or leave the column out"
-                )
+            if idle := [f.name for f in fields(self) if f.name in CHOICE and getattr(self, f.name) != f.default]:
+                readers = "colm" if idle[0] in OF_COLM else "colm and random"
+                raise UsageError(f"{idle[0]} is read by batch_method {readers}; give one, or leave {idle[0]} out")
             return
         if self.packing:
             raise UsageError(

@@ -7,7 +7,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,27 +16,22 @@ import numpy as np
 from edjax.data.pool import Pool
 from edjax.finetuning.colm import chooser_of
 from edjax.finetuning.config import FinetuneConfig
-from edjax.finetuning.examples import encode_rows
 from edjax.finetuning.health import check_update
 from edjax.finetuning.log import MetricsLog
-from edjax.finetuning.order import Order, split_rows
+from edjax.finetuning.plan import Plan
 from edjax.finetuning.result import Finetuned
-from edjax.finetuning.sources import Sources
 from edjax.finetuning.trackers import open_trackers
 from edjax.finetuning.validation import EarlyStopping
 from edjax.keep.checkpoints import Checkpoints
-from edjax.keep.errors import DataError, UsageError
+from edjax.keep.errors import DataError
 from edjax.keep.progress import progress
 from edjax.keep.signals import Held, held_signals
 from edjax.lm.batch import Batch, Example, batches_by_length, make_batch
-from edjax.lm.bounds import facts_of, notes_on
-from edjax.lm.encode import Encoder
-from edjax.lm.lora import LoraConfig, add_lora
-from edjax.lm.mesh import parse_mesh, row_shards
+from edjax.lm.lora import add_lora
 from edjax.lm.peft import export_adapter
 from edjax.lm.together import Together
-from edjax.lm.train import Trainer, TrainState, schedule
-from edjax.lm.trajectory import kept_steps, place_of
+from edjax.lm.train import Trainer, TrainState
+from edjax.lm.trajectory import place_of
 
 if TYPE_CHECKING:
     from edjax.lm.load import LoadedModel
@@ -46,14 +40,19 @@ LAST = "last"  # where the adapter of the last update goes, if the one of the be
 
 
 class Training(NamedTuple):
-    """An adapter to train: on which rows, validated on which, where it goes, with which settings, and the day that a
-    chat template prints."""
+    """An adapter to train: on which rows, validated on which, where it goes, with which settings, the day that a chat
+    template prints, and the `Plan` of that where there is one already."""
 
     pool: Pool
     validation: Pool | None
     out: Path
     config: FinetuneConfig
     date: str | None
+    plan: Plan | None = None
+
+    def planned(self, loaded: LoadedModel) -> Plan:
+        """The plan, made if it is not there."""
+        return self.plan or Plan.of(self.pool, self.validation, self.config, loaded, self.date)
 
 
 def train(
@@ -66,9 +65,9 @@ def train(
     """
     start = time.monotonic()
     with contextlib.ExitStack() as stack:
-        runs = []
-        for job in jobs:
-            run = stack.enter_context(contextlib.closing(_Run(job, loaded, writes, start, len(jobs))))
+        runs, plans = [], [job.planned(loaded) for job in jobs]
+        for job, plan in zip(jobs, plans, strict=True):
+            run = stack.enter_context(contextlib.closing(_Run(job, plan, loaded, writes, start, len(jobs))))
             stack.enter_context(run.log)
             for note in run.notes if writes else ():
                 tell(note)
@@ -126,56 +125,24 @@ def _advance(runs: Sequence[_Run], bar: Any, held: Held) -> None:
                 run.save()
 
 
-@dataclass
-class _Rows:
-    """Examples, the rows they came from, and what there is to note of these: in words, and as facts."""
-
-    examples: list[Example]
-    pool: Pool
-    notes: list[str]
-    facts: dict[str, Any]
-
-
 class _Run:
     """Everything a run needs, and how far it is: `step` updates are done."""
 
-    def __init__(self, job: Training, loaded: LoadedModel, writes: bool, start: float, sharing: int) -> None:
-        pool, validation, out, config, date = job
+    def __init__(
+        self, job: Training, plan: Plan, loaded: LoadedModel, writes: bool, start: float, sharing: int
+    ) -> None:
+        config, out = job.config, job.out
         self.job, self.config, self.loaded, self.writes = job, config, loaded, writes
         self.start, self.sharing = start, sharing
-        encoder = Encoder.by(loaded, vars(config), date)
-        rows, self.validation = _rows(pool, validation, encoder, config)
-        self.examples, self.ids, self.facts = rows.examples, rows.pool.ids, rows.facts
-        held = self.validation.notes if self.validation else []
-        self.notes = [*rows.notes, *(f"validation: {note}" for note in held)]
-        self.sources: Sources | None = None
-        if config.batch_method != "none":
-            self.sources = Sources.of(rows.pool, config.source_column, config.batch_keep_sources)
-            self.notes += [note] if (note := self.sources.note()) else []
-            self.facts |= {"sources": self.sources.facts()}
+        self.examples, self.ids, self.facts = plan.rows.examples, plan.rows.pool.ids, plan.facts
+        self.validation, self.notes, self.sources = plan.validation, plan.notes, plan.sources
+        self.order, self.steps, self.kept = plan.order, plan.steps, plan.kept
+        self.rate, self.lora = plan.rate, plan.lora
         self.lengths = np.asarray([len(e.tokens) for e in self.examples])
-        mesh = parse_mesh(config.mesh)
-        shards = 1 if mesh is None else row_shards(mesh)
-        self.micro_batch = config.per_device_train_batch_size * shards
-        self.batch_size = self.micro_batch * config.gradient_accumulation_steps
-        self.order = Order.of(
-            self.lengths,
-            self.batch_size,
-            config.seed,
-            group_by_length=config.group_by_length,
-            capacity=config.max_length if config.packing else None,
-        )
         # A small pool does not fill a batch: its arrays are as high as its rows need, so that no update computes
         # padding, and one height for all updates, so that the step is compiled once.
-        least = shards * config.gradient_accumulation_steps  # rows that are shared out evenly
-        self.height = min(self.batch_size, -(-len(self.order.sequences) // least) * least)
-        by_epochs = max(1, round(self.order.per_epoch * config.num_train_epochs))
-        self.steps = config.max_steps if config.max_steps > 0 else by_epochs
-        self.kept = kept_steps(self.steps, config.keep_checkpoints)
-        self.rate = schedule(config.lr_scheduler_type, config.learning_rate, self.steps, config.warmup_ratio)
-        self.lora = LoraConfig(
-            config.lora_r, config.lora_alpha, config.lora_target_modules, config.lora_dropout, config.use_rslora
-        )
+        least = plan.shards * config.gradient_accumulation_steps  # rows that are shared out evenly
+        self.height = min(plan.batch_size, -(-len(self.order.sequences) // least) * least)
         model, chooser, memory = add_lora(loaded.model, self.lora, config.seed), None, None
         if self.sources:
             chooser = chooser_of(config)
@@ -186,11 +153,11 @@ class _Run:
             weight_decay=config.weight_decay,
             remat=config.gradient_checkpointing,
             seed=config.seed,
-            mesh=mesh,
+            mesh=plan.mesh,
             chooser=chooser,
             memory=memory,
         )
-        self.held_out = _whole(self.validation.examples, self.micro_batch, shards) if self.validation else []
+        self.held_out = _whole(self.validation.examples, plan.micro_batch, plan.shards) if self.validation else []
         self.step, self.seconds, self.looks = 0, 0.0, EarlyStopping()
         self.best = self.trainer.copy() if self.validation else None
         self.checkpoints = Checkpoints(out / "checkpoints") if writes and config.save_steps else None
@@ -344,23 +311,6 @@ class _Run:
         """Let go of the checkpoints' threads."""
         if self.checkpoints:
             self.checkpoints.close()
-
-
-def _rows(pool: Pool, validation: Pool | None, encoder: Encoder, config: FinetuneConfig) -> tuple[_Rows, _Rows | None]:
-    """The rows to train on and those to validate on."""
-
-    def encoded(some: Pool) -> _Rows:
-        rows, examples = encode_rows(some, encoder, every_turn=config.assistant_only_loss)
-        return _Rows(examples, some, notes_on(rows, some.ids, encoder.bounds), facts_of(rows, some.ids))
-
-    if validation is not None:
-        return encoded(pool), encoded(validation)
-    if not config.validation_split:
-        return encoded(pool), None
-    if len(pool) < 2:
-        raise UsageError(f"validation_split needs 2 rows at the least; {pool.source} has {len(pool)}")
-    kept, held = split_rows(len(pool), config.validation_split, config.seed)
-    return encoded(pool.take(kept)), encoded(pool.take(held))
 
 
 def _whole(examples: Sequence[Example], batch_size: int, shards: int) -> list[Batch]:

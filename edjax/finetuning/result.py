@@ -13,7 +13,8 @@ class Finetuned:
 
     `steps` is how many updates there were; `train_loss` their mean loss over the last epoch. With validation rows,
     `validation_loss` is the lowest that was seen, after update `best_step`. `noted` counts the rows that were
-    cut or hold control tokens and names the first. `model` carries the adapter.
+    cut or hold control tokens ("cut", "spelt") and names the first; where rows of a batch are chosen, "sources" says of
+    each its rows and whether all of them are taken. `model` carries the adapter.
     """
 
     directory: Path

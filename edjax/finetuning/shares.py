@@ -92,7 +92,10 @@ class RandomRows:
         assert batch.sources is not None
         share = shares(jnp.asarray(batch.sources).reshape(-1), memory.keep, self.ratio)
         key = jax.random.fold_in(jax.random.wrap_key_data(memory.key), number)
-        lot = jax.random.permutation(key, share.source.shape[0])
-        before = (lot < lot[:, None]) & (share.source == share.source[:, None]) & share.compete
+        # By a row's place among those that are there: beside other runs a batch has more places that hold none.
+        place = jnp.cumsum(jnp.asarray(batch.sources).reshape(-1) > 0) - 1
+        lot = jax.vmap(lambda at: jax.random.bits(jax.random.fold_in(key, at)))(place)
+        first = (lot < lot[:, None]) | ((lot == lot[:, None]) & (place < place[:, None]))
+        before = first & (share.source == share.source[:, None]) & share.compete
         drawn = share.compete & (before.sum(axis=1) < share.quotas[share.source])
         return memory, rows_of(batch, (share.taken | drawn).astype(jnp.float32), self.ratio), None

@@ -26,9 +26,10 @@ class Sources(NamedTuple):
     def of(cls, pool: Pool, column: str | None, keep: str) -> Sources:
         """Of a pool's column; `keep` as `FinetuneConfig.batch_keep_sources`.
 
+        Names in `keep` of which these rows hold none count for nothing: `refuse_unknown` asks that of a whole pool.
+
         Raises:
           DataError: a column that no row has; a row without a value in it.
-          UsageError: a name in `keep` that is no source.
         """
         values = (ONE,) * len(pool) if column is None else groups_of(pool, column)
         found, of_row, counts = np.unique(np.asarray(values, object), return_inverse=True, return_counts=True)
@@ -36,13 +37,7 @@ class Sources(NamedTuple):
         # An even share is n / g; in whole numbers, so that a source of just so many rows is not small by rounding.
         kept = counts * len(names) < len(pool)
         if keep != "small":
-            wanted = [] if keep == "none" else [name.strip() for name in keep.split(",") if name.strip()]
-            if unknown := sorted(set(wanted) - set(names)):
-                raise UsageError(
-                    f"batch_keep_sources {', '.join(unknown)}: not among the sources of {pool.source}, which are "
-                    f"{_some(names)}"
-                )
-            kept = np.isin(names, wanted)
+            kept = np.isin(names, _named(keep))
         return cls(tuple(names), of_row.reshape(-1).astype(np.int32) + 1, kept)
 
     def note(self) -> str | None:
@@ -57,6 +52,26 @@ class Sources(NamedTuple):
         """For a manifest: by source its rows, and whether all of them are taken."""
         counts = np.bincount(self.of_row, minlength=len(self.names) + 1)[1:]
         return {n: {"rows": int(c), "kept": bool(k)} for n, c, k in zip(self.names, counts, self.keep, strict=True)}
+
+
+def refuse_unknown(pool: Pool, column: str | None, keep: str) -> None:
+    """Hold the names of `keep` against the sources of a whole pool, of which what is trained on is a part.
+
+    Raises:
+      DataError: a column that no row has.
+      UsageError: a name that is no source.
+    """
+    values = [ONE] if column is None else pool.column(column)
+    names = {str(v) for v in values if v is not None}
+    if unknown := sorted(set(_named(keep)) - names):
+        raise UsageError(
+            f"batch_keep_sources {', '.join(unknown)}: not among the sources of {pool.source}, which are "
+            f"{_some(sorted(names))}"
+        )
+
+
+def _named(keep: str) -> list[str]:
+    return [] if keep in ("small", "none") else [name.strip() for name in keep.split(",") if name.strip()]
 
 
 def _some(names: Sequence[str], most: int = 12) -> str:

@@ -292,17 +292,23 @@ def writing(
       overwrite: start again, deleting what an earlier plan left.
       grows: settings that an older plan may hold and that no longer decide whether it is gone on with.
 
+    What the caller refuses (UsageError, DataError) before it writes anything leaves no plan to be held against.
+
     Raises:
       UsageError: the directory holds something else, or was planned with other settings (the difference is named).
       LockedError: another process writes it.
     """
     path = Path(path)
     plan = json.loads(json.dumps({"schema": SCHEMA, "kind": kind, "config": config, "inputs": inputs}))
+    made = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise _os_error(e, path) from e
-    with Lock(path):
+    with contextlib.ExitStack() as stack:
+        if made:
+            stack.callback(_remove_empty, path)  # once the lock is gone too
+        stack.enter_context(Lock(path))
         old = path / "plan.json"
         strangers = [p for p in path.iterdir() if not p.name.startswith(".lock") and ".tmp-" not in p.name]
         if strangers and not _ours(path):
@@ -310,7 +316,7 @@ def writing(
                 f"{path} holds other files ({min(p.name for p in strangers)}, ...) and was not written by `edjax`; "
                 "choose an empty or new --out"
             )
-        if old.exists() and not overwrite:
+        if gone_on := old.exists() and not overwrite:
             _refuse_difference(path, was := read_json(old), plan, grows)
             plan = was
         else:
@@ -322,7 +328,17 @@ def writing(
         for p in path.rglob("*.tmp-*"):
             if p.is_file():
                 p.unlink()
-        yield Artifact(path, plan)
+        try:
+            yield Artifact(path, plan)
+        except (UsageError, DataError):
+            if not gone_on and all(p == old or p.name.startswith(".lock") for p in path.iterdir()):
+                old.unlink()
+            raise
+
+
+def _remove_empty(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.rmdir()
 
 
 def _ours(path: Path) -> bool:

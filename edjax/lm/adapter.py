@@ -27,7 +27,14 @@ def adapter_digest(directory: str | Path) -> str:
     written = _record(directory).get("files", {}).get(CONFIG)
     if isinstance(written, dict) and written.get("sha256") == sha256_file(config):
         return weights
-    return sha256_json([weights, {k: v for k, v in read_json(config).items() if k != "base_model_name_or_path"}])
+    return bare_digest(directory)
+
+
+def bare_digest(directory: str | Path) -> str:
+    """One sha256 of an adapter's weights and config, but for the name of its base model: the same wherever it lies."""
+    directory = Path(directory)
+    config = {k: v for k, v in read_json(directory / CONFIG).items() if k != "base_model_name_or_path"}
+    return sha256_json([sha256_file(directory / WEIGHTS), config])
 
 
 def trained_template(directory: str | Path) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import jax
 import jax.numpy as jnp
 
@@ -10,6 +12,7 @@ from edjax.lm.attention import wide
 from edjax.lm.batch import Batch
 from edjax.lm.decoder import Array, CausalLM
 from edjax.lm.head import token_nll
+from edjax.lm.lora import adapter_of, projections
 
 
 def values_shape(model: CausalLM) -> tuple[int, int]:
@@ -19,14 +22,24 @@ def values_shape(model: CausalLM) -> tuple[int, int]:
       UsageError: the model has no adapter there.
     """
     c = model.config
-    name = "qkv_proj" if c.fused_projections else "v_proj"
-    linear = getattr(model.layers, name)
-    if linear.lora_b is None:
+    adapted = [name for name in projections(model) if getattr(model.layers, name).lora_b is not None]
+    linear = getattr(model.layers, values_among(model, adapted))
+    return adapter_of(linear)[1].shape[1], c.num_kv_heads * c.head_dim
+
+
+def values_among(model: CausalLM, adapted: Collection[str]) -> str:
+    """The projection of the values, by name, which must be one of those that have, or will have, an adapter.
+
+    Raises:
+      UsageError: it is not.
+    """
+    name = "qkv_proj" if model.config.fused_projections else "v_proj"
+    if name not in adapted:
         raise UsageError(
             f"rows are compared by their slope in the last layer's {name} adapter, and there is none: "
             f"add {name} to lora_target_modules, or take all-linear"
         )
-    return linear.lora_b.shape[1], c.num_kv_heads * c.head_dim
+    return name
 
 
 def value_slopes(model: CausalLM, batch: Batch, directions: Array) -> tuple[Array, Array]:

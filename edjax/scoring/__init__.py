@@ -6,7 +6,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from edjax.lm.session import Session
 from edjax.scoring.config import POOLINGS as POOLINGS
 from edjax.scoring.config import ScoreConfig
 from edjax.scoring.dry_run import Estimate, probe
-from edjax.scoring.job import Asked, Job, prepare
+from edjax.scoring.job import Asked, Job, Measure, prepare
 from edjax.scoring.probes import PROBES, measured
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def score(
     shard_rows: int = 512,
     probes: Sequence[str] = (),
     checkpoints: str | Path | None = None,
-    icl_prompts: str | Path = "",
+    icl_prompts: str | Path | None = None,
     yes: bool = False,
     dtype: str = "float32",
     mesh: str = "",
@@ -88,7 +88,7 @@ def score(
         "icl_utility" (`edjax.scoring.icl_utility`), for which every row is, behind every other one.
       checkpoints: a directory of `finetune` with `keep_checkpoints`, or one of numbered PEFT adapters, as
         `edjax.lm.trajectory.adapters_along` reads it; for the probe trajectory.
-      icl_prompts: a YAML file of words for "icl_utility", see `edjax.scoring.icl_prompts.Wording`; "": ours.
+      icl_prompts: a YAML file of words for "icl_utility", see `edjax.scoring.icl_prompts.Wording`; None: ours.
       yes: go on where a probe takes very much, as "icl_utility" does of more than 2,000 rows.
       dtype: float32 or bfloat16 weights and activations; scores are float32 either way.
       mesh: devices to share the rows and the model among, as in `edjax.lm.mesh.parse_mesh`; of one process.
@@ -103,14 +103,13 @@ def score(
       DataError: from the model; a prompt that cannot be encoded; checkpoints that are not all there, or cannot be read.
       EnvError: from the model; memory runs out.
     """
-    from edjax.lm.adapter import adapter_digest
+    from edjax.lm.adapter import bare_digest
     from edjax.lm.dates import day_of
     from edjax.lm.trajectory import adapters_along
 
     along = None if checkpoints is None else str(checkpoints)
-    asked = ScoreConfig(
-        layer, pooling, max_new_tokens, tuple(probes), along, str(icl_prompts), batch_size, shard_rows, yes
-    )
+    wording = str(icl_prompts or "")
+    asked = ScoreConfig(layer, pooling, max_new_tokens, tuple(probes), along, wording, batch_size, shard_rows, yes)
     read = {"max_length": max_length, "max_prompt": max_prompt, "max_response": max_response}
     session = Session.of(model, loaded, dtype=dtype, mesh=mesh, template=template, **read)
     config = {
@@ -123,24 +122,31 @@ def score(
     day = day_of(session.directory, session.template, None if out is None or overwrite else Path(out))
     config |= day and {"date": date or day["date"]}
     adapters = [] if along is None else adapters_along(along)
-    digests = {adapter.name: adapter_digest(adapter) for adapter in adapters}
+    digests = {adapter.name: bare_digest(adapter) for adapter in adapters}
     facts: dict[str, Any] = {"checkpoints": digests} if digests else {}
     along_too = {"checkpoints": sha256_json(list(digests.values()))} if digests else {}
-    scorer = functools.partial(_shards, pool, session, config, adapters, yes, show_progress, log, facts)
+    begin = functools.partial(_begin, pool, session, config, adapters, yes, log, facts)
     if out is None:
         import pyarrow as pa
 
         with enough_memory("scoring", LESS):
-            table = pa.concat_tables([t for _, t in scorer(lambda _: False)]).sort_by("row").drop_columns("row")
+            tables = [t for _, t in _shards(pool, begin(), show_progress, lambda _: False)]
+        table = pa.concat_tables(tables).sort_by("row").drop_columns("row")
         return from_table(table, sha256_json({"pool": pool.digest, **config, **along_too}), "scored pool")
     out = Path(out)
     inputs = {"pool": pool.digest, "model": session.digest, **along_too}
+    start, begun = time.monotonic(), None
+    if overwrite:  # what is refused is refused before anything is deleted
+        with enough_memory("scoring", LESS):
+            begun = begin()
     with writing(out, kind="features", config=config, inputs=inputs, overwrite=overwrite) as artifact:
         if not artifact.complete:
             spent = read_json(out / "timing.json") if (out / "timing.json").exists() else {}
-            start = time.monotonic()
             with enough_memory("scoring", LESS):
-                for name, table in scorer(lambda name: _done(out / name, max_new_tokens > 0)):
+                begun = begun or begin()
+                for name, table in _shards(
+                    pool, begun, show_progress, lambda name: _done(out / name, max_new_tokens > 0)
+                ):
                     _write_shard(out / name, table)
                     spent[name] = round(time.monotonic() - start, 3)
                     write_json(out / "timing.json", spent)
@@ -168,6 +174,9 @@ def estimate(
     max_response: int | None = None,
     batch_size: int = 32,
     shard_rows: int = 512,
+    probes: Sequence[str] = (),
+    checkpoints: str | Path | None = None,
+    icl_prompts: str | Path | None = None,
     dtype: str = "float32",
     mesh: str = "",
     loaded: LoadedModel | None = None,
@@ -175,9 +184,12 @@ def estimate(
 ) -> Estimate:
     """What `score` with the same settings would take in time and memory, from a probe of ten batches.
 
+    Probes are not in it; `log` is told of each that takes very much, and what.
+
     Raises: as `score`.
     """
-    asked = ScoreConfig(layer, pooling, max_new_tokens, batch_size=batch_size, shard_rows=shard_rows)
+    along, wording = None if checkpoints is None else str(checkpoints), str(icl_prompts or "")
+    asked = ScoreConfig(layer, pooling, max_new_tokens, tuple(probes), along, wording, batch_size, shard_rows)
     read = {"max_length": max_length, "max_prompt": max_prompt, "max_response": max_response}
     session = Session.of(model, loaded, dtype=dtype, mesh=mesh, template=template, **read)
     config = _config(asked, session)
@@ -188,6 +200,9 @@ def estimate(
         job = prepare(pool, model_now, config, session.devices)
         for note in job.notes(pool.ids):
             log(note)
+        for name in asked.probes:
+            if takes := PROBES[name].dear(Asked(pool, job, session, config, (), log, {})):
+                log(f"the probe {name} {takes}, or go on with --yes")
         return probe(job, len(pool), load_s, time.perf_counter() - start - load_s, log)
 
 
@@ -214,20 +229,25 @@ def _write_shard(path: Path, table: pa.Table) -> None:
         pq.write_table(table, f, compression="zstd")
 
 
-def _shards(
+class _Begun(NamedTuple):
+    """What is known before the first shard: what there is to compute, and what the probes measure of rows."""
+
+    job: Job
+    measures: dict[str, Measure]
+
+
+def _begin(
     pool: Pool,
     session: Session,
     config: dict[str, Any],
     adapters: Sequence[Path],
     yes: bool,
-    show: bool,
     log: Log,
     facts: dict[str, Any],
-    done: Callable[[str], bool],
-) -> Iterator[tuple[str, pa.Table]]:
-    """Yield (file name, table) for every shard that is not done yet; `facts` get what there is to say of all."""
+) -> _Begun:
+    """Load the model and encode the pool; what is refused of them is refused here. `facts` get what there is to say."""
     job = prepare(pool, session.loaded, config, session.devices)
-    layout = job.layout
+    distinct = job.layout.distinct
     asked = Asked(pool, job, session, config, adapters, log, facts)
     for name in config.get("probes", ()):
         if not yes and (takes := PROBES[name].dear(asked)):
@@ -235,11 +255,18 @@ def _shards(
         if said := PROBES[name].told(asked):
             log(said)
     measures = {name: of(asked) for name in config.get("probes", ()) if (of := PROBES[name].of)}
-    facts |= {"distinct": layout.distinct, **facts_of(job.rows, pool.ids)}
+    facts |= {"distinct": distinct, **facts_of(job.rows, pool.ids)}
     for note in job.notes(pool.ids):
         log(note)
-    if layout.distinct < len(pool):
-        log(f"{len(pool) - layout.distinct} of {len(pool)} prompts are exact copies of others and not computed again")
+    if distinct < len(pool):
+        log(f"{len(pool) - distinct} of {len(pool)} prompts are exact copies of others and not computed again")
+    return _Begun(job, measures)
+
+
+def _shards(pool: Pool, begun: _Begun, show: bool, done: Callable[[str], bool]) -> Iterator[tuple[str, pa.Table]]:
+    """Yield (file name, table) for every shard that is not done yet."""
+    job, measures = begun
+    layout = job.layout
     names = [f"shard-{i:05d}.parquet" for i in range(len(layout.shards))]
     left = [i for i, name in enumerate(names) if not done(name)]
     with progress("score", len(pool), "prompts", show=show) as advance:

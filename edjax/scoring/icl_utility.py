@@ -73,24 +73,31 @@ def _beginning(token: int | None, prompts: Sequence[Sequence[int]]) -> list[int]
 def dear(asked: Asked) -> str | None:
     """What the probe takes, in a clause, where that is so much that somebody should agree to it; None below that.
 
+    Pairs are those of rows with responses.
+
     Tokens are those of prompts, responses and words, without padding; FLOP are 2 a token and weight, as of products
     with the weights alone.
     """
     pool, job = asked.pool, asked.job
-    if len(pool) <= MOST:
+    answered = sum(response is not None for response in pool.responses)
+    if answered <= MOST:
         return None
     import jax
 
     tokens = _tokens(_contexts(pool, job), len(job.layout.shards))
     weights = sum(x.size for x in jax.tree.leaves(job.forward.model) if hasattr(x, "size"))
     return (
-        f"passes every pair of {len(pool):,} rows through the model, {tokens:.1e} tokens and "
+        f"passes every pair of {answered:,} rows with responses through the model, {tokens:.1e} tokens and "
         f"{2 * tokens * weights:.1e} FLOP; score fewer rows, a part that a selection chose say"
     )
 
 
 def unmeasured(asked: Asked) -> str | None:
-    """A note on pairs that will not be measured, and why; None where all will be."""
+    """A note on pairs that will not be measured, and why; None where all will be.
+
+    Raises:
+      DataError: none will be.
+    """
     contexts = _contexts(asked.pool, asked.job)
     usable, n = contexts.there, len(asked.pool)
     lengths, before = _lengths(contexts)
@@ -98,11 +105,14 @@ def unmeasured(asked: Asked) -> str | None:
     pairs = int(((lengths[:, None] + before <= contexts.most) & known[:, None]).sum())
     if pairs == n * n:
         return None
-    return (
-        f"icl_utility: {n * n - pairs:,} of {n * n:,} pairs are not measured and help nothing: {n - len(usable)} rows "
-        f"have no response or are cut, and example and query must fit into {contexts.most} tokens together "
-        "(max_length, or the model's window)"
+    without = n - len(usable)
+    why = (
+        f"{without:,} {'row has no response or is' if without == 1 else 'rows have no response or are'} cut, and "
+        f"example and query must fit into {contexts.most} tokens together (max_length, or the model's window)"
     )
+    if not pairs:
+        raise DataError(f"{asked.pool.source}: the probe icl_utility can measure no pair of rows: {why}")
+    return f"icl_utility: {n * n - pairs:,} of {n * n:,} pairs are not measured and help nothing: {why}"
 
 
 def _tokens(contexts: Contexts, shards: int) -> int:

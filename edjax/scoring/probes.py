@@ -19,13 +19,14 @@ class Probe(NamedTuple):
     """summary: a clause. columns: what it leaves in the features, by name, and how many dimensions that has, rows
     included: 1 for a number a row, 2 for (n, t); a column of `r` rows has the same shape whatever the rows. of: what
     gives, of what is asked, what measures some rows; None where it is part of the pass over the prompts. bytes: at
-    most, of a row in the features; 0 for next to none. dear: what it takes, in a clause, where somebody should agree to
-    that first; None where it takes little. told: a note on what of the pool is not measured, or None."""
+    most, of a row in the features of n rows; 0 for next to none. dear: what it takes, in a clause, where somebody
+    should agree to that first; None where it takes little. told: a note on what of the pool is not measured, or None;
+    a DataError where nothing of it is."""
 
     summary: str
     columns: Mapping[str, int]
     of: Callable[[Asked], Measure] | None = None
-    bytes: int = 0
+    bytes: Callable[[int], int] = lambda n: 0
     dear: Callable[[Asked], str | None] = lambda asked: None
     told: Callable[[Asked], str | None] = lambda asked: None
 
@@ -43,11 +44,14 @@ PROBES: dict[str, Probe] = {
     "trajectory": Probe(
         "how unlikely each of a training's adapters finds the response that a row has", {"trajectory": 2}, trajectory
     ),
-    "tokens": Probe("last hidden states of the prompt, in few segments", {"tokens": 3}, tokens, 4 * SEGMENTS * DIMS),
+    "tokens": Probe(
+        "last hidden states of the prompt, in few segments", {"tokens": 3}, tokens, lambda n: 4 * SEGMENTS * DIMS
+    ),
     "icl_utility": Probe(
         "how much each row helps with each other one, as an example before it",
         {"icl_utility": 2},
         utilities,
+        lambda n: 4 * n,
         dear=dear,
         told=unmeasured,
     ),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from edjax.kernels import Ground, Method, Plan, method, option
+from edjax.kernels import FeatureBased, Ground, Method, Plan, method, option
+from edjax.kernels.geometry import Precision
+from edjax.kernels.objective import Objective
 from edjax.kernels.shapes import Shape, resident
 
 
@@ -42,35 +45,27 @@ class Dspn(Method):
     paper = "Bhatt, Das & Bilmes 2024, arXiv 2403.08199"
 
     def ready(self, ground: Ground, key: jax.Array | None) -> tuple[Method, Ground]:
-        made, ground = self._fitted(ground)
-        return made.ready(ground, key)
+        return self._fitted(ground), ground
 
-    def _fitted(self, ground: Ground) -> tuple[Method, Ground]:
-        """The fitted function as a method, and the ground with the features that it reads."""
+    def _fitted(self, ground: Ground) -> _Fitted:
+        """The function, fitted to these rows, as a method."""
         from edjax.selection import dspn
 
         x = ground.columns["embedding"]
         if isinstance(x, jax.core.Tracer):
             raise ValueError("dspn fits a function to the rows: call it outside jit and vmap")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < field.metadata["least"]:
-                raise ValueError(
-                    f"{field.name} must be a whole number of {field.metadata['least']} or more, got {value!r}"
-                )
+        knobs = {field.name: _whole(field, getattr(self, field.name)) for field in dataclasses.fields(self)}
         x = jnp.asarray(x, jnp.float32)
         sound = jnp.isfinite(x).all(axis=1)
         rows = np.asarray(x[np.flatnonzero(sound)])
-        rest = {name: column for name, column in ground.columns.items() if name != "embedding"}
         if not len(rows):
             rows = np.zeros((1, x.shape[1]), np.float32)  # a function of no rows, to give NaN to all
-        model = dspn.fit(rows, width=self.width, steps=self.steps, sets=self.sets, seed=self.seed)
+        model = dspn.fit(rows, **knobs)
         counts = jnp.where(sound[:, None], model.pillar(jnp.where(sound[:, None], x, 0)), jnp.nan)
-        return dspn.by_features(model), ground._replace(columns={"counts": counts, **rest})
+        return _Fitted(dspn.by_features(model), counts)
 
     def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
-        made, ground = self._fitted(ground)
-        return made.gains(ground, rows)
+        return self._fitted(ground).gains(ground, rows)
 
     def plan(self, shape: Shape, *, form: str | None = None, **how: Any) -> Plan:
         from edjax.selection.dspn import FITTED
@@ -78,3 +73,30 @@ class Dspn(Method):
         m, f = min(FITTED, shape.n), min(self.width, FITTED, shape.n)
         work = 6 * self.steps * m * f * (shape.d + f) + 2 * shape.n * f * (shape.d + f)
         return resident(self.name, shape, form, work, 12 * shape.n * f + 8 * m * self.sets)
+
+
+def _whole(field: dataclasses.Field[Any], value: Any) -> int:
+    """A knob as an int, whatever kind of whole number it is."""
+    least = field.metadata["least"]
+    if hasattr(value, "__index__") and not isinstance(value, bool) and operator.index(value) >= least:
+        return operator.index(value)
+    raise ValueError(f"{field.name} must be a whole number of {least} or more, got {value!r}")
+
+
+@method
+class _Fitted(Method):
+    """A `Dspn` once it is fitted, with the features (n, f) of its own: columns stay as they are for other methods."""
+
+    by: FeatureBased = option("the fitted function, of features", default=FeatureBased(column="counts"), traced=True)
+    counts: Any = option("the rows' features", default=None, traced=True)
+
+    name, summary, paper = Dspn.name, Dspn.summary, Dspn.paper
+
+    def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
+        return self.by.objective(self._own(ground), block=block, precision=precision, shards=shards)
+
+    def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
+        return self.by.gains(self._own(ground), rows)
+
+    def _own(self, ground: Ground) -> Ground:
+        return ground._replace(columns={"counts": self.counts})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edjax.data.features import SCORES, Features
+from edjax.data.groups import groups_of
 from edjax.data.pool import Pool
 from edjax.keep.errors import DataError, UsageError
 from edjax.selection.beside import read_beside, refuse_other_features
@@ -42,16 +43,30 @@ def check(recipe: Recipe, pool: Pool, out: Path) -> None:
         scored = (out / "features").exists()
         other = ", and another out: this run's pool was scored without, and its choices stand on that" if scored else ""
         raise UsageError(f"{needs_tokens[0]} needs decoded tokens: set max_new_tokens to 1 or more{other}")
+    from edjax.finetuning.order import split_rows
+    from edjax.finetuning.sources import refuse_unknown
     from edjax.finetuning.trackers import require
     from edjax.lm.lora import LoraConfig
-    from edjax.lm.mesh import check_rows, parse_mesh
+    from edjax.lm.mesh import check_rows, parse_mesh, row_shards
     from edjax.lm.train import schedule
+    from edjax.lm.trajectory import kept_steps
 
     config = recipe.finetune_config(0)
     require(config.report_to)
     mesh = parse_mesh(config.mesh)
     for size in (recipe.score_batch_size, recipe.evaluation_batch_size):
         check_rows(size, mesh)
+    if recipe.trained and config.batch_method != "none":
+        if config.source_column is not None:
+            groups_of(pool, config.source_column)
+        refuse_unknown(pool, config.source_column, config.batch_keep_sources)
+    if recipe.trained and config.keep_checkpoints and not config.packing:  # what is packed is known by tokens alone
+        rows = min(recipe.rows) + warm
+        rows -= len(split_rows(rows, config.validation_split, 0)[1]) if config.validation_split else 0
+        try:
+            kept_steps(config.updates(rows, 1 if mesh is None else row_shards(mesh)), config.keep_checkpoints)
+        except UsageError as e:
+            raise UsageError(f"budget {min(recipe.rows)}: {e}") from e
     LoraConfig(config.lora_r, config.lora_alpha, config.lora_target_modules)
     schedule(config.lr_scheduler_type, config.learning_rate, 1, config.warmup_ratio)
 

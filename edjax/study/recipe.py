@@ -335,7 +335,7 @@ def make_recipe(raw: dict[str, Any], base: Path, where: str = "recipe") -> Recip
     own = {k: v for k, v in raw.items() if k in known}
     for key in ("pool", "evaluation", "target"):
         name = own.get(key)
-        if isinstance(name, str) and (base / name).exists():
+        if name and isinstance(name, str) and (base / name).exists():
             own[key] = os.path.normpath(base / name)
         elif isinstance(name, str) and is_pattern(name):  # the brackets of a recipe's own directory are no pattern
             own[key] = os.path.normpath(Path(glob.escape(str(base))) / name)

@@ -27,7 +27,9 @@ class Delift(Method):
     2024, arXiv 2411.04425; with `given` rows it is the third, for existing data that stands in the pool. Of rows of
     another pool, and for the second stage, `flmi` and `flcg` take scaled utilities as `similarities=`.
 
-    Scaling changes no pick but where pairs are not known: gains after the first are differences of utilities.
+    Scaling changes no pick where all pairs are known, `exponential` is off and there is no quality: gains after the
+    first are then differences of utilities, and all first ones are shifted by as much. Where quality is there, it
+    multiplies what was shifted.
 
     Cost: n^2 additions for the first gains, n a row refreshed. Memory: 12 n^2 bytes.
 
@@ -61,15 +63,16 @@ class Delift(Method):
                 f"{utility.shape}"
             )
         ground = checks.check_column(checks.check_column(ground, "weight", "weights"), "quality", "quality")
-        u = scaled_utility(utility, exponential=self.exponential)
-        return self, ground._replace(columns={**ground.columns, "icl_utility": u})
+        return self, ground._replace(columns={**ground.columns, "icl_utility": utility})
 
+    # Scaled here and not in `ready`: of a sum of two, each would scale what the one before it has scaled.
     def objective(self, ground: Ground, *, block: int, precision: Precision, shards: int | None) -> Objective:
-        return _COVER.objective(_covering(ground), block=block, precision=precision, shards=shards)
+        u = _scaled(ground.columns["icl_utility"].astype(jnp.float32), self.exponential, jnp)
+        return _COVER.objective(_covering(ground, u), block=block, precision=precision, shards=shards)
 
     def gains(self, ground: Ground, rows: list[int]) -> np.ndarray:
         u = _scaled(np.asarray(ground.columns["icl_utility"], np.float64), self.exponential, np)
-        return _COVER.gains(_covering(ground._replace(columns={**ground.columns, "icl_utility": u})), rows)
+        return _COVER.gains(_covering(ground, u), rows)
 
     def plan(self, shape: Shape, *, form: str | None = None, **how: Any) -> Plan:
         if form not in (None, "auto", "resident"):
@@ -102,7 +105,7 @@ def _scaled(utility: Any, exponential: bool, xp: Any) -> Any:
     return xp.where(there & some, (u - low) / xp.where(some, high - low, 1), 0)
 
 
-def _covering(ground: Ground) -> Ground:
-    """The ground as facility location takes it: what is scaled already, by its name there."""
+def _covering(ground: Ground, scaled: Any) -> Ground:
+    """The ground as facility location takes it, with what is scaled by its name there."""
     rest = {name: column for name, column in ground.columns.items() if name != "icl_utility"}
-    return ground._replace(columns={"similarity": ground.columns["icl_utility"], **rest})
+    return ground._replace(columns={"similarity": scaled, **rest})

@@ -126,3 +126,32 @@ def test_a_part_of_a_sum_leaves_the_others_their_columns():
     got = select(both, there, 8)
     followed = greedy(both, there, 8, follow=got.indices.tolist())
     np.testing.assert_allclose(followed.gains, followed.best, rtol=1e-4)
+
+
+def test_a_sum_of_two_scales_each_once():
+    there = Ground({"icl_utility": random_utility(7, 30)})
+    both = Plus((Delift(exponential=True), Delift()), (1.0, 0.5))
+    got = select(both, there, 6)
+    followed = greedy(both, there, 6, follow=got.indices.tolist())
+    np.testing.assert_allclose(got.gains, followed.gains, rtol=1e-4, atol=1e-5)
+
+
+def test_scaling_changes_picks_where_there_is_quality_or_exponential():
+    """Where first gains are far below 0, quality turns them about; scaled, it does not."""
+    u = random_utility(8, 30, unknown=0) - 1
+    quality = np.random.default_rng(8).lognormal(size=30).astype(np.float32)
+
+    def picks(quality):
+        """Facility location on utilities as they are, float64."""
+        rows, held = [], np.zeros((30, 1))
+        for _ in range(6):
+            gain = (np.maximum(u, held) - held if rows else u).sum(axis=0, dtype=np.float64) * quality
+            gain[rows] = -np.inf
+            rows.append(int(np.argmax(gain)))
+            held = u[:, rows].max(axis=1, keepdims=True)
+        return rows
+
+    plain, weighed = Ground({"icl_utility": u}), Ground({"icl_utility": u, "quality": quality})
+    assert select(Delift(), plain, 6).indices.tolist() == picks(1)
+    assert select(Delift(), weighed, 6).indices.tolist() != picks(quality)
+    assert select(Delift(exponential=True), plain, 6).indices.tolist() != picks(1)
