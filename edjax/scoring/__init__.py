@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -165,33 +166,24 @@ def estimate(
     pool: Pool,
     model: str | Session = "smollm2",
     *,
-    layer: int = -1,
-    pooling: str = "mean",
-    max_new_tokens: int = 16,
-    template: str = "auto",
-    max_length: int = 1024,
-    max_prompt: int | None = None,
-    max_response: int | None = None,
-    batch_size: int = 32,
-    shard_rows: int = 512,
-    probes: Sequence[str] = (),
-    checkpoints: str | Path | None = None,
-    icl_prompts: str | Path | None = None,
-    dtype: str = "float32",
-    mesh: str = "",
     loaded: LoadedModel | None = None,
     log: Log = _silent,
+    **settings: Any,
 ) -> Estimate:
     """What `score` with the same settings would take in time and memory, from a probe of ten batches.
 
     Probes are not in it; `log` is told of each that takes very much, and what.
 
+    Args:
+      settings: dtype, mesh, template and bounds of a `Session` and what `ScoreConfig` holds, as in `score`.
+
     Raises: as `score`.
     """
-    along, wording = None if checkpoints is None else str(checkpoints), str(icl_prompts or "")
-    asked = ScoreConfig(layer, pooling, max_new_tokens, tuple(probes), along, wording, batch_size, shard_rows)
-    read = {"max_length": max_length, "max_prompt": max_prompt, "max_response": max_response}
-    session = Session.of(model, loaded, dtype=dtype, mesh=mesh, template=template, **read)
+    of_session = {f.name for f in dataclasses.fields(Session)} & settings.keys()
+    session = Session.of(model, loaded, **{name: settings.pop(name) for name in of_session})
+    along, wording = settings.get("checkpoints"), settings.get("icl_prompts")
+    paths = {"checkpoints": None if along is None else str(along), "icl_prompts": str(wording or "")}
+    asked = ScoreConfig(**{**settings, "probes": tuple(settings.get("probes", ())), **paths})
     config = _config(asked, session)
     start = time.perf_counter()
     with enough_memory("scoring", LESS):
