@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from test_row_shapes import jsonl, table
 
 from edjax.data.pool import read_pool
 from edjax.data.reading import Reading
@@ -20,19 +21,6 @@ def turn(role, content, **more):
 
 def said(*texts):
     return [{"from": "gpt" if n % 2 else "human", "value": t} for n, t in enumerate(texts)]
-
-
-def jsonl(path, *rows):
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    return path
-
-
-def table(path, *rows):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    pq.write_table(pa.Table.from_pylist(list(rows)), path)
-    return path
 
 
 CONTAINERS = {"p.jsonl": jsonl, "p.parquet": table}

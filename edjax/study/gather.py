@@ -20,7 +20,16 @@ from edjax.evaluation import HIGHER_IS_BETTER, METRICS, Evaluation, read_evaluat
 from edjax.keep.errors import DataError
 from edjax.keep.store import read_json, read_manifest, sha256_file, sha256_json, versions
 from edjax.selection.selection import Selection, pool_rows, read_selection
-from edjax.study.analysis import INTERVAL, STATISTIC, Cell, against_baseline, analyse, interval_of_mean, verdict
+from edjax.study.analysis import (
+    INTERVAL,
+    STATISTIC,
+    Cell,
+    against_baseline,
+    analyse,
+    interval_of_mean,
+    values_of,
+    verdict,
+)
 from edjax.study.portrait import portrait
 
 KINDS = ("features", "selection", "adapter", "evaluation")
@@ -190,7 +199,7 @@ def _of_the_models(parts: dict[str, list[Part]], selections: dict[str, Selection
                 "seconds": seconds,
             }
         )
-        values.append(Cell(name, budget, seed, _values(evaluation, metric)))
+        values.append(Cell(name, budget, seed, values_of(evaluation.rows, metric)))
     better = HIGHER_IS_BETTER[metric]
     by = _grouped(done)
     weighed = {} if by is None else {"group_by": by.column, "groups": len(set(by.groups))}
@@ -213,7 +222,7 @@ def _of_the_models(parts: dict[str, list[Part]], selections: dict[str, Selection
     results["base"] = {"scores": base[1].scores, **_macro(base[1]), "seconds": base[1].seconds}
     if not values:
         return results | {"verdict": "Only the model before finetuning was evaluated so far."}
-    before = _values(base[1], metric)
+    before = values_of(base[1].rows, metric)
     found = analyse(values, before, higher_is_better=better, groups=by and by.groups)
     said = _bought(values, before, metric, better, by)
     column = by and by.column
@@ -274,10 +283,6 @@ def _bought(cells: Sequence[Cell], before: np.ndarray, metric: str, higher_is_be
         f"Finetuning on {budget} labels ({strategy}) took {metric.replace('_', ' ')} from {start:.3f} to "
         f"{start + gain:.3f}: {gain:+.3f}, {interval}."
     )
-
-
-def _values(evaluation: Evaluation, metric: str) -> np.ndarray:
-    return np.asarray([float("nan") if row.get(metric) is None else row[metric] for row in evaluation.rows], float)
 
 
 def _times(parts: dict[str, list[Part]]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from edjax.selection.choose import Chooser, usable
 from edjax.selection.options import Options
 from edjax.selection.selection import Selection, pool_rows, read_selection, with_pool_column, write_selection
 from edjax.selection.strategies import strategy_of, uses
-from edjax.study.analysis import INTERVAL, STATISTIC, Cell, analyse, verdict
+from edjax.study.analysis import INTERVAL, STATISTIC, Cell, analyse, values_of, verdict
 from edjax.study.beforehand import check, target_of
 from edjax.study.growth import place, refuse_another_order, refuse_changes
 from edjax.study.recipe import Recipe
@@ -326,10 +326,10 @@ class _Walk:
         higher = HIGHER_IS_BETTER[metric]
         found = analyse(
             [
-                Cell(c["strategy"], c["budget"], c["seed"], _values(c.pop("rows"), metric), c["response_tokens"])
+                Cell(c["strategy"], c["budget"], c["seed"], values_of(c.pop("rows"), metric), c["response_tokens"])
                 for c in cells
             ],
-            _values(base.rows, metric),
+            values_of(base.rows, metric),
             higher_is_better=higher,
             groups=self.groups,
         )
@@ -387,7 +387,3 @@ class _Walk:
                 "score_and_select_share": (seconds["score"] + seconds["select"]) / train if train else None,
             },
         }
-
-
-def _values(rows: list[dict[str, Any]], metric: str) -> np.ndarray:
-    return np.asarray([float("nan") if row.get(metric) is None else row[metric] for row in rows], float)

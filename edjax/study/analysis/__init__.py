@@ -6,7 +6,7 @@ change on other rows is not in the intervals. A saving is a horizontal distance 
 `edjax.study.analysis.savings`.
 """
 
-from edjax.study.analysis.cells import Cell, Score, analyse, compare
+from edjax.study.analysis.cells import Cell, Score, analyse, compare, values_of
 from edjax.study.analysis.earlier import restated
 from edjax.study.analysis.savings import STATISTIC
 from edjax.study.analysis.seeds import INTERVAL, interval_of_mean
@@ -22,5 +22,6 @@ __all__ = [
     "compare",
     "interval_of_mean",
     "restated",
+    "values_of",
     "verdict",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -130,3 +130,8 @@ def _arm(scores: list[Score], sign: float, tokens: bool) -> Arm:
         quality[at] = sign * s.value
         cost[at] = float(s.response_tokens or 0) if tokens else float(s.budget)
     return Arm(tuple(budgets), quality, cost)
+
+
+def values_of(rows: Sequence[Mapping[str, Any]], metric: str) -> np.ndarray:
+    """A metric of every row of an evaluation, (n,) float64; NaN where a row has none."""
+    return np.asarray([float("nan") if row.get(metric) is None else row[metric] for row in rows], float)
